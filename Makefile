@@ -1,0 +1,58 @@
+# Every target sets itself up: a virtual environment in .venv, installed once and again when pyproject.toml changes.
+# Paths are relative, so the checkout may lie anywhere, with spaces too, and `make -C checkout` works.
+
+PYTHON ?= python3
+MINIMUM := 3.11
+
+STAMP := .venv/installed
+PY := .venv/bin/python
+quote = '$(subst ','\'',$(1))'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format simulate mutants bench clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-10s %s\n' "$$name" "$$text"; done
+
+demo: $(STAMP) ## Review a source tree with a team of workers: make demo [SOURCE=path], by default Python's own library.
+	@$(PY) -m examples.code_review $(if $(SOURCE),$(call quote,$(SOURCE)))
+
+test: $(STAMP) ## Run the tests: make test [ARGS='-k name'].
+	@$(PY) -m pytest $(ARGS)
+
+check: $(STAMP) ## Lint, formatting and types.
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --check --quiet || { echo "the files above are not formatted: make format" >&2; exit 1; }
+	@$(PY) -m mypy --no-error-summary
+
+format: $(STAMP) ## Format the code, and repair what the linter can.
+	@$(PY) -m ruff check --quiet --fix-only
+	@$(PY) -m ruff format --quiet
+
+simulate: $(STAMP) ## Random programs on a simulated network: make simulate SEEDS=1000, or SEED=n to replay one.
+	@$(PY) -m tests.simulation $(if $(SEED),--seed $(call quote,$(SEED)),--seeds $(call quote,$(or $(SEEDS),1000)))
+
+mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
+	@$(PY) -m tests.mutants
+
+bench: $(STAMP) ## Measure against bare asyncio, one JSON line per case.
+	@$(PY) benchmarks/local.py
+
+setup: $(STAMP) ## Only make the virtual environment: make setup [PYTHON=python3.13].
+	@:
+
+clean: ## Remove the virtual environment and everything generated.
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment left half made has no working pip: it is made anew.
+$(STAMP): pyproject.toml
+	@command -v $(call quote,$(PYTHON)) >/dev/null || { \
+		echo "$(PYTHON) not found: install Python $(MINIMUM) or newer, or name one: make PYTHON=path" >&2; exit 1; }
+	@$(call quote,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < tuple(map(int, "$(MINIMUM)".split("."))))' || { \
+		echo "Python $(MINIMUM) or newer is needed, $(PYTHON) is $$($(call quote,$(PYTHON)) -V 2>&1):" \
+			"name another: make PYTHON=path" >&2; exit 1; }
+	@echo "setting up .venv, once" >&2
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(call quote,$(PYTHON)) -m venv --clear .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

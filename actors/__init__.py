@@ -1,0 +1,66 @@
+"""Actors on a message bus: workers that send each other jobs, each of which ends once and is told."""
+
+from actors.client import Client
+from actors.contexts import JobContext, JobGroupContext
+from actors.errors import (
+    ActorError,
+    HandlerError,
+    JobError,
+    JobGroupError,
+    JobResult,
+    JobStateError,
+    JobTimeoutError,
+    RunnerStateError,
+    SupervisionError,
+    WorkerUnavailableError,
+)
+from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.function import Function, function
+from actors.handlers import job, subscribe, worker_ready
+from actors.host import JobRecord
+from actors.job import Job
+from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
+from actors.requests import JobGroup
+from actors.restart import Backoff, RestartPolicy, RetryPolicy
+from actors.runner import RunnerStatistics, WorkerRunner
+from actors.worker import BaseWorker
+from bus import ErrorInfo, JobStatus
+
+__all__ = [
+    "ActorError",
+    "Backoff",
+    "BaseWorker",
+    "Client",
+    "ErrorInfo",
+    "Function",
+    "HandlerError",
+    "Job",
+    "JobContext",
+    "JobError",
+    "JobEvent",
+    "JobGroup",
+    "JobGroupContext",
+    "JobGroupError",
+    "JobGroupEvent",
+    "JobGroupParams",
+    "JobGroupResponse",
+    "JobParams",
+    "JobRecord",
+    "JobResult",
+    "JobStateError",
+    "JobStatus",
+    "JobTimeoutError",
+    "RestartPolicy",
+    "RetryPolicy",
+    "RunnerStateError",
+    "RunnerStatistics",
+    "SupervisionError",
+    "WorkerActivationArgs",
+    "WorkerParams",
+    "WorkerRunner",
+    "WorkerUnavailableError",
+    "function",
+    "job",
+    "subscribe",
+    "worker_ready",
+]

@@ -1,0 +1,70 @@
+"""Background tasks of a worker: they live as long as it does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope, get_cancelled_exc_class
+
+from bus.tasks import cancelled_from_outside
+
+if TYPE_CHECKING:
+    from bus.tasks import Tasks, Waiter
+
+
+class BackgroundTask:
+    """A coroutine that runs beside a worker's hooks and jobs. It ends by itself, by `cancel()`, or with its worker."""
+
+    def __init__(
+        self,
+        coroutine: Awaitable[Any],
+        name: str,
+        tasks: Tasks,
+        ended: Callable[[BackgroundTask, BaseException | None], None],
+    ) -> None:
+        self._coroutine = coroutine
+        self._name = name
+        self._tasks = tasks
+        self._ended = ended
+        self._scope = CancelScope()
+        self._done = False
+        self._waiters: list[Waiter] = []
+        tasks.spawn(self._run)
+
+    def __repr__(self) -> str:
+        return f"<BackgroundTask {self._name} {'done' if self._done else 'running'}>"
+
+    def get_name(self) -> str:
+        """The name it was made with."""
+        return self._name
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._done
+
+    def cancel(self) -> None:
+        """Tell it to stop; `wait()` tells when it has."""
+        self._scope.cancel()
+
+    async def wait(self) -> None:
+        """Wait until it has ended; raises nothing of its own."""
+        while not self._done:
+            waiter = self._tasks.waiter()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            with self._scope:
+                await self._coroutine
+        except BaseException as error:
+            if isinstance(error, get_cancelled_exc_class()) and cancelled_from_outside():
+                raise
+            failure = error
+        finally:
+            self._done = True
+            for waiter in self._waiters:
+                waiter.wake()
+            self._ended(self, failure)

@@ -1,0 +1,133 @@
+"""The client: jobs asked for by code that is no worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from actors.contexts import JobContext, JobGroupContext
+from actors.errors import JobError, RunnerStateError
+from actors.runner import WorkerRunner
+from actors.worker import BaseWorker
+from bus import WorkerBus, open_bus
+
+if TYPE_CHECKING:
+    from bus import WorkerReadyData
+
+
+class _Requester(BaseWorker):
+    """The hidden worker answers come back to."""
+
+
+class Client:
+    """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a", payload=...)`."""
+
+    def __init__(self, to: str | WorkerBus | WorkerRunner, *, name: str | None = None) -> None:
+        """Make a client.
+
+        Args:
+            to: A bus URL, a bus, or a runner of this process that is running.
+            name: The name it asks under; None makes one up.
+        """
+        self._to = to
+        self._worker = _Requester(name)
+        self._runner: WorkerRunner | None = None
+        self._stack: AsyncExitStack | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        stack = AsyncExitStack()
+        if isinstance(self._to, WorkerRunner):
+            self._runner = self._to
+        else:
+            bus = open_bus(self._to) if isinstance(self._to, str) else self._to
+            self._runner = WorkerRunner(bus=bus, handle_sigint=False, handle_sigterm=False)
+            await stack.enter_async_context(self._runner)
+        try:
+            await self._runner.add_workers(self._worker)
+        except BaseException:
+            await stack.aclose()
+            raise
+        stack.push_async_callback(self._leave)
+        self._stack = stack
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Cancel what is still open, and disconnect."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.__aexit__(*exception)
+
+    async def request(self, worker_name: str, payload: Any = None, **keywords: Any) -> Any:
+        """Ask for a job and return its answer; keywords and errors as for `BaseWorker.job`."""
+        return await self.job(worker_name, payload=payload, **keywords)
+
+    def job(self, worker_name: str, **keywords: Any) -> JobContext:
+        """One job, to be entered or awaited; see `BaseWorker.job`."""
+        return self._connected().job(worker_name, **keywords)
+
+    def job_group(self, *worker_names: str, **keywords: Any) -> JobGroupContext:
+        """Several jobs, to be entered or awaited; see `BaseWorker.job_group`."""
+        return self._connected().job_group(*worker_names, **keywords)
+
+    async def gather(
+        self, worker_name: str, payloads: Iterable[Any], *, max_concurrency: int = 200, **keywords: Any
+    ) -> list[Any]:
+        """Ask one worker for many jobs.
+
+        Args:
+            worker_name: Whom to ask.
+            payloads: One job each; taken as slots become free, so it may be a generator of any length.
+            max_concurrency: Jobs under way at once, 1 or more.
+            keywords: As for `BaseWorker.job`, for each job.
+
+        Returns:
+            The answers in the order of the payloads; where a job did not complete, or its payload could not be sent,
+            the error in its place.
+
+        Raises:
+            ValueError: `max_concurrency` is out of its range.
+        """
+        if max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
+        worker = self._connected()
+        answers: list[Any] = []
+        numbered = enumerate(payloads)
+
+        async def slot() -> None:
+            for index, payload in numbered:
+                answers.append(None)
+                try:
+                    answers[index] = await worker.job(worker_name, payload=payload, **keywords)
+                except (JobError, TypeError) as error:
+                    answers[index] = error
+
+        async with anyio.create_task_group() as slots:
+            for _ in range(max_concurrency):
+                slots.start_soon(slot)
+        return answers
+
+    def workers(self) -> list[WorkerReadyData]:
+        """Every worker that is known now, on any runner, but the clients."""
+        self._connected()
+        assert self._runner is not None
+        registry = self._runner.registry
+        names = dict.fromkeys([*registry.local_workers, *registry.remote_workers])
+        return [
+            data
+            for name in names
+            for data in registry.replicas(name)
+            if not isinstance(self._runner.get_worker(name), _Requester)
+        ]
+
+    async def _leave(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._worker.stop()
+
+    def _connected(self) -> BaseWorker:
+        if self._stack is None:
+            raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
+        return self._worker

@@ -1,0 +1,159 @@
+"""Jobs as context managers: entered, iterated, or simply awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from actors.errors import JobGroupError, JobResult, JobStateError
+from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.params import JobGroupParams
+    from actors.requester import Requester
+    from actors.requests import JobGroup
+
+EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
+
+
+class _Context(Generic[EventT]):
+    """What `JobContext` and `JobGroupContext` share."""
+
+    def __init__(self, requester: Requester, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
+        self._requester = requester
+        self._worker_names = worker_names
+        self._params = params
+        self._group: JobGroup | None = None
+
+    @property
+    def job_id(self) -> str:
+        """Identity of the job or group."""
+        return self._entered("job_id").job_id
+
+    @property
+    def results(self) -> dict[str, JobResult]:
+        """How each member ended, by worker name; members that have not are left out."""
+        return self._entered("results").results
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """End the job or group now; leaving the context then raises its error."""
+        self._entered("cancel()").cancel(reason)
+
+    def __aiter__(self) -> Self:
+        self._entered("iteration")
+        return self
+
+    async def __aenter__(self) -> Self:
+        await self._begin(listen=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        group = self._entered("exit")
+        group.stop_listening()
+        if kind is not None:
+            group.cancel(f"its requester left the context: {kind.__name__}")
+            return
+        await self._finish(group)
+
+    async def _finish(self, group: JobGroup) -> None:
+        try:
+            await group.wait()
+        except JobGroupError:
+            self._raise(group)
+        except BaseException as error:  # cancelled while waiting: so are the jobs
+            group.cancel(f"its requester stopped waiting: {type(error).__name__}")
+            raise
+
+    async def _begin(self, *, listen: bool) -> JobGroup:
+        if self._group is not None:
+            raise JobStateError("this context was used before: call job() or job_group() again for another job")
+        group, late = self._requester._request(self._worker_names, self._params)
+        self._group = group
+        if listen:
+            group.listen()
+        if late:
+            await self._requester._request_late(group, late)
+        return group
+
+    def _entered(self, what: str) -> JobGroup:
+        if self._group is None:
+            raise JobStateError(
+                f"{what} of a job that has not been asked for: enter the context with 'async with', or await it"
+            )
+        return self._group
+
+    def _raise(self, group: JobGroup) -> None:
+        raise NotImplementedError
+
+
+class JobContext(_Context[JobEvent]):
+    """One job: `async with worker.job("name") as job`, or `answer = await worker.job("name")`.
+
+    Entering asks for the job, leaving waits for its answer; iterating yields its events in order, from the first one
+    on. If the body raises, or the waiting task is cancelled, the job is cancelled and the exception goes on.
+
+    Raises:
+        JobError: The job did not complete: `JobTimeoutError` at its deadline, `WorkerUnavailableError` if nobody served
+            the name, else with the performer's status and error.
+    """
+
+    @property
+    def response(self) -> Any:
+        """The answer, `{}` while there is none."""
+        group = self._entered("response")
+        return group.responses.get(group.worker_names[0], {})
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._run().__await__()
+
+    async def __anext__(self) -> JobEvent:
+        event = await self._entered("iteration").next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return JobEvent(event.type, event.data, event.attempt)
+
+    async def _run(self) -> Any:
+        group = await self._begin(listen=False)
+        await self._finish(group)
+        return group.responses[group.worker_names[0]]
+
+    def _raise(self, group: JobGroup) -> None:
+        raise group.member_error() from None
+
+
+class JobGroupContext(_Context[JobGroupEvent]):
+    """Several jobs: `async with worker.job_group("a", "b") as group`, or `answers = await worker.job_group("a", "b")`.
+
+    As `JobContext`; leaving waits for all members.
+
+    Raises:
+        JobGroupError: A member did not complete and `cancel_on_error` is set, or the deadline passed: with the results
+            of all members and the answers that had come in.
+    """
+
+    @property
+    def responses(self) -> dict[str, Any]:
+        """Answers that have come in, by worker name."""
+        return self._entered("responses").responses
+
+    def __await__(self) -> Generator[Any, None, JobGroupResponse]:
+        return self._run().__await__()
+
+    async def __anext__(self) -> JobGroupEvent:
+        event = await self._entered("iteration").next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def _run(self) -> JobGroupResponse:
+        group = await self._begin(listen=False)
+        await self._finish(group)
+        return JobGroupResponse(group.job_id, group.responses, group.results)
+
+    def _raise(self, group: JobGroup) -> None:
+        assert group.error is not None
+        raise group.error

@@ -1,0 +1,164 @@
+"""The errors of actors and jobs: one tree under `ActorError`."""
+
+from __future__ import annotations
+
+from traceback import format_exception
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from bus import ErrorInfo, JobStatus
+
+Fault = Literal["caller", "remote", "system"]
+
+
+class ActorError(Exception):
+    """Root of everything `actors` raises.
+
+    Attributes:
+        retryable: Whether the same call may succeed later without a change by the caller.
+        fault: Whose doing it was: the caller's, the remote side's, or the system's between them.
+    """
+
+    retryable: ClassVar[bool] = False
+    fault: ClassVar[Fault] = "caller"
+
+
+class JobResult(msgspec.Struct, frozen=True):
+    """How one member of a group ended.
+
+    Attributes:
+        status: How it ended.
+        response: What it answered; `{}` if nothing.
+        error: What went wrong, None if it completed.
+        attempt: Which delivery of the job the answer came from; 0 if nobody answered.
+    """
+
+    status: JobStatus
+    response: Any
+    error: ErrorInfo | None = None
+    attempt: int = 0
+
+
+class JobError(ActorError):
+    """A job did not complete. The job is over and nothing of it is left with the requester.
+
+    Attributes:
+        worker_name: Who was asked.
+        status: How the job ended.
+        response: What it answered, `{}` if nothing.
+        error: What went wrong, as the performer or the system told it.
+        job_id: The job.
+    """
+
+    fault: ClassVar[Fault] = "remote"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        worker_name: str = "",
+        status: JobStatus = JobStatus.ERROR,
+        response: Any = None,
+        error: ErrorInfo | None = None,
+        job_id: str = "",
+    ) -> None:
+        self.worker_name = worker_name
+        self.status = status
+        self.response = {} if response is None else response
+        self.error = error
+        self.job_id = job_id
+        super().__init__(
+            message or f"job {job_id!r} on worker {worker_name!r}: {status.value}: {error or 'no reason given'}"
+        )
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """The job's deadline passed. Its performer has been told to stop."""
+
+    retryable = True
+    fault = "system"
+
+
+class WorkerUnavailableError(JobError):
+    """Nobody served the name in time. The request was withdrawn."""
+
+    retryable = True
+    fault = "system"
+
+
+class JobGroupError(JobError):
+    """A group did not complete: the member in `worker_name` failed, the deadline passed, or it was cancelled.
+
+    Attributes:
+        results: How each member ended, by worker name.
+        responses: The answers that had come in, by worker name.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        results: dict[str, JobResult] | None = None,
+        responses: dict[str, Any] | None = None,
+        worker_name: str = "",
+        status: JobStatus = JobStatus.ERROR,
+        response: Any = None,
+        error: ErrorInfo | None = None,
+        job_id: str = "",
+    ) -> None:
+        self.results = results or {}
+        self.responses = responses or {}
+        super().__init__(message, worker_name=worker_name, status=status, response=response, error=error, job_id=job_id)
+
+
+class JobStateError(ActorError, RuntimeError):
+    """A job, context or group was used in a state that does not allow it. Nothing changed."""
+
+
+class RunnerStateError(ActorError, RuntimeError):
+    """A runner or worker was used before it was started or after it ended. Nothing was sent."""
+
+
+class HandlerError(ActorError, TypeError, ValueError):
+    """A handler is defined in a way nobody can serve. Raised where it is defined, or where its worker is added."""
+
+
+class SupervisionError(ActorError):
+    """A child failed more often than its restart policy allows; its parent fails with this."""
+
+    fault = "remote"
+
+    def __init__(self, parent: str, child: str, restarts: int, period: float, error: str) -> None:
+        self.parent = parent
+        self.child = child
+        super().__init__(
+            f"{parent}: worker {child!r} failed again after {restarts} restarts within {period:g} s; last error: {error}"
+        )
+
+
+KINDS: dict[str, type[JobError]] = {
+    "JobTimeoutError": JobTimeoutError,
+    "WorkerUnavailableError": WorkerUnavailableError,
+}
+"""Outcomes that have an error class of their own at the requester, by `ErrorInfo.type`."""
+
+
+def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
+    """What travels of an exception. Never raises, whatever the exception's own methods do."""
+    try:
+        message = str(error)
+    except Exception as second:  # noqa: BLE001 - an exception whose text cannot be made is still an outcome
+        message = f"(its text could not be made: {type(second).__name__})"
+    trace = None
+    if tracebacks:
+        try:
+            trace = "".join(format_exception(error))
+        except Exception as second:  # noqa: BLE001
+            trace = f"(no traceback: {type(second).__name__})"
+    return ErrorInfo(
+        type=type(error).__name__,
+        message=message.encode(errors="replace").decode(),
+        traceback=trace and trace.encode(errors="replace").decode(),
+        retryable=bool(getattr(error, "retryable", False)),
+    )

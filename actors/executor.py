@@ -1,0 +1,388 @@
+"""The performer's side: accepts jobs for one worker, runs their handlers, and answers each job once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio import get_cancelled_exc_class
+
+from actors.errors import HandlerError, describe
+from actors.invoke import call
+from actors.job import Job, current_job
+from actors.lane import ExecutorStatistics, Lane
+from actors.lifecycle import JobState
+from bus import (
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamEndMessage,
+    BusMessage,
+    EncodeError,
+    ErrorInfo,
+    JobStatus,
+    nearest,
+    travel,
+)
+from bus.events import log
+from bus.mailbox import Room
+from bus.tasks import cancelled_from_outside
+
+if TYPE_CHECKING:
+    from actors.runner import WorkerRunner
+    from actors.worker import BaseWorker
+
+
+class Executor:
+    """Runs the jobs of one worker. Every job it accepts it answers exactly once, or hands back unstarted."""
+
+    def __init__(self, worker: BaseWorker, host: WorkerRunner, room: Room) -> None:
+        self.name = worker.name
+        self.host = host
+        self.post = host.bus.post
+        self.jobs: dict[str, Job[Any]] = {}
+        self.paused = True
+        self.draining = False
+        self._worker = worker
+        self._room = room
+        self._limit = worker.max_concurrency
+        self._running = 0
+        self._quarantined = 0
+        self._lanes: dict[str | None, Lane] = {}
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs could start now."""
+        if self.paused or self.draining:
+            return 0
+        return max(self._limit - self._running - self._room.taken, 0)
+
+    def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
+        """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
+        known = self.jobs.get(request.job_id)
+        if known is not None:
+            if request.attempt > known.attempt:  # redelivered to us while we still run it: go on under the new number
+                known.request = request
+                known.sequence = 0
+            elif known.request.source != request.source:
+                self._refuse(request, JobStatus.FAILED, f"job id {request.job_id!r} is in use by {known.requester!r}")
+            return None
+        handler = self._worker._handler_for(request.job_name)
+        if handler is None:
+            self._refuse(request, JobStatus.ERROR, self._no_handler(request.job_name))
+            return None
+        lane = self._lanes.get(handler.name)
+        if lane is None:
+            lane = self._lanes[handler.name] = Lane(handler.limit or self._limit)
+        job: Job[Any] = Job(self, request, handler, lane)
+        if self.draining and not request.lineage:
+            self.host.bus.give_back(request)
+            return None
+        if self._may_start(job):
+            self.jobs[request.job_id] = job
+            self._arm(job)
+            self._start(job)
+            return None
+        if not self._room.take():
+            if not force:
+                return self._room
+            self._room.taken += 1
+        self.jobs[request.job_id] = job
+        self._arm(job)
+        lane.pending[job.id] = job
+        if self.paused and self._worker.started_at is not None:
+            job.timer = job.timer or self.host.deadlines.after(self.host.ready_timeout, lambda: self._still_paused(job))
+        return None
+
+    def cancel(self, job_id: str, reason: str | None, *, status: JobStatus = JobStatus.CANCELLED) -> Job[Any] | None:
+        """Tell a job to stop. One that has not started never will; one that runs is answered when its handler has stopped,
+        or after `cancel_grace`. Returns the job if there was one to cancel.
+        """
+        job = self.jobs.get(job_id)
+        if job is None or job.cancelled or job.state is JobState.ENDED:
+            return None
+        job.cancel_reason = reason or "cancelled"
+        info = ErrorInfo(type="JobCancelled", message=job.cancel_reason)
+        if job.state is JobState.RUNNING:
+            job.move(JobState.CANCELLING)
+            assert job.task is not None
+            job.task.cancel()
+            self._cancel_groups(job)
+            if job.timer is not None:
+                job.timer.cancel()
+            job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job, status, info))
+        else:
+            self._finish(job, status, None, info)
+        return job
+
+    def respond(
+        self, job: Job[Any], response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False
+    ) -> None:
+        """Answer a job for its handler; see `Job.respond`."""
+        job.require_open()
+        try:
+            response = travel(response, "response")
+        except EncodeError as failure:
+            self._finish(job, JobStatus.ERROR, None, describe(failure))
+            raise
+        error = None
+        if status is not JobStatus.COMPLETED:
+            error = ErrorInfo(type=status.name.capitalize(), message=f"answered {status.value}")
+        self._finish(job, status, response, error, urgent=urgent, stream_end=stream_end)
+
+    def resume(self) -> None:
+        """Start what may start now."""
+        for lane in tuple(self._lanes.values()):
+            while lane.pending and self._may_start(job := next(iter(lane.pending.values())), first=True):
+                del lane.pending[job.id]
+                self._room.give()
+                self._start(job)
+
+    def drain(self) -> None:
+        """Start nothing new but what running jobs ask for; hand back what has not started."""
+        self.draining = True
+        self.hand_back(keep_nested=True)
+
+    def hand_back(self, *, keep_nested: bool = False) -> None:
+        """Give the jobs that have not started back to the bus, for another worker of this name."""
+        for lane in self._lanes.values():
+            for job in tuple(lane.pending.values()):
+                if not (keep_nested and job.request.lineage):
+                    del lane.pending[job.id]
+                    self._room.give()
+                    self._forget(job)
+                    job.move(JobState.ENDED)
+                    self.host.bus.give_back(job.request)
+        self._worker._job_left()
+
+    def statistics(self) -> ExecutorStatistics:
+        """What there is now."""
+        pending = sum(len(lane.pending) for lane in self._lanes.values())
+        return ExecutorStatistics(self._running, pending, self._quarantined)
+
+    def _may_start(self, job: Job[Any], *, first: bool = False) -> bool:
+        if self.paused:
+            return False
+        lane = job.lane
+        if self._running < self._limit and len(lane.running) < lane.limit and (first or not lane.pending):
+            return True
+        # Asked for inside a job that holds a slot here: it must not wait for that slot, or both would for ever.
+        return any(self._holds(ancestor) for ancestor in job.request.lineage)
+
+    def _holds(self, ancestor: str) -> bool:
+        job_id, _, worker_name = ancestor.rpartition("@")
+        return worker_name == self.name and job_id in self.jobs
+
+    def _arm(self, job: Job[Any]) -> None:
+        timeout = job.request.timeout
+        if timeout is not None:
+            job.deadline = self.host.tasks.now() + timeout
+            if job.request.origin:  # a requester in this process keeps the deadline itself
+                job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
+
+    def _start(self, job: Job[Any]) -> None:
+        job.move(JobState.RUNNING)
+        job.lane.running[job.id] = job
+        self._running += 1
+        job.handler_ended = False
+        if job.timer is not None and job.deadline == float("inf"):
+            job.timer.cancel()
+            job.timer = None
+        if job.handler.timeout is not None:
+            limit = self.host.tasks.now() + job.handler.timeout
+            if limit < job.deadline:
+                job.deadline = limit
+                if job.timer is not None:
+                    job.timer.cancel()
+                job.timer = self.host.deadlines.add(limit, lambda: self._expired(job))
+        if self.host.job_hooks:
+            self.host.job_event("on_job_start", job)
+        job.task = self.host.tasks.start(self._run, job)
+
+    async def _run(self, job: Job[Any]) -> None:
+        if job.state is JobState.ENDED or job.state is JobState.CANCELLING:
+            self._handler_ended(job)
+            if job.state is not JobState.ENDED:
+                self._finish_cancelled(job)
+            return
+        current_job.set(job)
+        try:
+            response = await call(self._worker, job)
+        except BaseException as error:  # noqa: BLE001 - the boundary: whatever a handler raises ends its job and nothing else
+            self._handler_ended(job)
+            self._raised(job, error)
+        else:
+            self._handler_ended(job)
+            self._returned(job, response)
+        finally:
+            current_job.set(None)
+
+    def _returned(self, job: Job[Any], response: Any) -> None:
+        if job.state is JobState.ENDED:
+            return
+        if job.state is JobState.CANCELLING:
+            self._finish_cancelled(job)
+            return
+        if response is None and job.handler.name is None and not job.streaming:
+            job.move(JobState.OPEN)  # `on_job_request` may answer later
+            return
+        try:
+            response = travel(response, "response")
+        except EncodeError as error:
+            self._finish(job, JobStatus.ERROR, None, describe(error))
+        else:
+            self._finish(job, JobStatus.COMPLETED, response, None, stream_end=job.streaming)
+
+    def _raised(self, job: Job[Any], error: BaseException) -> None:
+        cancelled = isinstance(error, get_cancelled_exc_class()) or (
+            isinstance(error, BaseExceptionGroup) and error.split(get_cancelled_exc_class())[1] is None
+        )
+        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not cancelled):
+            log().warning(
+                "handler raised after its job was over", worker=self.name, job=job.id, error=repr(describe(error))
+            )
+        if job.state is JobState.ENDED:
+            return
+        if job.state is JobState.CANCELLING:
+            self._finish_cancelled(job)
+        elif cancelled and cancelled_from_outside():
+            job.cancel_reason = f"worker {self.name!r} was stopped"
+            self._finish_cancelled(job)
+        else:
+            info = describe(error, tracebacks=self.host.tracebacks)
+            if cancelled:
+                info = ErrorInfo(
+                    type=info.type, message="the handler was cancelled by something it awaited, not by its requester"
+                )
+            log().debug("handler raised", worker=self.name, job=job.id, error=str(info), exc_info=error)
+            status = JobStatus.FAILED if info.type == "PayloadError" else JobStatus.ERROR
+            self._finish(job, status, None, info)
+
+    def _finish_cancelled(self, job: Job[Any]) -> None:
+        status = JobStatus.CANCELLED
+        info = ErrorInfo(type="JobCancelled", message=job.cancel_reason or "cancelled")
+        if job.deadline <= self.host.tasks.now():
+            status = JobStatus.FAILED
+            info = ErrorInfo(type="JobTimeoutError", message=job.cancel_reason or "deadline passed", retryable=True)
+        self._finish(job, status, None, info)
+
+    def _finish(
+        self,
+        job: Job[Any],
+        status: JobStatus,
+        response: Any,
+        error: ErrorInfo | None,
+        *,
+        urgent: bool = False,
+        stream_end: bool = False,
+    ) -> None:
+        """Answer a job: the only way to ENDED but handing back."""
+        pending = job.state is JobState.PENDING
+        job.move(JobState.ENDED)
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
+        if pending:
+            del job.lane.pending[job.id]
+            self._room.give()
+        self._forget(job)
+        request = job.request
+        if stream_end:
+            answer: BusMessage = BusJobStreamEndMessage(
+                source=self.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                sequence=job.sequence,
+                attempt=request.attempt,
+                data=response,
+            )
+        else:
+            kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+            answer = kind(
+                source=self.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                sequence=job.sequence,
+                attempt=request.attempt,
+                status=status,
+                response=response,
+                error=error,
+            )
+        self.post(answer)
+        if job.groups and status is not JobStatus.COMPLETED:
+            self._cancel_groups(job)
+        job.wake()
+        if self.host.job_hooks:
+            self.host.job_event(
+                "on_job_complete" if status is JobStatus.COMPLETED else "on_job_error", job, status, error
+            )
+        if job.handler_ended:
+            self._release(job)
+
+    def _handler_ended(self, job: Job[Any]) -> None:
+        job.handler_ended = True
+        job.task = None
+        if job.state is JobState.ENDED:
+            if job.id in job.lane.running and job.lane.running[job.id] is job:
+                self._release(job)
+            else:
+                self._quarantined -= 1
+
+    def _release(self, job: Job[Any]) -> None:
+        if job.lane.running.pop(job.id, None) is not None:
+            self._running -= 1
+            if job.lane.pending or self._room.taken:
+                self.resume()
+        self._worker._job_left()
+
+    def _quarantine(self, job: Job[Any], status: JobStatus, info: ErrorInfo) -> None:
+        if job.state is not JobState.CANCELLING:
+            return
+        log().warning("handler swallows its cancellation", worker=self.name, job=job.id, handler=job.handler.attribute)
+        assert job.task is not None
+        job.task.shield()
+        self._quarantined += 1
+        self._finish(job, status, None, info)
+        self._release(job)
+
+    def _expired(self, job: Job[Any]) -> None:
+        job.timer = None
+        self.cancel(job.id, "deadline passed", status=JobStatus.FAILED)
+
+    def _still_paused(self, job: Job[Any]) -> None:
+        job.timer = None
+        if job.state is JobState.PENDING:
+            message = (
+                f"worker {self.name!r} was not active within {self.host.ready_timeout:g} s: activate it, or ask another"
+            )
+            self._finish(job, JobStatus.FAILED, None, ErrorInfo("WorkerUnavailableError", message, retryable=True))
+
+    def _cancel_groups(self, job: Job[Any]) -> None:
+        for group in tuple(job.groups or ()):
+            group.cancel(f"job {job.id!r} that asked for it did not complete")
+
+    def _forget(self, job: Job[Any]) -> None:
+        self.jobs.pop(job.id, None)
+
+    def _refuse(self, request: BusJobRequestMessage, status: JobStatus, message: str) -> None:
+        info = ErrorInfo(type=HandlerError.__name__, message=message)
+        self.post(
+            BusJobResponseMessage(
+                source=self.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                attempt=request.attempt,
+                status=status,
+                error=info,
+            )
+        )
+
+    def _no_handler(self, job_name: str | None) -> str:
+        table = self._worker._table.jobs
+        if job_name is None:
+            served = ", ".join(map(repr, table)) or "none"
+            return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
+        close = nearest(job_name, table) or list(table)
+        return f"no handler for job {job_name!r} on worker {self.name!r}; it serves {', '.join(map(repr, close)) or 'none'}"

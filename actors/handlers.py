@@ -1,0 +1,298 @@
+"""Handlers: the decorators that mark methods, and the table a class's methods make."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeVar, get_origin, get_type_hints, overload
+
+import msgspec
+
+from actors.errors import HandlerError
+from actors.job import Job
+from actors.restart import RetryPolicy
+from bus import BusMessage, check_name, register_type
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+_JOB = "__actors_job__"
+_READY = "__actors_worker_ready__"
+_TOPIC = "__actors_topic__"
+
+
+class Shape(Enum):
+    """How a handler is called."""
+
+    COROUTINE = "async def"
+    GENERATOR = "async generator"
+    THREAD = "def"
+
+
+class Takes(Enum):
+    """What a handler is given."""
+
+    NOTHING = "nothing"
+    MESSAGE = "the request message"
+    JOB = "the job"
+    PAYLOAD = "the payload"
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """One way to do a job.
+
+    Attributes:
+        name: The job name it serves; None for `on_job_request`.
+        attribute: Name of the method.
+        call: The method, unbound.
+        shape: How to call it.
+        takes: What it is given.
+        type: What the payload is converted to; None for as it is.
+        limit: Jobs of this handler that may run at once in one worker; None for no limit of its own.
+        retries: What to do when it raises.
+        timeout: Seconds one job of it may run, None for no limit.
+    """
+
+    name: str | None
+    attribute: str
+    call: Callable[..., Any]
+    shape: Shape
+    takes: Takes
+    type: Any = None
+    limit: int | None = None
+    retries: RetryPolicy | None = None
+    timeout: float | None = None
+
+
+class _Mark(msgspec.Struct):
+    name: str
+    limit: int | None
+    retries: RetryPolicy | None
+    timeout: float | None
+    hints: dict[str, Any] | None
+
+
+@overload
+def job(function: MethodT, /) -> MethodT: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    sequential: bool = False,
+    max_concurrency: int | None = None,
+    retries: RetryPolicy | None = None,
+    timeout: float | None = None,
+) -> Callable[[MethodT], MethodT]: ...
+def job(
+    function: MethodT | None = None,
+    /,
+    *,
+    name: str | None = None,
+    sequential: bool = False,
+    max_concurrency: int | None = None,
+    retries: RetryPolicy | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Mark a method as the handler of a job name.
+
+    The method takes the request message, `Job[T]` or a payload type, by its annotation, and may be `async def`
+    (the returned value is the response), an async generator (each value is a chunk of a stream), or a plain `def`,
+    which runs in a thread. Whatever it does, the requester is told one outcome.
+
+    Args:
+        function: The method, when used without parentheses.
+        name: The job name; default the method's name.
+        sequential: One at a time, in the order asked. A job asked for inside one of them, even through other workers,
+            does not wait for it.
+        max_concurrency: How many at a time; default as many as the worker allows.
+        retries: Call it again when it raises.
+        timeout: Seconds one job may run; past it the handler is cancelled and the job is FAILED.
+
+    Raises:
+        HandlerError: The method cannot be served.
+    """
+    if sequential and max_concurrency not in {None, 1}:
+        raise HandlerError(f"sequential=True means max_concurrency=1, got {max_concurrency}")
+    if max_concurrency is not None and max_concurrency < 1:
+        raise HandlerError(f"max_concurrency must be 1 or more, got {max_concurrency}")
+    if timeout is not None and not timeout > 0:
+        raise HandlerError(f"timeout must be seconds, more than 0, got {timeout!r}")
+    namespace = _namespace_of_the_caller()
+
+    def mark(method: MethodT) -> MethodT:
+        if not inspect.isfunction(method):
+            raise HandlerError(
+                f"@job stands on a method of a worker, not on {method!r}; put it under @staticmethod and the like"
+            )
+        limit = 1 if sequential else max_concurrency
+        served = check_name("job name", name or method.__name__)
+        setattr(method, _JOB, _Mark(served, limit, retries, timeout, _hints(method, namespace)))
+        return method
+
+    return mark(function) if function is not None else mark
+
+
+def worker_ready(*, name: str) -> Callable[[MethodT], MethodT]:
+    """Mark an async method to be called with `WorkerReadyData` each time worker `name` comes up."""
+    check_name("worker name", name)
+
+    def mark(method: MethodT) -> MethodT:
+        setattr(method, _READY, name)
+        return method
+
+    return mark
+
+
+def subscribe(topic: str) -> Callable[[MethodT], MethodT]:
+    """Mark an async method to be called with each value that is published on `topic`, in the order published."""
+    check_name("topic", topic)
+
+    def mark(method: MethodT) -> MethodT:
+        setattr(method, _TOPIC, topic)
+        return method
+
+    return mark
+
+
+class HandlerTable(msgspec.Struct, frozen=True):
+    """What a class's decorated methods make.
+
+    Attributes:
+        jobs: Handlers by job name.
+        ready: Names of methods by the worker they wait for.
+        topics: Names of methods by topic.
+    """
+
+    jobs: dict[str, Handler]
+    ready: dict[str, str]
+    topics: dict[str, str]
+
+
+def collect(cls: type) -> HandlerTable:
+    """The table of a worker class.
+
+    Raises:
+        HandlerError: Two methods serve the same name, or a method cannot be served; it names them.
+    """
+    methods: dict[str, Any] = {}
+    for base in cls.__mro__:
+        for attribute, value in vars(base).items():
+            methods.setdefault(attribute, value)
+    table = HandlerTable({}, {}, {})
+    for attribute, method in methods.items():
+        marked: _Mark | None = getattr(method, _JOB, None)
+        if marked is not None:
+            clash = table.jobs.get(marked.name)
+            if clash is not None:
+                _refuse_twice(cls, f"job {marked.name!r}", clash.attribute, attribute)
+            table.jobs[marked.name] = make_handler(
+                cls,
+                attribute,
+                method,
+                name=marked.name,
+                limit=marked.limit,
+                retries=marked.retries,
+                timeout=marked.timeout,
+                hints=marked.hints,
+            )
+        for marker, names, what in ((_READY, table.ready, "worker"), (_TOPIC, table.topics, "topic")):
+            marked_name = getattr(method, marker, None)
+            if marked_name is not None:
+                if marked_name in names:
+                    _refuse_twice(cls, f"{what} {marked_name!r}", names[marked_name], attribute)
+                names[marked_name] = attribute
+    return table
+
+
+def make_handler(
+    cls: type,
+    attribute: str,
+    method: Callable[..., Any],
+    *,
+    name: str | None,
+    limit: int | None = None,
+    retries: RetryPolicy | None = None,
+    timeout: float | None = None,
+    hints: dict[str, Any] | None = None,
+) -> Handler:
+    """Look at a method's signature and say how to call it.
+
+    Raises:
+        HandlerError: Nobody can call it; the text says why.
+    """
+    where = f"handler {cls.__name__}.{attribute}"
+    if inspect.isgeneratorfunction(method):
+        raise HandlerError(f"{where}: a plain generator cannot stream; make it 'async def' with 'yield'")
+    shape = Shape.THREAD
+    if inspect.isasyncgenfunction(method):
+        shape = Shape.GENERATOR
+        if retries is not None:
+            raise HandlerError(f"{where}: a stream cannot be retried, its chunks are already sent; remove retries=")
+    elif inspect.iscoroutinefunction(method):
+        shape = Shape.COROUTINE
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    required = [
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    ]
+    if len(required) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required):
+        names = ", ".join(parameter.name for parameter in required)
+        raise HandlerError(
+            f"{where} asks for ({names}); a handler takes one argument besides self: "
+            "the request message, a Job, or the payload"
+        )
+    if not parameters:
+        return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
+    hints = hints if hints is not None else _hints(method, {})
+    if hints is None:
+        raise HandlerError(
+            f"{where}: the annotation {parameters[0].annotation!r} cannot be resolved; import or define that type before the class"
+        )
+    takes, payload_type = _what_it_takes(hints.get(parameters[0].name, Any))
+    for annotation in (payload_type, hints.get("return")):
+        _register(annotation)
+    return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
+
+
+def _what_it_takes(annotation: Any) -> tuple[Takes, Any]:
+    if annotation is Job:
+        return Takes.JOB, None
+    if get_origin(annotation) is Job:
+        (payload_type,) = annotation.__args__
+        return Takes.JOB, None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type
+    if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, BusMessage)):
+        return Takes.MESSAGE, None
+    return Takes.PAYLOAD, annotation
+
+
+def _register(annotation: Any) -> None:
+    """Let a handler's own types travel: naming them in its signature is asking for it."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, msgspec.Struct)
+        or hasattr(annotation, "__dataclass_fields__")
+        or hasattr(annotation, "model_validate")
+    ):
+        register_type(annotation)
+
+
+def _hints(method: Callable[..., Any], namespace: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return get_type_hints(method, localns=namespace)
+    except (NameError, AttributeError):
+        return None
+
+
+def _namespace_of_the_caller() -> dict[str, Any]:
+    """Names around a decorated method: a class inside a function may use types that are local to it."""
+    frame = sys._getframe(2)
+    outer = frame.f_back
+    return {**(outer.f_locals if outer is not None else {}), **frame.f_locals}
+
+
+def _refuse_twice(cls: type, what: str, first: str, second: str) -> None:
+    raise HandlerError(
+        f"{cls.__name__}: {what} is served by two methods, '{first}' and '{second}': remove or rename one"
+    )

@@ -1,0 +1,249 @@
+"""What a runner is to the workers it hosts: names, clock, tasks, and where errors go."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import time
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from anyio import CapacityLimiter, get_cancelled_exc_class
+
+from actors.errors import RunnerStateError, describe
+from bus import (
+    BusJobCancelMessage,
+    BusWorkerReadyMessage,
+    JobStatus,
+    WorkerBus,
+    WorkerErrorData,
+    WorkerLostData,
+    WorkerReadyData,
+    WorkerRegistry,
+    check_name,
+)
+from bus.deadlines import Deadlines
+from bus.events import EventSource, log
+from bus.tasks import Tasks, Waiter, cancelled_from_outside
+
+if TYPE_CHECKING:
+    from actors.job import Job
+    from actors.requests import JobGroup
+    from actors.worker import BaseWorker
+    from bus import ErrorInfo
+
+THREADS = 40
+"""Sync handlers of one runner that run at once: anyio's own default."""
+
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
+
+    Attributes:
+        worker_name: Who does the job.
+        job_id: The job.
+        job_name: Its name, None if it has none.
+        attempt: Which delivery of it.
+        requester: Who asked.
+        status: How it ended; None at its start.
+        error: What went wrong; None if nothing did.
+    """
+
+    worker_name: str
+    job_id: str
+    job_name: str | None
+    attempt: int
+    requester: str
+    status: JobStatus | None = None
+    error: ErrorInfo | None = None
+
+
+class Signal:
+    """Something that happens again and again, for one task that waits for it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiter: Waiter | None = None
+
+    def wake(self) -> None:
+        """It happened."""
+        if self._waiter is not None:
+            self._waiter.wake()
+
+    async def wait(self) -> None:
+        """Wait until it happens next."""
+        self._waiter = self._host.tasks.waiter()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class Host(EventSource):
+    """The part of a runner that workers, jobs and groups use."""
+
+    event_names: ClassVar[tuple[str, ...]] = ("on_ready", "on_error", "on_job_start", "on_job_complete", "on_job_error")
+
+    tasks: Tasks
+    deadlines: Deadlines
+
+    def __init__(
+        self,
+        name: str | None,
+        bus: WorkerBus,
+        *,
+        session: str | None,
+        ready_timeout: float,
+        cancel_grace: float,
+        tracebacks: bool,
+        rng: Random | None,
+    ) -> None:
+        self.rng = rng or Random(secrets.randbits(64))
+        self._incarnation = f"{self.rng.getrandbits(32):08x}"
+        self.name = check_name("runner name", name) if name is not None else f"runner-{self._incarnation}"
+        self.bus = bus
+        self.registry = WorkerRegistry(self.name)
+        self.session = check_name("session", session) if session is not None else None
+        self.ready_timeout = ready_timeout
+        self.cancel_grace = cancel_grace
+        self.tracebacks = tracebacks
+        self.open_groups: dict[JobGroup, None] = {}
+        self.job_hooks = False
+        self.running = False
+        self.accepting = False
+        self.late_answers = 0
+        self.drained = Signal(self)
+        self._threads: CapacityLimiter | None = None
+        self._lost: dict[str, None] | None = None
+        self._last_id = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {'running' if self.running else 'not running'}>"
+
+    @property
+    def threads(self) -> CapacityLimiter:
+        """The threads of sync handlers."""
+        if self._threads is None:
+            self._threads = CapacityLimiter(THREADS)
+        return self._threads
+
+    def new_id(self) -> str:
+        """An id nobody else has: this life of the runner, and a number."""
+        self._last_id += 1
+        return f"{self._incarnation}-{self._last_id}"
+
+    def new_name(self, kind: str) -> str:
+        """A name for a worker that was given none."""
+        return f"{kind[:40]}-{self.new_id()}"
+
+    def require_accepting(self) -> None:
+        """Refuse new work while the runner ends.
+
+        Raises:
+            RunnerStateError: It is ending.
+        """
+        if not self.accepting:
+            raise RunnerStateError(f"runner {self.name!r} is ending: it takes no new jobs")
+
+    def add_event_handler(self, event_name: str, handler: Any) -> None:
+        """Call `handler(runner, ...)` when the event happens; many handlers, sync or async, none changes an outcome.
+
+        `on_ready(runner)` once all workers added before `run` were started, `on_error(runner, WorkerErrorData)` when
+        something of a worker failed, and the three job events with a `JobRecord`.
+        """
+        super().add_event_handler(event_name, handler)
+        self.job_hooks = any(self._listens(name) for name in self.event_names if name.startswith("on_job"))
+
+    def job_event(
+        self, event: str, job: Job[Any], status: JobStatus | None = None, error: ErrorInfo | None = None
+    ) -> None:
+        """Tell the job hooks, if there are any."""
+        if self._listens(event):
+            record = JobRecord(job.worker_name, job.id, job.name, job.attempt, job.requester, status, error)
+            self.tasks.start(self._emit_job, (event, record))
+
+    async def guarded(self, worker: BaseWorker, what: str, function: Callable[..., Any], *arguments: object) -> None:
+        """Call one of a worker's hooks: what it raises is reported and goes no further."""
+        try:
+            result = function(*arguments)
+            if inspect.isawaitable(result):
+                await result
+        except BaseException as error:
+            if isinstance(error, get_cancelled_exc_class()) and cancelled_from_outside():
+                raise
+            self.report(worker, f"hook {what} failed", error)
+
+    def report(self, worker: BaseWorker, what: str, error: BaseException) -> None:
+        """Log what a worker's own code raised, and tell `on_error`."""
+        text = f"{what}: {describe(error)}"
+        log().error(what, worker=worker.name, error=str(describe(error)), exc_info=error)
+        self.tell_error(WorkerErrorData(worker_name=worker.name, error=text))
+
+    def tell_error(self, data: WorkerErrorData) -> None:
+        """Tell `on_error`, if anybody listens."""
+        if self._listens("on_error") and self.running:
+            self.tasks.start(self._emit_error, data)
+
+    def late_answer(self, worker: BaseWorker, message: Any, *, known: bool) -> None:
+        """Count an answer nobody waits for; who still works for a job that is over here is told to stop."""
+        self.late_answers += 1
+        if message.origin and not known and not hasattr(message, "status"):
+            self.bus.post(
+                BusJobCancelMessage(
+                    source=worker.name,
+                    target=message.source,
+                    destination=message.origin,
+                    job_id=message.job_id,
+                    reason="its requester does not wait for it any more",
+                )
+            )
+
+    async def announce(self, worker: BaseWorker, *, ready: bool = True) -> None:
+        """Enter a worker, or its change, in the registry, and tell the other runners."""
+        data = WorkerReadyData(
+            worker_name=worker.name,
+            runner=self.name,
+            parent=worker.parent,
+            active=worker.active and ready,
+            started_at=worker.started_at,
+            address=self.bus.address,
+        )
+        await self.registry.register(data)
+        self.bus.post(
+            BusWorkerReadyMessage(
+                source=self.name,
+                target=None,
+                runner=self.name,
+                worker_name=data.worker_name,
+                parent=data.parent,
+                active=data.active,
+                started_at=data.started_at,
+            )
+        )
+
+    def wall_clock(self) -> float:
+        """Unix time, for people; nothing depends on it."""
+        return time.time()
+
+    def registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
+        """When nobody serves a name any more, whoever waits for it waits `ready_timeout` longer at most."""
+        if self.running and self.open_groups and not self.registry.serves(change.worker_name):
+            if self._lost is None:
+                self._lost = {}
+                self.tasks.start(self._check_lost, None)
+            self._lost[change.worker_name] = None
+
+    async def _check_lost(self, _argument: None) -> None:
+        lost, self._lost = self._lost or {}, None
+        for group in tuple(self.open_groups):
+            for name in group.worker_names:
+                if name in lost and group.awaits(name) and not self.registry.serves(name):
+                    group.await_ready(name, lost=name not in self.registry)
+
+    async def _emit_job(self, event: tuple[str, JobRecord]) -> None:
+        await self._emit(*event)
+
+    async def _emit_error(self, data: WorkerErrorData) -> None:
+        await self._emit("on_error", data)

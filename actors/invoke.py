@@ -1,0 +1,69 @@
+"""Calling a handler in the way its shape asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio import sleep
+from anyio.to_thread import run_sync
+
+from actors.handlers import Shape, Takes
+from bus import convert
+
+if TYPE_CHECKING:
+    from actors.handlers import Handler
+    from actors.job import Job
+    from actors.worker import BaseWorker
+
+
+async def call(worker: BaseWorker, job: Job[Any]) -> Any:
+    """Run a job's handler, with its retries, and return what it returns. Raises whatever it raises."""
+    handler = job.handler
+    takes = handler.takes
+    if takes is Takes.MESSAGE:
+        argument: Any = job.request
+    else:
+        if handler.type is not None:
+            job.payload = convert(job.payload, handler.type, "payload")
+        argument = job if takes is Takes.JOB else job.payload
+    if handler.retries is None:
+        if handler.shape is Shape.COROUTINE and takes is not Takes.NOTHING:
+            return await handler.call(worker, argument)
+        return await _once(worker, job, handler, argument)
+    return await _with_retries(worker, job, handler, argument)
+
+
+async def _once(worker: BaseWorker, job: Job[Any], handler: Handler, argument: Any) -> Any:
+    arguments = (worker,) if handler.takes is Takes.NOTHING else (worker, argument)
+    if handler.shape is Shape.COROUTINE:
+        return await handler.call(*arguments)
+    if handler.shape is Shape.THREAD:
+        # A thread cannot be stopped: a cancelled job leaves it behind, to end by itself.
+        return await run_sync(handler.call, *arguments, abandon_on_cancel=True, limiter=job.host.threads)
+    await job.stream_start()
+    chunks = handler.call(*arguments)
+    try:
+        async for chunk in chunks:
+            await job.stream(chunk)
+    finally:
+        await chunks.aclose()
+    return None
+
+
+async def _with_retries(worker: BaseWorker, job: Job[Any], handler: Handler, argument: Any) -> Any:
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
+
+    policy = handler.retries
+    assert policy is not None
+
+    def wait(state: RetryCallState) -> float:
+        return policy.backoff.delay(state.attempt_number, job.host.rng)
+
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(policy.attempts),
+        retry=retry_if_exception_type(policy.retry_on),
+        wait=wait,
+        sleep=sleep,
+        reraise=True,
+    )
+    return await retrying(_once, worker, job, handler, argument)

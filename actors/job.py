@@ -1,0 +1,230 @@
+"""A job, seen by the worker that does it."""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from actors.errors import JobStateError
+from actors.lifecycle import JOB_STEPS, JobState, moved
+from bus import (
+    BusJobRequestMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateUrgentMessage,
+    JobStatus,
+    travel,
+)
+
+if TYPE_CHECKING:
+    from actors.executor import Executor
+    from actors.handlers import Handler
+    from actors.lane import Lane
+    from actors.requests import JobGroup
+    from actors.runner import WorkerRunner
+    from bus.deadlines import Deadline
+    from bus.tasks import PooledTask, Waiter
+
+PayloadT = TypeVar("PayloadT")
+
+current_job: ContextVar[Job[Any] | None] = ContextVar("current_job", default=None)
+"""The job whose handler the current task runs."""
+
+
+class Job(Generic[PayloadT]):
+    """One request as its performer holds it: `async def handler(self, job: Job[Question])`.
+
+    Updates and chunks reach the requester in the order sent, none lost, all before the answer.
+
+    Attributes:
+        payload: What was sent, converted to the annotated type.
+        request: The message it came with.
+    """
+
+    __slots__ = (
+        "_executor",
+        "_waiters",
+        "cancel_reason",
+        "deadline",
+        "groups",
+        "handler",
+        "handler_ended",
+        "lane",
+        "limit",
+        "payload",
+        "request",
+        "sequence",
+        "state",
+        "streaming",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, executor: Executor, request: BusJobRequestMessage, handler: Handler, lane: Lane) -> None:
+        self._executor = executor
+        self.request = request
+        self.payload: PayloadT = request.payload
+        self.handler = handler
+        self.lane = lane
+        self.state = JobState.PENDING
+        self.sequence = 0
+        self.limit = request.window
+        self.streaming = False
+        self.handler_ended = True
+        self.cancel_reason: str | None = None
+        self.deadline = math.inf
+        self.groups: dict[JobGroup, None] | None = None
+        self.task: PooledTask | None = None
+        self.timer: Deadline | None = None
+        self._waiters: list[Waiter] = []
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name or ''} {self.state.name.lower()} attempt={self.attempt}>"
+
+    @property
+    def host(self) -> WorkerRunner:
+        """The runner whose worker does the job."""
+        return self._executor.host
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker that does the job."""
+        return self._executor.name
+
+    @property
+    def id(self) -> str:
+        """Identity of the job, the same in every attempt."""
+        return self.request.job_id
+
+    @property
+    def name(self) -> str | None:
+        """The job name it was asked for under."""
+        return self.request.job_name
+
+    @property
+    def requester(self) -> str:
+        """Name of the worker or client that asked."""
+        return self.request.source
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first delivery, more after a performer died with it."""
+        return self.request.attempt
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, 0 when it has passed; None if there is none."""
+        if self.deadline == math.inf:
+            return None
+        return max(self.deadline - self._executor.host.tasks.now(), 0.0)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job has been told to stop."""
+        return self.cancel_reason is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the requester has been answered."""
+        return self.state is JobState.ENDED
+
+    async def update(self, update: Any = None, *, urgent: bool = False) -> None:
+        """Tell the requester about progress.
+
+        Waits while the requester has 256 events of this job it has not taken.
+
+        Args:
+            update: Anything that can travel.
+            urgent: Overtake what is queued at the requester for other jobs, never this job's earlier events.
+
+        Raises:
+            EncodeError: The value cannot travel; nothing was sent, the job goes on.
+            JobStateError: The job has ended.
+        """
+        kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
+        await self.event(kind, update=travel(update, "update"))
+
+    async def stream(self, data: Any = None) -> None:
+        """Send one chunk; the first one opens the stream. Waits and raises as `update`."""
+        if not self.streaming:
+            await self.stream_start()
+        await self.event(BusJobStreamDataMessage, data=travel(data, "data"))
+
+    async def stream_start(self, data: Any = None) -> None:
+        """Open the stream with a value about it. Waits and raises as `update`."""
+        self.streaming = True
+        await self.event(BusJobStreamStartMessage, data=travel(data, "data"))
+
+    async def stream_end(self, data: Any = None) -> None:
+        """End the stream and the job: `data` is its response.
+
+        Raises:
+            EncodeError: The value cannot travel; the requester was told ERROR.
+            JobStateError: The job has ended.
+        """
+        self._executor.respond(self, data, JobStatus.COMPLETED, stream_end=True)
+
+    async def respond(
+        self, response: Any = None, *, status: JobStatus = JobStatus.COMPLETED, urgent: bool = False
+    ) -> None:
+        """Answer the job, once. What the handler does or returns afterwards changes nothing for the requester.
+
+        Raises:
+            EncodeError: The response cannot travel; the requester was told ERROR.
+            JobStateError: The job has ended.
+        """
+        self._executor.respond(self, response, status, urgent=urgent)
+
+    async def event(self, kind: type[Any], **fields: Any) -> None:
+        """Send one event message of this job; the machinery under `update` and `stream`."""
+        while self.sequence >= self.limit and self.state is not JobState.ENDED:
+            await self._wait_for_credit()
+        self.require_open()
+        sequence = self.sequence
+        self.sequence = sequence + 1
+        request = self.request
+        self._executor.post(
+            kind(
+                source=self._executor.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                sequence=sequence,
+                attempt=request.attempt,
+                **fields,
+            )
+        )
+
+    def require_open(self) -> None:
+        """Raise if the job has ended.
+
+        Raises:
+            JobStateError: It has.
+        """
+        if self.state is JobState.ENDED:
+            raise JobStateError(
+                f"job {self.id!r} of worker {self._executor.name!r} has ended: it cannot be answered or updated again"
+            )
+
+    def move(self, state: JobState) -> None:
+        """Go to another state; see `lifecycle`."""
+        self.state = moved(JOB_STEPS, self.state, state)
+
+    def grant(self, limit: int) -> None:
+        """Note that the requester has room for events up to sequence `limit`."""
+        if limit > self.limit:
+            self.limit = limit
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the senders of this job look again."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
+
+    async def _wait_for_credit(self) -> None:
+        waiter = self._executor.host.tasks.waiter()
+        self._waiters.append(waiter)
+        await waiter

@@ -1,0 +1,61 @@
+"""One member of a group: which of its messages comes next, and how its job ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.errors import JobResult
+    from bus.deadlines import Deadline
+
+WINDOW = 256
+"""Events of one job that may be on their way or untaken: bounds memory, and costs a credit message for 128 events."""
+
+
+class Member:
+    """One worker of a group: which of its messages was the last, and how its job ended."""
+
+    __slots__ = ("attempt", "early", "expected", "granted", "heard", "hooked", "iterated", "name", "result", "timer")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.result: JobResult | None = None
+        self.attempt = 1
+        self.expected = 0
+        self.granted = WINDOW
+        self.iterated = 0
+        self.hooked = 0
+        self.heard = False
+        self.early: dict[int, Any] | None = None
+        self.timer: Deadline | None = None
+
+    def in_order(self, message: Any) -> Iterator[Any] | None:
+        """The messages that are due now that this one has come, in order; None if it is too late or doubled.
+
+        A message that comes early is kept; performers cannot send more than `WINDOW` ahead, so that is bounded.
+        """
+        if self.result is not None or message.attempt < self.attempt:
+            return None
+        if message.attempt > self.attempt:
+            self._restart(message.attempt)
+        self.heard = True
+        if message.sequence < self.expected or (self.early is not None and message.sequence in self.early):
+            return None
+        if self.early is None:
+            self.early = {}
+        self.early[message.sequence] = message
+        return self._due()
+
+    def _due(self) -> Iterator[Any]:
+        while self.early and self.expected in self.early:
+            message = self.early.pop(self.expected)
+            self.expected += 1
+            yield message
+
+    def _restart(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.expected = self.hooked = self.iterated = 0
+        self.granted = WINDOW
+        self.early = None

@@ -1,0 +1,106 @@
+"""How a job is asked for: parameters, in both spellings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+
+class JobParams(msgspec.Struct, kw_only=True):
+    """How to run a job on one worker.
+
+    Attributes:
+        name: Which `@job` handler; None reaches `on_job_request`.
+        payload: What the handler gets. A copy travels: changing it afterwards changes nothing.
+        timeout: Seconds for everything, from asking to the answer; None for no limit. A job asked for inside another
+            never outlives that one's deadline.
+        label: A text for people.
+        cancellable: Whether `request_cancel_job_group` may cancel it.
+        job_id: An id chosen by the caller, 1 to 128 characters, unique among its open jobs; a request that a network
+            delivers twice runs once. None makes one up.
+        delivery: How the request travels over a network; None is the bus's own setting.
+    """
+
+    name: str | None = None
+    payload: Any = None
+    timeout: float | None = None
+    label: str | None = None
+    cancellable: bool = True
+    job_id: str | None = None
+    delivery: Literal["at_least_once", "at_most_once"] | None = None
+
+
+class JobGroupParams(JobParams, kw_only=True):
+    """How to run a job on several workers at once.
+
+    Attributes:
+        cancel_on_error: Whether one member that does not complete ends the whole group.
+        payloads: Payloads of single members, by worker name; the others get `payload`.
+    """
+
+    cancel_on_error: bool = True
+    payloads: dict[str, Any] | None = None
+
+
+class WorkerParams(msgspec.Struct, kw_only=True):
+    """What a worker's `run` is given; kept for programs that override it."""
+
+    task_manager: Any = None
+
+
+class WorkerActivationArgs(msgspec.Struct, kw_only=True):
+    """What a worker is activated with; subclass it to add fields.
+
+    Attributes:
+        metadata: Anything that can travel.
+    """
+
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Make it from a mapping; unknown keys are ignored."""
+        return cls(**{key: value for key, value in data.items() if key in cls.__struct_fields__})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        return {field: value for field in self.__struct_fields__ if (value := getattr(self, field)) is not None}
+
+
+ParamsT = TypeVar("ParamsT", bound=JobParams)
+
+_MAX_JOB_ID = 128
+
+
+def resolve(params: JobParams | None, kind: type[ParamsT], **keywords: Any) -> ParamsT:
+    """Make one parameter object of the two spellings.
+
+    Raises:
+        TypeError: Both were given, or a keyword does not exist for this kind.
+        ValueError: A value is out of its range.
+    """
+    given = {key: value for key, value in keywords.items() if value is not None}
+    if params is None:
+        resolved = kind(**given)
+    elif given:
+        raise TypeError(f"give either params= or {', '.join(f'{key}=' for key in given)}, not both")
+    elif isinstance(params, kind):
+        resolved = params
+    else:
+        resolved = kind(**{field: getattr(params, field) for field in params.__struct_fields__})
+    if resolved.timeout is not None:
+        resolved = _with_valid_timeout(resolved)
+    if resolved.job_id is not None and not 0 < len(resolved.job_id) <= _MAX_JOB_ID:
+        raise ValueError(f"job_id must have 1 to {_MAX_JOB_ID} characters, got {len(resolved.job_id)}")
+    return resolved
+
+
+def _with_valid_timeout(params: ParamsT) -> ParamsT:
+    timeout = params.timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; got {timeout!r}")
+    if timeout == math.inf:
+        return msgspec.structs.replace(params, timeout=None)
+    return params

@@ -1,0 +1,239 @@
+"""The verbs of whoever asks for jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from actors.contexts import JobContext, JobGroupContext
+from actors.errors import JobStateError
+from actors.job import current_job
+from actors.params import JobGroupParams, JobParams, resolve
+from actors.requests import JobGroup
+from bus import BusJobUpdateRequestMessage, check_name, travel
+
+if TYPE_CHECKING:
+    from actors.runner import WorkerRunner
+    from bus.mailbox import Room
+
+Delivery = Literal["at_least_once", "at_most_once"]
+Late = list[tuple[str, Any, tuple[str, ...], "Room"]]
+
+MAX_DEPTH = 100
+"""Jobs inside jobs inside jobs: deeper is a loop, and would end only when memory does."""
+
+
+class Requester:
+    """Asks for jobs. Every job asked for ends with one outcome: the requester is never left waiting for a dead worker."""
+
+    _groups: dict[str, JobGroup]
+
+    @property
+    def name(self) -> str:
+        """The name answers come back to."""
+        raise NotImplementedError
+
+    def _host_for(self, action: str) -> WorkerRunner:
+        """The running runner, or a clear error."""
+        raise NotImplementedError
+
+    @property
+    def job_groups(self) -> dict[str, JobGroup]:
+        """Groups asked for and not ended, by job id."""
+        return self._groups
+
+    def job(
+        self,
+        worker_name: str,
+        *,
+        params: JobParams | None = None,
+        name: str | None = None,
+        payload: Any = None,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        delivery: Delivery | None = None,
+        label: str | None = None,
+        cancellable: bool | None = None,
+    ) -> JobContext:
+        """One job on one worker, to be entered or awaited; see `JobContext`.
+
+        Args:
+            worker_name: Whom to ask. If nobody serves the name within 30 s (the runner's `ready_timeout`), the job fails.
+            params: All of the below as one object; give either this or keywords.
+            name: Which `@job` handler; None reaches `on_job_request`.
+            payload: What the handler gets; a copy travels.
+            timeout: Seconds for everything; None for no limit.
+            job_id: An id of your own; see `JobParams`.
+            delivery: How it travels over a network.
+            label: A text for people.
+            cancellable: Whether `request_cancel_job_group` may cancel it.
+
+        Raises:
+            TypeError: Both spellings were used.
+            ValueError: A value is out of its range.
+        """
+        resolved = resolve(
+            params,
+            JobGroupParams,
+            name=name,
+            payload=payload,
+            timeout=timeout,
+            job_id=job_id,
+            delivery=delivery,
+            label=label,
+            cancellable=cancellable,
+        )
+        return JobContext(self, (worker_name,), resolved)
+
+    def job_group(
+        self,
+        *worker_names: str,
+        params: JobGroupParams | None = None,
+        name: str | None = None,
+        payload: Any = None,
+        payloads: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        cancel_on_error: bool | None = None,
+        job_id: str | None = None,
+        delivery: Delivery | None = None,
+        label: str | None = None,
+        cancellable: bool | None = None,
+    ) -> JobGroupContext:
+        """One job on each of several workers, to be entered or awaited; see `JobGroupContext`.
+
+        Args:
+            worker_names: Whom to ask, each once; none is a group that completes at once.
+            payloads: Payloads of single members, by worker name; the others get `payload`.
+            cancel_on_error: Whether one member that does not complete ends the group; default True.
+            params: As for `job`, and the arguments that are not named here too.
+            name: See `job`.
+            payload: See `job`.
+            timeout: See `job`.
+            job_id: See `job`.
+            delivery: See `job`.
+            label: See `job`.
+            cancellable: See `job`.
+
+        Raises:
+            TypeError: Both spellings were used, or a worker name is not a string.
+            ValueError: A worker is named twice, or a value is out of its range.
+        """
+        resolved = resolve(
+            params,
+            JobGroupParams,
+            name=name,
+            payload=payload,
+            payloads=payloads,
+            timeout=timeout,
+            cancel_on_error=cancel_on_error,
+            job_id=job_id,
+            delivery=delivery,
+            label=label,
+            cancellable=cancellable,
+        )
+        _refuse_twice(worker_names)
+        return JobGroupContext(self, worker_names, resolved)
+
+    async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
+        """Ask one worker for a job and go on; arguments as for `job`.
+
+        The outcome comes to `on_job_completed` or `on_job_error`, the answer to `on_job_response` before that.
+
+        Returns:
+            The job's id.
+        """
+        resolved = resolve(params, JobGroupParams, **keywords)
+        return (await self._dispatch((worker_name,), resolved)).job_id
+
+    async def request_job_group(self, *worker_names: str, params: JobGroupParams | None = None, **keywords: Any) -> str:
+        """Ask several workers for a job and go on; arguments as for `job_group`, outcomes as for `request_job`."""
+        return (await self._dispatch(worker_names, resolve(params, JobGroupParams, **keywords))).job_id
+
+    async def create_job_group_and_request_job(
+        self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
+    ) -> JobGroup:
+        """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
+        return await self._dispatch(tuple(worker_names), resolve(params, JobGroupParams, **keywords))
+
+    async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
+        """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
+        group = self._groups.get(job_id)
+        if group is not None:
+            group.cancel(reason)
+
+    async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
+        """Cancel a job or group on behalf of somebody outside. False if it is over, or was made `cancellable=False`."""
+        group = self._groups.get(job_id)
+        if group is None or not group.cancellable:
+            return False
+        group.cancel(reason)
+        return True
+
+    async def request_job_update(self, job_id: str, worker_name: str) -> None:
+        """Ask the performer of a job for an update: its `on_job_update_requested` is called."""
+        host = self._host_for("request an update")
+        host.bus.post(BusJobUpdateRequestMessage(source=self.name, target=worker_name, job_id=job_id))
+
+    async def _dispatch(self, worker_names: tuple[str, ...], params: JobGroupParams) -> JobGroup:
+        _refuse_twice(worker_names)
+        group, late = self._request(worker_names, params)
+        if late:
+            await self._request_late(group, late)
+        return group
+
+    def _request(self, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[JobGroup, Late]:
+        """Check everything, then send what can be sent now; what cannot is returned."""
+        host = self._host_for("request a job")
+        parent = current_job.get()
+        lineage: tuple[str, ...] = ()
+        if parent is not None and not parent.ended:
+            lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
+            if len(lineage) > MAX_DEPTH:
+                raise JobStateError(
+                    f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask each other in a loop?"
+                )
+        else:
+            parent = None
+            host.require_accepting()
+        if params.name is not None:
+            check_name("job name", params.name)
+        if params.job_id is not None and params.job_id in self._groups:
+            raise JobStateError(
+                f"job id {params.job_id!r} is in use by {self._groups[params.job_id]!r}: choose another, or wait for it"
+            )
+        payloads = params.payloads
+        if payloads and not payloads.keys() <= set(worker_names):
+            strangers = ", ".join(repr(name) for name in payloads if name not in worker_names)
+            raise ValueError(f"payloads= names workers that are not in the group: {strangers}")
+        values = []
+        for name in worker_names:
+            if name not in host.registry:
+                check_name("worker name", name)
+            own = payloads is not None and name in payloads
+            values.append(travel(payloads[name], f"payloads[{name!r}]") if own and payloads else travel(params.payload))
+        group = JobGroup(self, host, worker_names, params)
+        group.begin(params.timeout, parent)
+        late: Late = []
+        for name, value in zip(worker_names, values, strict=True):
+            room = group.ask(name, value, lineage)
+            if room is not None:
+                late.append((name, value, lineage, room))
+        return group, late
+
+    async def _request_late(self, group: JobGroup, late: Late) -> None:
+        """Send what found no room before."""
+        try:
+            for name, value, lineage, room in late:
+                await group.ask_later(name, value, lineage, room)
+        except BaseException as error:
+            group.cancel(f"its requester stopped waiting: {type(error).__name__}")
+            raise
+
+
+def _refuse_twice(worker_names: tuple[str, ...]) -> None:
+    for name in worker_names:
+        if not isinstance(name, str):
+            raise TypeError(f"worker names are strings; got {name!r}")
+    if len(set(worker_names)) != len(worker_names):
+        twice = sorted({name for name in worker_names if worker_names.count(name) > 1})
+        raise ValueError(f"a group asks each worker once; named twice: {', '.join(map(repr, twice))}")

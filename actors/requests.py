@@ -1,0 +1,415 @@
+"""The requester's side: what was asked for, what came back, and who waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope
+
+from actors.errors import KINDS, JobError, JobGroupError, JobResult
+from actors.events import JobGroupEvent, JobGroupResponse
+from actors.member import WINDOW, Member
+from bus import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobStreamCreditMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    ErrorInfo,
+    JobStatus,
+)
+from bus.subscriber import refusal
+
+if TYPE_CHECKING:
+    from actors.job import Job
+    from actors.params import JobGroupParams
+    from actors.runner import WorkerRunner
+    from actors.worker import BaseWorker
+    from bus.deadlines import Deadline
+    from bus.mailbox import Room
+    from bus.tasks import Waiter
+
+_EVENTS: dict[type[Any], tuple[str, str]] = {
+    BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),
+    BusJobStreamDataMessage: (JobGroupEvent.STREAM_DATA, "on_job_stream_data"),
+    BusJobStreamEndMessage: (JobGroupEvent.STREAM_END, "on_job_stream_end"),
+}
+
+
+class JobGroup:
+    """Jobs with one id on one or several workers, until all have ended or the group has.
+
+    It ends exactly once: when every member has, when one fails and `cancel_on_error` is set, at its deadline, or when it
+    is cancelled. Members that had not answered by then are told to stop, and their results say how the group ended;
+    what they answer afterwards is counted and ignored.
+
+    Attributes:
+        job_id: The id its members share.
+        worker_names: Whom it asked, in order.
+        responses: Answers that have come in, by worker name.
+    """
+
+    def __init__(
+        self, owner: BaseWorker, host: WorkerRunner, worker_names: tuple[str, ...], params: JobGroupParams
+    ) -> None:
+        self.job_id = params.job_id or host.new_id()
+        self.worker_names = worker_names
+        self.cancel_on_error = params.cancel_on_error
+        self.label = params.label
+        self.cancellable = params.cancellable
+        self.name = params.name
+        self.responses: dict[str, Any] = {}
+        self.deadline = math.inf
+        self.parent: Job[Any] | None = None
+        self._owner = owner
+        self._host = host
+        self._members = {name: Member(name) for name in worker_names}
+        self._open = len(worker_names)
+        self._error: JobGroupError | None = None
+        self._done = False
+        self._timer: Deadline | None = None
+        self._waiters: list[Waiter] = []
+        self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
+        self._reader: Waiter | None = None
+        self._sending: CancelScope | None = None
+
+    def __repr__(self) -> str:
+        state = "done" if self._done else f"{self._open} open"
+        return f"<JobGroup {self.job_id} {state} workers={','.join(self.worker_names)}>"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self._done
+
+    @property
+    def results(self) -> dict[str, JobResult]:
+        """How each member ended; members that have not are left out."""
+        return {member.name: member.result for member in self._members.values() if member.result is not None}
+
+    @property
+    def terminated(self) -> set[str]:
+        """Names of the members that have ended."""
+        return set(self.results)
+
+    @property
+    def error(self) -> JobGroupError | None:
+        """Why it did not complete; None while it runs and when it did."""
+        return self._error
+
+    async def wait(self) -> None:
+        """Wait until the group has ended. Cancelling the wait leaves the group running.
+
+        Raises:
+            JobGroupError: It did not complete.
+        """
+        while not self._done:
+            waiter = self._host.tasks.waiter()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if not self._done:
+                    self._waiters.remove(waiter)
+        if self._error is not None:
+            raise self._error
+
+    def member_error(self) -> JobError:
+        """The error of a group of one, as the error of its job."""
+        error = self._error
+        assert error is not None
+        kind = KINDS.get(error.error.type if error.error else "", JobError)
+        return kind(
+            str(error),
+            worker_name=self.worker_names[0],
+            status=error.status,
+            response=error.response,
+            error=error.error,
+            job_id=self.job_id,
+        )
+
+    # --- beginning ---
+
+    async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
+        """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
+        with CancelScope() as self._sending:
+            while room is not None and not self._done:
+                if room.refuses:
+                    error = ErrorInfo("MailboxFullError", str(refusal(room)), retryable=True)
+                    self.fail_member(name, JobStatus.FAILED, error)
+                    break
+                await room.wait()
+                room = None if self._done else self.ask(name, payload, lineage)
+        self._sending = None
+
+    def begin(self, timeout: float | None, parent: Job[Any] | None) -> None:
+        """Enter the tables, arm the deadline, and belong to the job inside which this was asked for."""
+        now = self._host.tasks.now() if timeout is not None else 0.0
+        if timeout is not None:
+            self.deadline = now + timeout
+        if parent is not None:
+            self.deadline = min(self.deadline, parent.deadline)
+            self.parent = parent
+            if parent.groups is None:
+                parent.groups = {}
+            parent.groups[self] = None
+        if self.deadline != math.inf:
+            self._timer = self._host.deadlines.add(self.deadline, self._expired)
+        self._owner._groups[self.job_id] = self
+        self._host.open_groups[self] = None
+        if not self._open:
+            self._end(None)
+
+    def ask(self, name: str, payload: Any, lineage: tuple[str, ...]) -> Room | None:
+        """Send the request to one member. Returns the room to wait for if it has none."""
+        remaining = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+        room = self._host.bus.post(
+            BusJobRequestMessage(
+                source=self._owner.name,
+                target=name,
+                job_id=self.job_id,
+                job_name=self.name,
+                payload=payload,
+                timeout=remaining,
+                window=WINDOW,
+                lineage=lineage,
+            )
+        )
+        if room is None and not self._host.registry.serves(name):
+            self.await_ready(name)
+        return room
+
+    def listen(self) -> None:
+        """Keep events for an iterator from now on."""
+        self._buffer = deque()
+
+    def stop_listening(self) -> None:
+        """Nobody iterates any more: let the performers go on."""
+        if self._buffer is not None:
+            self._buffer = None
+            for member in self._members.values():
+                self._grant(member)
+
+    async def next_event(self) -> JobGroupEvent | None:
+        """The next event, in order; None when the group has ended and all were taken."""
+        buffer = self._buffer
+        if buffer is None:
+            return None
+        while not buffer:
+            if self._done:
+                return None
+            self._reader = self._host.tasks.waiter()
+            await self._reader
+        member, event = buffer.popleft()
+        member.iterated += 1
+        if member.iterated + WINDOW - member.granted >= WINDOW // 2:
+            self._grant(member)
+        return event
+
+    # --- what comes in ---
+
+    def receive(self, message: Any) -> bool:
+        """Take a message of a member, in its order. False if it is too late, doubled or nobody's."""
+        member = self._members.get(message.source)
+        if member is None:
+            return False
+        if (
+            message.sequence == member.expected
+            and message.attempt == member.attempt
+            and member.result is None
+            and not member.early
+        ):
+            member.heard = True  # the usual case: nothing lost, doubled or overtaken
+            member.expected += 1
+            self._apply(member, message)
+            return True
+        due = member.in_order(message)
+        if due is None:
+            return False
+        for each in due:
+            self._apply(member, each)
+        return True
+
+    def still_running(self, name: str, attempt: int) -> bool:
+        """A distant performer still holds this member's job. False if it need not any more."""
+        member = self._members.get(name)
+        if member is None or member.result is not None or attempt < member.attempt:
+            return False
+        member.heard = True
+        return True
+
+    def hook_done(self, member: Member) -> None:
+        """A hook has dealt with one event of a member."""
+        member.hooked += 1
+        self._grant(member)
+
+    def await_ready(self, name: str, *, lost: bool = False) -> None:
+        """Nobody serves this member's name now: give it `ready_timeout`. `lost` says that whoever had the job is dead."""
+        member = self._members[name]
+        if lost:
+            member.heard = False
+        if member.result is None and member.timer is None and not self._done:
+            member.timer = self._host.deadlines.after(self._host.ready_timeout, lambda: self._not_ready(member))
+
+    def awaits(self, name: str) -> bool:
+        """Whether the member of that name has not ended."""
+        member = self._members.get(name)
+        return member is not None and member.result is None
+
+    # --- ending ---
+
+    def cancel(self, reason: str | None = None) -> None:
+        """End the group now and tell its members to stop. Does nothing if it has ended."""
+        info = ErrorInfo(type="JobCancelled", message=reason or "cancelled by its requester")
+        self._fail("", JobStatus.CANCELLED, None, info)
+
+    def fail_member(self, name: str, status: JobStatus, error: ErrorInfo) -> None:
+        """End one member for a reason of our own, and tell it to stop."""
+        member = self._members[name]
+        if member.result is None and not self._done:
+            self._tell_to_stop(member, error.message)
+            message = BusJobResponseMessage(
+                source=name, target=self._owner.name, job_id=self.job_id, status=status, error=error, attempt=0
+            )
+            self._settle(member, message, status, None, error)
+
+    def _apply(self, member: Member, message: Any) -> None:
+        kind = type(message)
+        if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
+            self._settle(member, message, message.status, message.response, message.error)
+            return
+        event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
+        if self._buffer is not None:
+            data = message.update if event_type is JobGroupEvent.UPDATE else message.data
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
+            self._wake_reader()
+        hooked = self._owner._queue_hook(hook, message, self, member)
+        if kind is BusJobStreamEndMessage:
+            self._settle(member, message, JobStatus.COMPLETED, message.data, None)
+        elif not hooked:
+            member.hooked += 1
+            if self._buffer is None:
+                self._grant(member)
+
+    def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        response = {} if response is None else response
+        member.result = JobResult(status, response, error, message.attempt)
+        member.early = None
+        if member.timer is not None:
+            member.timer.cancel()
+            member.timer = None
+        self._open -= 1
+        self.responses[member.name] = response
+        if type(message) is not BusJobStreamEndMessage:
+            self._owner._queue_hook("on_job_response", message)
+        if status is not JobStatus.COMPLETED and self.cancel_on_error:
+            self._fail(member.name, status, response, error, message)
+        elif not self._open:
+            self._end(None)
+
+    def _fail(self, name: str, status: JobStatus, response: Any, error: ErrorInfo | None, message: Any = None) -> None:
+        if self._done:
+            return
+        reason = error.message if error is not None else f"worker {name!r} ended as {status.value}"
+        others = status if not name else JobStatus.CANCELLED
+        info = (
+            error
+            if not name
+            else ErrorInfo(type="JobCancelled", message=f"worker {name!r} of the same group: {reason}")
+        )
+        for member in self._members.values():
+            if member.result is None:
+                self._tell_to_stop(member, info.message if info else reason)
+                member.result = JobResult(others, {}, info)
+        who = f"job {self.job_id!r} on worker {name or ', '.join(self.worker_names)!r}"
+        self._end(
+            JobGroupError(
+                f"{who}: {status.value}: {error or 'no reason given'}",
+                results=self.results,
+                responses=dict(self.responses),
+                worker_name=name or next(iter(self.worker_names), ""),
+                status=status,
+                response=response,
+                error=error,
+                job_id=self.job_id,
+            ),
+            message,
+        )
+
+    def _end(self, error: JobGroupError | None, message: Any = None) -> None:
+        self._done = True
+        self._error = error
+        if self._timer is not None:
+            self._timer.cancel()
+        for member in self._members.values():
+            if member.timer is not None:
+                member.timer.cancel()
+        if self._owner._groups.get(self.job_id) is self:
+            del self._owner._groups[self.job_id]
+        self._host.open_groups.pop(self, None)
+        if self.parent is not None and self.parent.groups is not None:
+            self.parent.groups.pop(self, None)
+        if error is None:
+            if self._owner._wants("on_job_completed"):
+                self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
+        elif error.error is None or error.error.type != "JobCancelled" or message is not None:
+            message = message or BusJobResponseMessage(
+                source=error.worker_name,
+                target=self._owner.name,
+                job_id=self.job_id,
+                status=error.status,
+                error=error.error,
+            )
+            self._owner._queue_hook("on_job_error", message)
+        if self._sending is not None:
+            self._sending.cancel()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.wake()
+
+    def _grant(self, member: Member) -> None:
+        taken = member.hooked if self._buffer is None else min(member.hooked, member.iterated)
+        if member.result is None and taken + WINDOW - member.granted >= WINDOW // 2:
+            member.granted = taken + WINDOW
+            self._host.bus.post(
+                BusJobStreamCreditMessage(
+                    source=self._owner.name,
+                    target=member.name,
+                    job_id=self.job_id,
+                    limit=member.granted,
+                    attempt=member.attempt,
+                )
+            )
+
+    def _tell_to_stop(self, member: Member, reason: str) -> None:
+        self._host.bus.post(
+            BusJobCancelMessage(source=self._owner.name, target=member.name, job_id=self.job_id, reason=reason)
+        )
+
+    def _expired(self) -> None:
+        waited = [name for name in self.worker_names if self.awaits(name)]
+        info = ErrorInfo(
+            type="JobTimeoutError",
+            message=f"no answer from {', '.join(map(repr, waited))} before the deadline",
+            retryable=True,
+        )
+        self._fail("", JobStatus.FAILED, None, info)
+
+    def _not_ready(self, member: Member) -> None:
+        member.timer = None
+        registry = self._host.registry
+        if not member.heard and not registry.serves(member.name):
+            message = f"nobody served {member.name!r} within {self._host.ready_timeout:g} s; {registry.who_is_alive(member.name)}"
+            self.fail_member(
+                member.name, JobStatus.FAILED, ErrorInfo("WorkerUnavailableError", message, retryable=True)
+            )

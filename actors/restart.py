@@ -1,0 +1,107 @@
+"""How often to try again, and when to stop: policies as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+from typing import Literal
+
+import msgspec
+
+
+def _require(policy: object, field: str, holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{type(policy).__name__}.{field} must be {rule}; got {getattr(policy, field)!r}")
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """Exponential waiting with jitter.
+
+    Attributes:
+        first: Seconds before the first new attempt.
+        factor: How much longer each further one waits.
+        limit: Seconds no wait exceeds.
+        jitter: Share of a wait that is drawn at random, 0 to 1, so that many do not come back at once.
+    """
+
+    first: float = 0.1
+    factor: float = 2.0
+    limit: float = 30.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be waited for."""
+        for field in ("first", "limit"):
+            _require(self, field, 0 <= getattr(self, field) < math.inf, "seconds, 0 or more")
+        _require(self, "factor", 1 <= self.factor < math.inf, "1 or more")
+        _require(self, "jitter", 0 <= self.jitter <= 1, "between 0 and 1")
+
+    def delay(self, attempt: int, rng: Random) -> float:
+        """Seconds to wait before new attempt number `attempt`, counted from 1."""
+        exponent = min(attempt - 1, 64)
+        wait = min(self.first * self.factor**exponent, self.limit)
+        return wait * (1 - self.jitter * rng.random())
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a handler is called again after it raised, within the job's deadline and in the same slot.
+
+    Attributes:
+        attempts: Calls in all, 1 or more.
+        backoff: The waits between them.
+        retry_on: Exception classes worth another call; others end the job at once.
+    """
+
+    attempts: int = 3
+    backoff: Backoff = Backoff()
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that would never call the handler."""
+        _require(self, "attempts", self.attempts >= 1, "1 or more")
+
+
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor does when a child's `start()` or `run()` raises.
+
+    Attributes:
+        strategy: Whom to start again: `one_for_one` the failed child, `one_for_all` all children of the same
+            `supervise` call, `rest_for_one` it and those named after it.
+        max_restarts: Failures that are answered by a restart within `period`; one more and the parent fails.
+        period: Seconds over which failures are counted.
+        backoff: Waits before restarts; grows with the failures counted.
+    """
+
+    strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
+    max_restarts: int = 3
+    period: float = 60.0
+    backoff: Backoff = Backoff()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        strategies = ("one_for_one", "one_for_all", "rest_for_one")
+        _require(self, "strategy", self.strategy in strategies, f"one of {', '.join(strategies)}")
+        _require(self, "max_restarts", self.max_restarts >= 0, "0 or more")
+        _require(self, "period", 0 < self.period < math.inf, "seconds, more than 0")
+
+    def affected(self, failed: int, count: int) -> Sequence[int]:
+        """Positions of the children to start again when child number `failed` of `count` failed."""
+        if self.strategy == "one_for_one":
+            return (failed,)
+        return range(count) if self.strategy == "one_for_all" else range(failed, count)
+
+
+class Intensity:
+    """Counts failures within a sliding period: the decision to restart or to give up."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._failures: list[float] = []
+
+    def failed(self, now: float) -> int | None:
+        """Note a failure. How many there are within the period, or None when that is more than the policy allows."""
+        self._failures = [when for when in self._failures if now - when < self._policy.period]
+        self._failures.append(now)
+        count = len(self._failures)
+        return count if count <= self._policy.max_restarts else None

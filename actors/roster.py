@@ -1,0 +1,261 @@
+"""The workers of one runner: adding, starting, draining and stopping them, as the tree of parents and children they are."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from anyio import CancelScope, get_cancelled_exc_class
+
+from actors.errors import RunnerStateError, describe
+from actors.lifecycle import WorkerState
+from actors.params import WorkerParams
+from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
+from bus.events import log
+from bus.tasks import cancelled_from_outside
+
+if TYPE_CHECKING:
+    from actors.runner import WorkerRunner
+    from actors.supervisor import Supervisor
+    from actors.worker import BaseWorker
+
+STOP_TIMEOUT = 10.0
+"""Seconds a worker's own `stop()` may take before it is left behind."""
+
+
+class Entry(msgspec.Struct, eq=False):
+    """One worker on the roster.
+
+    Attributes:
+        worker: The worker.
+        supervisor: Who makes it again when it fails; None for nobody.
+        scope: Cancels its `run()`, if that has a task of its own.
+        own_task: Whether its `run()` runs in a task of its own.
+        stopping: Whether somebody stops it already.
+    """
+
+    worker: BaseWorker
+    supervisor: Supervisor | None = None
+    scope: CancelScope | None = None
+    own_task: bool = False
+    stopping: bool = False
+
+
+class Roster:
+    """All workers of a runner, by name. Children are stopped before their parents, always."""
+
+    def __init__(self, host: WorkerRunner) -> None:
+        self.host = host
+        self.entries: dict[str, Entry] = {}
+        self._open = False
+
+    async def add(
+        self, worker: BaseWorker, *, parent: BaseWorker | None = None, supervisor: Supervisor | None = None
+    ) -> None:
+        """Take a worker in, and start it if the runner runs.
+
+        Raises:
+            DuplicateNameError: Its name is taken in this runner or on this bus.
+            RunnerStateError: It was added before.
+        """
+        known = self.entries.get(worker.name)
+        if known is not None:
+            if known.worker is worker:
+                raise RunnerStateError(f"worker {worker.name!r} was added to runner {self.host.name!r} before")
+            raise DuplicateNameError("worker name", worker.name, f"{known.worker!r} of runner {self.host.name!r}")
+        await worker.attach(registry=self.host.registry, bus=self.host.bus, worker_runner=self.host)
+        entry = Entry(worker, supervisor)
+        if self._open:
+            self.host.bus.route(worker.name, worker._route, listens=worker._hears)
+        self.entries[worker.name] = entry
+        if parent is not None:
+            worker._parent = parent.name
+            if parent._children is None:
+                parent._children = []
+            parent._children.append(worker)
+        if self._open:
+            await self._launch(entry)
+
+    async def open(self) -> None:
+        """Start every worker that was added so far, and from now on each when it is added."""
+        for entry in self.entries.values():
+            self.host.bus.route(entry.worker.name, entry.worker._route, listens=entry.worker._hears)
+        self._open = True
+        for entry in tuple(self.entries.values()):
+            if entry.worker._state is WorkerState.ATTACHED:
+                await self._launch(entry)
+
+    def children_first(self, root: BaseWorker | None = None) -> list[BaseWorker]:
+        """A worker's tree, or all trees: children before their parents, the last added first."""
+        order: list[BaseWorker] = []
+        roots = (
+            [root]
+            if root is not None
+            else [entry.worker for entry in self.entries.values() if entry.worker.parent is None]
+        )
+        stack = list(roots)
+        while stack:
+            worker = stack.pop()
+            order.append(worker)
+            stack.extend(reversed(worker.children))
+        order.reverse()
+        return order
+
+    async def drain(self, workers: list[BaseWorker], seconds: float) -> bool:
+        """Let nothing new begin on `workers` and wait until what runs has ended. False if it had not in time."""
+        for worker in workers:
+            if worker._state in {WorkerState.ATTACHED, WorkerState.STARTING, WorkerState.READY}:
+                ready = worker._state is WorkerState.READY
+                worker._move(WorkerState.DRAINING)
+                if worker._executor is not None:
+                    worker._executor.drain()
+                if ready:
+                    await self.host.announce(worker, ready=False)
+        with anyio.move_on_after(seconds):
+            while any(_busy(worker) for worker in workers):
+                if self.host.cancelling:
+                    return False
+                await self.host.drained.wait()
+            return True
+        return False
+
+    async def stop(self, worker: BaseWorker, reason: str) -> None:
+        """Stop one worker, its children first. Returns when it has stopped, whoever began it."""
+        for each in self.children_first(worker):
+            await self._stop_one(each, reason)
+
+    def may_restart(self, parent: BaseWorker | None) -> bool:
+        """Whether children of `parent` may be started now."""
+        if parent is not None and parent._state is not WorkerState.READY:
+            return False
+        return self.host.accepting
+
+    def parent_failed(self, parent: BaseWorker | None, error: Exception) -> None:
+        """A supervisor has given up: its parent fails."""
+        if parent is None:
+            self.host.failed(error)
+        else:
+            self.host.tasks.spawn(self._failed, parent, error)
+
+    async def _launch(self, entry: Entry) -> None:
+        from actors.worker import BaseWorker  # noqa: PLC0415 - the two know each other
+
+        worker = entry.worker
+        worker._move(WorkerState.STARTING)
+        kind = type(worker)
+        if kind.run is BaseWorker.run and kind.start is BaseWorker.start:
+            await worker.start()  # nothing of the user's to wait for: no task
+        else:
+            entry.own_task = True
+            self.host.tasks.spawn(self._drive, entry)
+
+    async def _drive(self, entry: Entry) -> None:
+        worker = entry.worker
+        error: BaseException | None = None
+        try:
+            with CancelScope() as entry.scope:
+                await worker.run(WorkerParams())
+        except BaseException as failure:
+            if isinstance(failure, get_cancelled_exc_class()) and cancelled_from_outside():
+                raise
+            error = failure
+        finally:
+            entry.own_task = False
+            entry.scope = None
+            self.host.drained.wake()
+        if entry.stopping:
+            if error is not None:
+                self.host.report(worker, "run() failed while the worker was stopping", error)
+        elif error is not None:
+            await self._failed(worker, error)
+        else:
+            await self.stop(worker, "its run() returned")
+
+    async def _failed(self, worker: BaseWorker, error: BaseException) -> None:
+        """A worker's own code has failed: stop it, tell its parent, and let its supervisor decide."""
+        entry = self.entries.get(worker.name)
+        supervisor = entry.supervisor if entry is not None and entry.worker is worker else None
+        self.host.report(worker, "worker failed", error)
+        text = str(describe(error))
+        await self.stop(worker, f"it failed: {text}")
+        restarting = (
+            supervisor is not None
+            and self.may_restart(self._parent_of(worker))
+            and supervisor.child_failed(worker, text)
+        )
+        parent = self._parent_of(worker)
+        if parent is not None:
+            parent._queue_hook("on_worker_failed", WorkerErrorData(worker.name, text, restarting=restarting))
+
+    def _parent_of(self, worker: BaseWorker) -> BaseWorker | None:
+        entry = self.entries.get(worker.parent) if worker.parent is not None else None
+        return entry.worker if entry is not None else None
+
+    async def _stop_one(self, worker: BaseWorker, reason: str) -> None:
+        entry = self.entries.get(worker.name)
+        if entry is None or entry.worker is not worker:
+            return
+        if entry.stopping:
+            await worker.wait()
+            return
+        entry.stopping = True
+        worker._move(WorkerState.STOPPING)
+        await self._cancel_jobs(worker, reason)
+        with CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT) as patience:
+            await self.host.guarded(worker, "stop", worker.stop)
+        if patience.cancelled_caught:
+            log().error("stop() took too long and was cancelled", worker=worker.name, seconds=STOP_TIMEOUT)
+        if entry.scope is not None:
+            entry.scope.cancel()
+        with anyio.move_on_after(self.host.cancel_grace):
+            while entry.own_task:
+                await self.host.drained.wait()
+        await self._forget(entry, reason)
+
+    async def _cancel_jobs(self, worker: BaseWorker, reason: str) -> None:
+        reason = f"worker {worker.name!r} stopped: {reason}"
+        for group in tuple(worker._groups.values()):
+            group.cancel(reason)
+        executor = worker._executor
+        if executor is None:
+            return
+        executor.paused = True
+        executor.hand_back()
+        for job_id in tuple(executor.jobs):
+            executor.cancel(job_id, reason)
+        if executor.jobs:
+            with anyio.move_on_after(self.host.cancel_grace + 1):
+                while executor.jobs:
+                    await self.host.drained.wait()
+
+    async def _forget(self, entry: Entry, reason: str) -> None:
+        worker, host = entry.worker, self.host
+        if worker._executor is not None:  # what came in after the jobs were cancelled
+            worker._executor.hand_back()
+        for task in tuple(worker._background or ()):
+            task.cancel()
+        host.bus.unroute(worker.name)
+        del self.entries[worker.name]
+        parent = self._parent_of(worker)
+        if parent is not None and parent._children is not None:
+            with contextlib.suppress(ValueError):
+                parent._children.remove(worker)
+        worker._move(WorkerState.STOPPED)
+        if worker._room is not None:
+            worker._room.close()
+        for name in (*worker._table.ready, *(worker._watched or ())):
+            await host.registry.unwatch(name, worker._on_ready)
+        if await host.registry.unregister(worker.name, reason=reason):
+            host.bus.post(
+                BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=worker.name, reason=reason)
+            )
+        for waiter in worker._waiters or ():
+            waiter.wake()
+        host.worker_stopped(worker)
+
+
+def _busy(worker: BaseWorker) -> bool:
+    executor = worker._executor
+    return executor is not None and bool(executor.jobs or executor.statistics().running)

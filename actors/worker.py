@@ -1,0 +1,321 @@
+"""The worker: a name, hooks, job handlers, and verbs to reach others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from actors.background import BackgroundTask
+from actors.dispatch import DISPATCH, deliver_other
+from actors.errors import HandlerError, RunnerStateError
+from actors.handlers import Handler, HandlerTable, collect, make_handler
+from actors.hooks import Hooks
+from actors.lifecycle import WORKER_STEPS, WorkerState, moved
+from actors.peer import Peer
+from actors.performer import Performer
+from actors.requester import Requester
+from bus import (
+    BusCancelMessage,
+    BusEndMessage,
+    BusMessage,
+    BusSubscriber,
+    WorkerLostData,
+    WorkerReadyData,
+    check_name,
+)
+from bus.mailbox import Mailbox, Room
+from bus.subscriber import DEFAULT_MAILBOX_SIZE
+
+if TYPE_CHECKING:
+    from actors.executor import Executor
+    from actors.params import WorkerParams
+    from actors.requests import JobGroup
+    from actors.runner import WorkerRunner
+    from bus import WorkerBus, WorkerRegistry
+    from bus.tasks import Waiter
+
+
+class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
+    """An actor: subclass it, give it `@job` handlers or hooks, and add it to a `WorkerRunner`.
+
+    Its jobs run concurrently up to `max_concurrency`, its hooks one at a time. Whatever its code does, every job it was
+    given is answered once, and every job it asked for ends.
+
+    Attributes:
+        max_concurrency: Jobs that may run at once, 1 or more; jobs asked for inside one of them do not count.
+        mailbox_size: Jobs and messages of others that may wait; past it senders wait or are refused.
+        when_full: `wait` lets senders wait until their deadline, `refuse` fails them at once.
+    """
+
+    max_concurrency: int = 1024
+    mailbox_size: int = DEFAULT_MAILBOX_SIZE
+    when_full: Literal["wait", "refuse"] = "wait"
+
+    _table: ClassVar[HandlerTable] = HandlerTable({}, {}, {})
+    _default: ClassVar[Handler | None] = None
+    _overridden: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._overridden = frozenset(
+            hook for hook in cls.event_names if getattr(cls, hook) is not getattr(BaseWorker, hook)
+        )
+        cls._table = collect(cls)
+        cls._default = None
+        if "on_job_request" in cls._overridden:
+            if not inspect.iscoroutinefunction(cls.on_job_request):
+                raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
+            cls._default = make_handler(cls, "on_job_request", cls.on_job_request, name=None)
+
+    def __init__(self, name: str | None = None, *, active: bool = True) -> None:
+        """Make a worker; it does nothing until it is added to a runner.
+
+        Args:
+            name: The name others ask it under; None makes one up when it is added.
+            active: Whether it takes jobs from the start, or only after `activate_worker`.
+
+        Raises:
+            InvalidNameError: The name breaks the rule for names.
+        """
+        self._name = check_name("worker name", name) if name is not None else ""
+        self._active = active
+        self._state = WorkerState.NEW
+        self._host: WorkerRunner | None = None
+        self._parent: str | None = None
+        self._children: list[BaseWorker] | None = None
+        self._started_at: float | None = None
+        self._activation_args: dict[str, Any] | None = None
+        self._groups: dict[str, JobGroup] = {}
+        self._executor: Executor | None = None
+        self._mailbox: Mailbox | None = None
+        self._room: Room | None = None
+        self._held: list[tuple[Any, ...]] | None = None
+        self._waiters: list[Waiter] | None = None
+        self._background: dict[BackgroundTask, None] | None = None
+        self._watched: dict[str, None] | None = None
+        self._hears = "on_bus_message" in self._overridden
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name or '(unnamed)'} {self._state.name.lower()}>"
+
+    # --- properties ---
+
+    @property
+    def name(self) -> str:
+        """The name others ask it under."""
+        return self._name
+
+    @property
+    def bus(self) -> WorkerBus:
+        """The bus it is attached to; raises `RunnerStateError` before it is added to a runner."""
+        return self.worker_runner.bus
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """The registry of its runner; raises as `bus`."""
+        return self.worker_runner.registry
+
+    @property
+    def worker_runner(self) -> WorkerRunner:
+        """The runner that hosts it; raises as `bus`."""
+        if self._host is None:
+            raise RunnerStateError(f"worker {self._name!r} has no runner yet: add it with runner.add_workers(worker)")
+        return self._host
+
+    @property
+    def active(self) -> bool:
+        """Whether it is given new jobs."""
+        return self._active
+
+    @property
+    def activation_args(self) -> dict[str, Any] | None:
+        """The arguments of the last activation; None while inactive."""
+        return self._activation_args
+
+    @property
+    def parent(self) -> str | None:
+        """Name of its parent; None for a root worker."""
+        return self._parent
+
+    @property
+    def started_at(self) -> float | None:
+        """Unix time when it became ready; None before."""
+        return self._started_at
+
+    @property
+    def bridged(self) -> bool:
+        """Always False: there is no media pipeline here; kept for compatibility."""
+        return False
+
+    @property
+    def children(self) -> list[BaseWorker]:
+        """Its children that live."""
+        return list(self._children or ())
+
+    @property
+    def state(self) -> WorkerState:
+        """Where it is in its life."""
+        return self._state
+
+    # --- life ---
+
+    async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, worker_runner: WorkerRunner) -> None:
+        """Belong to a runner; called by `add_workers`, once.
+
+        Raises:
+            RunnerStateError: It belongs to one already, or was stopped: make a new worker.
+        """
+        if self._state is not WorkerState.NEW:
+            raise RunnerStateError(f"worker {self._name!r} is {self._state.name.lower()}: add a new one")
+        if not self._name:
+            self._name = worker_runner.new_name(type(self).__name__)
+        self._host = worker_runner
+        self._move(WorkerState.ATTACHED)
+
+    async def run(self, params: WorkerParams) -> None:  # noqa: ARG002 - overriding methods use it
+        """Live: start, then wait to be stopped. Override it to drive the worker yourself; call `start()` first."""
+        await self.start()
+        await self.wait()
+
+    async def start(self) -> None:
+        """Become ready: registered, watched for, given jobs if active. Override to prepare; call `super().start()`."""
+        host = self._host_for("start")
+        if self._state is WorkerState.ATTACHED:
+            self._move(WorkerState.STARTING)
+        if self._state is not WorkerState.STARTING:
+            return
+        await host.worker_ready(self)
+
+    async def stop(self) -> None:
+        """Stop now: its jobs and groups are cancelled and their other ends told, its children stopped first.
+
+        Returns when it has stopped. Override to clean up; call `super().stop()`.
+        """
+        if self._host is not None and self._state is not WorkerState.STOPPED:
+            await self._host.stop_worker(self)
+
+    async def cleanup(self) -> None:
+        """The same as `stop()`; kept for compatibility."""
+        await self.stop()
+
+    async def wait(self) -> None:
+        """Wait until it has stopped."""
+        host = self._host_for("wait")
+        while self._state is not WorkerState.STOPPED:
+            waiter = host.tasks.waiter()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+
+    async def end(self, *, reason: str | None = None) -> None:
+        """Ask the runners of this session to end gracefully, and return."""
+        host = self._host_for("end the session")
+        host.bus.post(BusEndMessage(source=self._name, reason=reason, session=host.session))
+
+    async def cancel(self, *, reason: str | None = None) -> None:
+        """Ask the runners of this session to stop at once, and return."""
+        host = self._host_for("cancel the session")
+        host.bus.post(BusCancelMessage(source=self._name, reason=reason, session=host.session))
+
+    def create_task(self, coroutine: Coroutine[Any, Any, Any], name: str | None = None) -> BackgroundTask:
+        """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops. What it raises is reported."""
+        try:
+            host = self._host_for("start a background task")
+        except RunnerStateError:
+            coroutine.close()
+            raise
+        task = BackgroundTask(coroutine, f"{self._name}::{name or 'task'}", host.tasks, self._background_ended)
+        if self._background is None:
+            self._background = {}
+        self._background[task] = None
+        return task
+
+    async def cancel_task(self, task: BackgroundTask) -> None:
+        """Cancel a background task and wait until it has ended."""
+        task.cancel()
+        await task.wait()
+
+    # --- machinery ---
+
+    def add_event_handler(self, event_name: str, handler: Any) -> None:
+        """Call `handler(worker, argument)` after the hook of that name."""
+        super().add_event_handler(event_name, handler)
+        self._hears = self._wants("on_bus_message")
+
+    def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
+        deliver = DISPATCH.get(type(message))
+        room = deliver(self, message, force) if deliver is not None else deliver_other(self, message, force)
+        if self._hears and deliver is not None and room is None:
+            self._queue_hook("on_bus_message", message)
+        return room
+
+    def _handler_for(self, job_name: str | None) -> Handler | None:
+        handler = self._table.jobs.get(job_name) if job_name is not None else None
+        return handler or self._default
+
+    def _wants(self, hook: str) -> bool:
+        return hook in self._overridden or self._listens(hook)
+
+    def _queue_hook(self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None) -> bool:
+        """Put a hook in line, if anybody wants it. Whether it was."""
+        if not self._wants(hook):
+            return False
+        job_id = getattr(argument, "job_id", None)
+        item = (job_id, self._call_hook, hook, argument, group, member)
+        if getattr(argument, "urgent", False):
+            self._lanes().put_urgent(item, None if job_id is None else lambda queued: queued[0] == job_id)
+        else:
+            self._lanes().put(item)
+        return True
+
+    def _lanes(self) -> Mailbox:
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self._name, _handle, self.worker_runner.tasks)
+        return self._mailbox
+
+    async def _call_hook(self, hook: str, argument: Any, group: JobGroup | None, member: Any) -> None:
+        arguments = () if hook == "on_deactivated" else (argument,)
+        try:
+            await self.worker_runner.guarded(self, hook, getattr(self, hook), *arguments)
+            await self._emit(hook, *arguments)
+        finally:
+            if group is not None:
+                group.hook_done(member)
+
+    def _on_ready(self, data: WorkerReadyData) -> None:
+        method = self._table.ready.get(data.worker_name)
+        if method is not None:
+            self._lanes().put((None, self.worker_runner.guarded, self, method, getattr(self, method), data))
+        self._queue_hook("on_worker_ready", data)
+
+    def _on_lost(self, data: WorkerLostData) -> None:
+        self._queue_hook("on_worker_lost", data)
+
+    def _background_ended(self, task: BackgroundTask, error: BaseException | None) -> None:
+        if self._background is not None:
+            self._background.pop(task, None)
+        if error is not None and self._host is not None:
+            self._host.report(self, f"background task {task.get_name()!r} failed", error)
+
+    def _move(self, state: WorkerState) -> None:
+        self._state = moved(WORKER_STEPS, self._state, state)
+
+    def _host_for(self, action: str) -> WorkerRunner:
+        host = self._host
+        if host is None or not host.running or self._state is WorkerState.STOPPED:
+            raise RunnerStateError(
+                f"worker {self._name or type(self).__name__!r} cannot {action}: it is {self._state.name.lower()}; "
+                "add it to a runner and run that (`await runner.run()` or `async with runner:`)"
+            )
+        return host
+
+    def _job_left(self) -> None:
+        """A job has ended; whoever drains this worker looks again."""
+        if self._state is WorkerState.DRAINING and self._host is not None:
+            self._host.drained.wake()
+
+
+async def _handle(item: tuple[Any, ...]) -> None:
+    await item[1](*item[2:])

@@ -1,0 +1,341 @@
+"""The bus of one process: finds the reader of a message and hands it over."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Self
+
+import anyio
+import msgspec
+
+from bus.errors import BusNotStartedError, DuplicateNameError
+from bus.events import EventSource, log
+from bus.mailbox import Room
+from bus.messages import (
+    RUNNER_MESSAGES,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusLocalMessage,
+    BusMessage,
+    BusTopicMessage,
+    ErrorInfo,
+)
+from bus.names import check_name
+from bus.registry import WorkerReadyData, WorkerRegistry
+from bus.subscriber import DEFAULT_MAILBOX_SIZE, BusSubscriber, PlainRoute, Route, refusal
+from bus.tasks import Tasks
+from bus.values import travel
+
+SEND_TIMEOUT = 30.0
+"""Seconds a message without a deadline of its own waits for room: as long as a job waits for somebody to serve it."""
+
+_HEADER_FIELDS = frozenset(BusMessage.__struct_fields__)
+
+
+class BusStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a bus.
+
+    Attributes:
+        subscribers: Names that can be reached in this process.
+        parked: Job requests that wait for somebody to serve their name (at most 10,000 per name).
+        sent: Messages handed over since the start.
+        undeliverable: Messages whose target nobody had; they were dropped and logged.
+    """
+
+    subscribers: int
+    parked: int
+    sent: int
+    undeliverable: int
+
+
+class WorkerBus(EventSource):
+    """Carries messages between workers, clients and runners.
+
+    A message to a reader in this process costs a dictionary look-up and a method call, whatever else is on the bus.
+    Messages of one sender to one reader arrive in the order sent, system messages ahead of data messages. A job request
+    for a name that nobody serves waits here until somebody does or it is cancelled; any other message to an unknown
+    name is counted in `statistics().undeliverable` and logged.
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+        self._listeners: dict[str, Route] = {}
+        self._runners: dict[str, Route] = {}
+        self._topics: dict[str, dict[str, Route]] = {}
+        self._followed: dict[str, dict[str, None]] = {}
+        self._parked: dict[str, deque[BusJobRequestMessage]] = {}
+        self._registries: dict[str, WorkerRegistry] = {}
+        self._waiting_subscribers: dict[str, BusSubscriber] = {}
+        self._stop_callbacks: list[Callable[[], None]] = []
+        self._stack: AsyncExitStack | None = None
+        self._tasks: Tasks | None = None
+        self._sent = 0
+        self._undeliverable = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'started' if self.started else 'stopped'} subscribers={len(self._routes)}>"
+
+    @property
+    def address(self) -> str:
+        """Where other processes reach this one; empty if they cannot."""
+        return ""
+
+    @property
+    def started(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._stack is not None
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of a started bus.
+
+        Raises:
+            BusNotStartedError: It is not started.
+        """
+        if self._tasks is None:
+            raise BusNotStartedError("use its tasks")
+        return self._tasks
+
+    async def start(self) -> None:
+        """Start delivering. Does nothing if it is started; must be stopped by the task that started it."""
+        if self._stack is not None:
+            return
+        stack = AsyncExitStack()
+        task_group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(task_group.cancel_scope.cancel)
+        self._stack = stack
+        self._tasks = Tasks(task_group)
+        for subscriber in self._waiting_subscribers.values():
+            self.route(subscriber.name, PlainRoute(subscriber, self._tasks), listens=True)
+        self._waiting_subscribers.clear()
+
+    async def stop(self) -> None:
+        """Stop delivering. Whoever still uses the bus is told first; parked requests are dropped with their requesters."""
+        if self._stack is None:
+            return
+        for callback in tuple(self._stop_callbacks):
+            callback()
+        stack, self._stack, self._tasks = self._stack, None, None
+        self._parked.clear()
+        await stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.stop()
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        """Deliver messages for `subscriber.name`, and those for everybody, to its `on_bus_message`.
+
+        Raises:
+            DuplicateNameError: The name is taken by another subscriber. The same subscriber twice is no error.
+        """
+        name = check_name("subscriber name", subscriber.name)
+        if self._waiting_subscribers.get(name) is subscriber:
+            return
+        if self._tasks is None:
+            self._refuse_duplicate(name)
+            self._waiting_subscribers[name] = subscriber
+        else:
+            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        """Stop delivering to `subscriber`; what waits for it is still handed over. Does nothing if it is unknown."""
+        self._waiting_subscribers.pop(subscriber.name, None)
+        self.unroute(subscriber.name)
+
+    async def send(self, message: BusMessage) -> None:
+        """Send a message of any type.
+
+        In process it is in its reader's mailbox when this returns. If that is full, this waits for room.
+
+        Raises:
+            BusNotStartedError: The bus is not started.
+            EncodeError: A field cannot travel; nothing was sent.
+            MailboxFullError: There was no room within 30 seconds, or the reader refuses to let senders wait.
+        """
+        if self._stack is None:
+            raise BusNotStartedError(f"send {type(message).__name__}")
+        if not isinstance(message, BusLocalMessage):
+            isolate(message)
+        room = self.post(message)
+        if room is not None:
+            await self._send_later(message, room)
+
+    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
+        """Hand a message over at once, without checks; the machinery's own way to send.
+
+        Returns:
+            None if it was delivered (or dropped and counted), else the room to wait for before the next try.
+        """
+        self._sent += 1
+        if message.destination and message.destination != self.address:
+            return self._post_away(message)
+        if message.target is None:
+            return self._broadcast(message)
+        route = self._routes.get(message.target)
+        if route is not None:
+            return route(message, force=force)
+        return self._unrouted(message)
+
+    def route(self, name: str, route: Route, *, listens: bool = False, runner: bool = False) -> None:
+        """Lead messages for `name` to `route`, beginning with the requests that are parked for it.
+
+        Raises:
+            DuplicateNameError: The name is taken.
+        """
+        self._refuse_duplicate(name)
+        self._routes[name] = route
+        if listens:
+            self._listeners[name] = route
+        if runner:
+            self._runners[name] = route
+        for request in self._parked.pop(name, ()):
+            route(request, force=True)
+
+    def unroute(self, name: str) -> None:
+        """Forget a name and its topics."""
+        self._routes.pop(name, None)
+        self._listeners.pop(name, None)
+        self._runners.pop(name, None)
+        for topic in self._followed.pop(name, ()):
+            routes = self._topics[topic]
+            del routes[name]
+            if not routes:
+                del self._topics[topic]
+
+    def follow(self, topic: str, name: str) -> None:
+        """Lead what is published on `topic` to the reader `name` as well."""
+        self._topics.setdefault(topic, {})[name] = self._routes[name]
+        self._followed.setdefault(name, {})[topic] = None
+
+    async def publish(self, message: BusTopicMessage) -> int:
+        """Send to every follower of a topic, each with a copy of its own, in the order sent.
+
+        Returns:
+            How many followers in this process got it.
+
+        Raises:
+            MailboxFullError: A follower had no room within 30 seconds; those before it got the message.
+        """
+        if self._stack is None:
+            raise BusNotStartedError(f"publish on topic {message.topic!r}")
+        routes = tuple(self._topics.get(message.topic, {}).items())
+        for name, route in routes:
+            copy = msgspec.structs.replace(message, target=name, data=travel(message.data, "data"))
+            room = route(copy)
+            if room is not None:
+                await self._send_later(copy, room)
+        return len(routes)
+
+    async def attach(self, registry: WorkerRegistry) -> None:
+        """Make a runner's registry known to the bus, before the runner joins it."""
+        self._registries[registry.runner_name] = registry
+
+    def detach(self, registry: WorkerRegistry) -> None:
+        """Forget a runner's registry."""
+        self._registries.pop(registry.runner_name, None)
+
+    def known_workers(self) -> list[WorkerReadyData]:
+        """Workers of other runners on this bus, for a runner that joins it."""
+        return [data for registry in self._registries.values() for data in registry.local()]
+
+    def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` before the bus stops. Returns the function that takes this back."""
+        self._stop_callbacks.append(callback)
+        return lambda: self._stop_callbacks.remove(callback)
+
+    def statistics(self) -> BusStatistics:
+        """What is on the bus now, and what went over it."""
+        return BusStatistics(
+            subscribers=len(self._routes),
+            parked=sum(len(requests) for requests in self._parked.values()),
+            sent=self._sent,
+            undeliverable=self._undeliverable,
+        )
+
+    def park(self, request: BusJobRequestMessage) -> Room | None:
+        """Keep a request until somebody serves its name."""
+        assert request.target is not None
+        parked = self._parked.setdefault(request.target, deque())
+        if len(parked) >= DEFAULT_MAILBOX_SIZE:
+            raise refusal(Room(request.target, DEFAULT_MAILBOX_SIZE, self.tasks))
+        parked.append(request)
+        return None
+
+    def give_back(self, request: BusJobRequestMessage) -> None:
+        """Take back a request that its worker has not started, for the next one that serves the name."""
+        self._parked.setdefault(request.target or "", deque()).append(request)
+
+    def _unrouted(self, message: BusMessage) -> Room | None:
+        if isinstance(message, BusJobRequestMessage):
+            return self.park(message)
+        if isinstance(message, BusJobCancelMessage) and self._unpark(message):
+            return None
+        self._drop(message)
+        return None
+
+    def _unpark(self, cancel: BusJobCancelMessage) -> bool:
+        assert cancel.target is not None
+        parked = self._parked.get(cancel.target, deque())
+        kept = deque(
+            request for request in parked if (request.job_id, request.source) != (cancel.job_id, cancel.source)
+        )
+        if len(kept) == len(parked):
+            return False
+        if kept:
+            self._parked[cancel.target] = kept
+        else:
+            del self._parked[cancel.target]
+        return True
+
+    def _drop(self, message: BusMessage) -> None:
+        self._undeliverable += 1
+        log().debug(
+            "nobody to deliver to", message=type(message).__name__, target=message.target, source=message.source
+        )
+
+    def _post_away(self, message: BusMessage) -> Room | None:
+        self._drop(message)
+        return None
+
+    def _broadcast(self, message: BusMessage) -> Room | None:
+        routes = self._runners if isinstance(message, RUNNER_MESSAGES) else self._listeners
+        for name, route in tuple(routes.items()):
+            if name != message.source and route(message) is not None:
+                self._drop(message)  # one reader's full mailbox must not hold up the others
+        return None
+
+    def _refuse_duplicate(self, name: str) -> None:
+        if name in self._routes or name in self._waiting_subscribers:
+            raise DuplicateNameError(
+                "name",
+                name,
+                "another subscriber of this bus",
+                "choose another, or give each replica's runner its own bus",
+            )
+
+    async def _send_later(self, message: BusMessage, room: Room | None) -> None:
+        with anyio.move_on_after(SEND_TIMEOUT):
+            while room is not None and not room.refuses:
+                await room.wait()
+                room = self.post(message)
+        if room is not None:
+            raise refusal(room)
+
+
+def isolate(message: BusMessage) -> None:
+    """Replace every field of a message by a copy that can travel.
+
+    Raises:
+        EncodeError: A field cannot; it names the path.
+    """
+    for field in message.__struct_fields__:
+        if field not in _HEADER_FIELDS:
+            value = getattr(message, field)
+            if value is not None and not isinstance(value, (str, int, float, ErrorInfo)):
+                setattr(message, field, travel(value, field))

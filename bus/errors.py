@@ -1,0 +1,92 @@
+"""The errors of the bus: one tree under `BusError`, each with typed fields and its own message."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Fault = Literal["caller", "remote", "system"]
+
+
+class BusError(Exception):
+    """Root of everything the bus raises.
+
+    Attributes:
+        retryable: Whether the same call may succeed later without a change by the caller.
+        fault: Whose doing it was: the caller's, the remote side's, or the system's between them.
+    """
+
+    retryable: ClassVar[bool] = False
+    fault: ClassVar[Fault] = "caller"
+
+
+class InvalidNameError(BusError, ValueError):
+    """A name does not follow the one grammar for names. Nothing was registered or sent."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(
+            f"{kind} {name!r} is not a valid name: use 1 to 64 of the letters a-z and A-Z, the digits, and '_', '.', '-'"
+        )
+
+
+class DuplicateNameError(BusError, ValueError):
+    """A name is taken. The first holder keeps it; nothing changed."""
+
+    def __init__(self, kind: str, name: str, holder: str, advice: str = "choose another name") -> None:
+        self.kind = kind
+        self.name = name
+        self.holder = holder
+        super().__init__(f"{kind} {name!r} is already taken by {holder}: {advice}")
+
+
+class EncodeError(BusError, TypeError):
+    """A value cannot travel. Nothing was sent.
+
+    Attributes:
+        path: Where the value sits, e.g. `payload.items[3].when`.
+        reason: What is wrong with it and what to use instead.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} cannot travel: {reason}")
+
+
+class DecodeError(BusError, ValueError):
+    """Bytes that are not a frame of ours, or that name a type this process does not know."""
+
+    fault = "remote"
+
+
+class MailboxFullError(BusError):
+    """A mailbox had no room, at once (`when_full="refuse"`) or until the wait ran out. Nothing was queued."""
+
+    retryable = True
+    fault = "remote"
+
+    def __init__(self, worker_name: str, capacity: int) -> None:
+        self.worker_name = worker_name
+        self.capacity = capacity
+        super().__init__(
+            f"the mailbox of worker {worker_name!r} is full ({capacity} waiting): "
+            "send slower, or raise its mailbox_size or max_concurrency"
+        )
+
+
+class BusNotStartedError(BusError, RuntimeError):
+    """The bus was used before `start()` or after `stop()`. Nothing was sent."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(
+            f"cannot {action}: the bus is not started; use it inside `async with runner:`, "
+            "while runner.run() is running, or after `await bus.start()`"
+        )
+
+
+class TransportError(BusError):
+    """The network did not accept or deliver something in time. It may or may not have been stored."""
+
+    retryable = True
+    fault = "system"

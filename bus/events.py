@@ -1,0 +1,91 @@
+"""Events: named hooks with many handlers, and the log, which is the hook everybody has."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from bus.names import nearest
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+Handler = Callable[..., Awaitable[None] | None]
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+
+@cache
+def log() -> FilteringBoundLogger:
+    """The project's structured logger, on top of the standard library's logger `actorbus`.
+
+    An application configures it like any other (`logging.basicConfig()` is enough). structlog is imported at the first
+    line that is logged: most programs never log one, and it is the slowest import of all.
+    """
+    import structlog  # noqa: PLC0415
+
+    processors: list[Any] = [
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.render_to_log_kwargs,
+        _event_with_fields,
+    ]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        logging.getLogger("actorbus"), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return logger
+
+
+def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    fields = " ".join(f"{key}={value!r}" for key, value in event["extra"].items())
+    return {**event, "msg": f"{event['msg']} {fields}".rstrip()}
+
+
+class EventSource:
+    """Something with events: a fixed set of names, each with any number of handlers, called in order."""
+
+    event_names: ClassVar[tuple[str, ...]] = ()
+    _event_handlers: dict[str, list[Handler]] | None = None
+
+    def event_handler(self, event_name: str) -> Callable[[HandlerT], HandlerT]:
+        """Decorate a function, sync or async, to be called as `handler(source, *details)` when the event happens.
+
+        Args:
+            event_name: One of `event_names`.
+
+        Raises:
+            ValueError: The event does not exist; the text names those that do.
+        """
+
+        def decorate(handler: HandlerT) -> HandlerT:
+            self.add_event_handler(event_name, handler)
+            return handler
+
+        return decorate
+
+    def add_event_handler(self, event_name: str, handler: Handler) -> None:
+        """Call `handler(source, *details)` when the event happens; see `event_handler`."""
+        if event_name not in self.event_names:
+            guess = nearest(event_name, self.event_names) or self.event_names
+            raise ValueError(f"no event {event_name!r} on {self}: there is {', '.join(guess)}")
+        if self._event_handlers is None:
+            self._event_handlers = {}
+        self._event_handlers.setdefault(event_name, []).append(handler)
+
+    def _listens(self, event_name: str) -> bool:
+        return self._event_handlers is not None and event_name in self._event_handlers
+
+    async def _emit(self, event_name: str, *details: object) -> None:
+        """Call the handlers of an event, in order. One that raises is logged and the next is called."""
+        if self._event_handlers is None:
+            return
+        for handler in tuple(self._event_handlers.get(event_name, ())):
+            try:
+                result = handler(self, *details)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001 - a handler never changes what happened
+                log().error(
+                    "event handler failed", owner=str(self), handler=event_name, error=repr(error), exc_info=True
+                )

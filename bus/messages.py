@@ -1,0 +1,339 @@
+"""The messages that travel on a bus: a closed set, plus the types that users derive from it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class JobStatus(StrEnum):
+    """How a job ended. Compares equal to its plain string.
+
+    Attributes:
+        COMPLETED: The handler returned or responded.
+        CANCELLED: The job was stopped: by its requester, or because its performer stopped.
+        FAILED: It could not be done: nobody served it in time, its deadline passed, its payload was refused.
+        ERROR: The handler raised.
+    """
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    ERROR = "error"
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """What went wrong in a job, as it travels.
+
+    Attributes:
+        type: Name of the exception's class.
+        message: Its text.
+        traceback: Its traceback, if the performer's runner sends them (`tracebacks=True`).
+        retryable: Whether the same job may succeed when asked for again.
+    """
+
+    type: str
+    message: str
+    traceback: str | None = None
+    retryable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class _MessageType(msgspec.StructMeta):
+    """Lets `@dataclass` stand on a message class: msgspec has already made what it would make."""
+
+    _MADE = frozenset({"__match_args__", "__init__", "__repr__", "__eq__"})
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        if name not in cls._MADE:
+            super().__setattr__(name, value)
+
+
+class BusMessage(msgspec.Struct, kw_only=True, metaclass=_MessageType):
+    """Base of everything on a bus.
+
+    Attributes:
+        source: Name of the worker, client or runner that sent it.
+        target: Name of the recipient; None reaches every subscriber that listens.
+        origin: Address of the runner it came from; empty when it came from this process. Set by the bus.
+        destination: Address of the runner it must reach; empty means wherever the target is.
+    """
+
+    urgent: ClassVar[bool] = False
+
+    source: str
+    target: str | None = None
+    origin: str = ""
+    destination: str = ""
+
+
+class BusDataMessage(BusMessage):
+    """A message of normal priority: handled in order, one at a time."""
+
+
+class BusSystemMessage(BusMessage):
+    """A message that overtakes data messages and is handled while a data hook is still blocked."""
+
+    urgent: ClassVar[bool] = True
+
+
+class BusLocalMessage:
+    """Mixin: the message never leaves the process and may carry anything."""
+
+    __slots__ = ()
+
+
+# --- life of workers and sessions ---
+
+
+class BusActivateWorkerMessage(BusDataMessage, kw_only=True):
+    """Makes a worker active; `args` reach its `on_activated`."""
+
+    args: dict[str, Any] | None = None
+
+
+class BusDeactivateWorkerMessage(BusDataMessage, kw_only=True):
+    """Makes a worker inactive: it gets no new jobs or data messages."""
+
+
+class BusEndMessage(BusSystemMessage, kw_only=True):
+    """Asks the runners of a session to end gracefully.
+
+    Attributes:
+        reason: Why, for people.
+        session: The session to end; None means only the runner that hosts the source.
+    """
+
+    reason: str | None = None
+    session: str | None = None
+
+
+class BusEndWorkerMessage(BusSystemMessage, kw_only=True):
+    """Tells a worker to end gracefully: its children first, its running jobs drained."""
+
+    reason: str | None = None
+
+
+class BusCancelMessage(BusSystemMessage, kw_only=True):
+    """Asks the runners of a session to stop at once. Fields as in `BusEndMessage`."""
+
+    reason: str | None = None
+    session: str | None = None
+
+
+class BusCancelWorkerMessage(BusSystemMessage, kw_only=True):
+    """Tells a worker to stop at once: its jobs are cancelled."""
+
+    reason: str | None = None
+
+
+class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """Asks the runner of this process to add a worker object."""
+
+    worker: Any
+
+
+class WorkerRegistryEntry(msgspec.Struct, frozen=True):
+    """One worker in a snapshot of a runner.
+
+    Attributes:
+        name: The worker's name.
+        parent: Name of its parent, None for a root worker.
+        active: Whether it takes jobs.
+        bridged: Always False for workers without a media pipeline; kept for compatibility.
+        started_at: Unix time when it became ready.
+    """
+
+    name: str
+    parent: str | None = None
+    active: bool = False
+    bridged: bool = False
+    started_at: float | None = None
+
+
+class BusWorkerRegistryMessage(BusSystemMessage, kw_only=True):
+    """A runner's whole list of workers."""
+
+    runner: str
+    workers: list[WorkerRegistryEntry]
+    version: int = 0
+
+
+class BusWorkerReadyMessage(BusSystemMessage, kw_only=True):
+    """A worker is ready, or changed between active and inactive."""
+
+    runner: str
+    worker_name: str
+    parent: str | None = None
+    active: bool = False
+    bridged: bool = False
+    started_at: float | None = None
+    version: int = 0
+
+
+class BusWorkerLostMessage(BusSystemMessage, kw_only=True):
+    """A worker is gone."""
+
+    runner: str
+    worker_name: str
+    reason: str | None = None
+    version: int = 0
+
+
+class BusRunnerBeatMessage(BusSystemMessage, kw_only=True):
+    """A runner is alive. `version` counts the changes of its list of workers; `leaving` says goodbye."""
+
+    runner: str
+    version: int = 0
+    leaving: bool = False
+
+
+class BusRegistryRequestMessage(BusSystemMessage, kw_only=True):
+    """Asks one runner for its list of workers."""
+
+
+class BusWorkerErrorMessage(BusSystemMessage, kw_only=True):
+    """A root worker reports an error."""
+
+    error: str
+
+
+class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """A child reports an error to its parent."""
+
+    error: str
+
+
+# --- jobs ---
+
+
+class BusJobRequestMessage(BusDataMessage, kw_only=True):
+    """Asks a worker to do a job.
+
+    Attributes:
+        job_id: Identity of the job; shared by all members of a group.
+        job_name: Which handler; None means `on_job_request`.
+        payload: The caller's value.
+        timeout: Seconds left until the deadline when this was sent; None for none.
+        window: How many events (updates, chunks) may be sent before the requester grants more.
+        attempt: 1, and one more for each redelivery.
+        lineage: Ids of the jobs inside which this one was asked for, outermost first.
+        trace: Trace context, W3C `traceparent`.
+        delivery: `at_least_once` or `at_most_once` over a network; None is the bus's setting.
+    """
+
+    job_id: str
+    job_name: str | None = None
+    payload: Any = None
+    timeout: float | None = None
+    window: int = 256
+    attempt: int = 1
+    lineage: tuple[str, ...] = ()
+    trace: str | None = None
+    delivery: str | None = None
+
+
+class _JobEventMessage(BusDataMessage, kw_only=True):
+    """What the events of one job share: `sequence` counts from 0 within an `attempt`."""
+
+    job_id: str
+    sequence: int = 0
+    attempt: int = 1
+
+
+class BusJobResponseMessage(_JobEventMessage, kw_only=True):
+    """The one terminal answer to a job."""
+
+    status: JobStatus
+    response: Any = None
+    error: ErrorInfo | None = None
+
+
+class BusJobResponseUrgentMessage(BusJobResponseMessage, kw_only=True):
+    """A response that overtakes queued hooks and data of other jobs."""
+
+    urgent: ClassVar[bool] = True
+
+
+class BusJobUpdateMessage(_JobEventMessage, kw_only=True):
+    """Progress of a job."""
+
+    update: Any = None
+
+
+class BusJobUpdateUrgentMessage(BusJobUpdateMessage, kw_only=True):
+    """An update that overtakes queued hooks and data of other jobs."""
+
+    urgent: ClassVar[bool] = True
+
+
+class BusJobStreamStartMessage(_JobEventMessage, kw_only=True):
+    """A job begins to stream."""
+
+    data: Any = None
+
+
+class BusJobStreamDataMessage(_JobEventMessage, kw_only=True):
+    """One chunk of a stream."""
+
+    data: Any = None
+
+
+class BusJobStreamEndMessage(_JobEventMessage, kw_only=True):
+    """The stream ended, and with it the job: `data` is the response."""
+
+    data: Any = None
+
+
+class BusJobStreamCreditMessage(BusSystemMessage, kw_only=True):
+    """The requester has room for events of this attempt up to, not including, sequence `limit`."""
+
+    job_id: str
+    limit: int
+    attempt: int = 1
+
+
+class BusJobUpdateRequestMessage(BusDataMessage, kw_only=True):
+    """Asks the performer for an update."""
+
+    job_id: str
+
+
+class BusJobCancelMessage(BusSystemMessage, kw_only=True):
+    """Cancels a job."""
+
+    job_id: str
+    reason: str | None = None
+
+
+class BusJobRunningMessage(BusSystemMessage, kw_only=True):
+    """The performer tells a distant requester that it still holds the job; who does not know the job cancels it."""
+
+    job_id: str
+    attempt: int = 1
+
+
+class BusTopicMessage(BusDataMessage, kw_only=True):
+    """Something published on a topic."""
+
+    topic: str
+    data: Any = None
+
+
+TERMINAL_MESSAGES = (BusJobResponseMessage, BusJobStreamEndMessage)
+"""The messages that end a job."""
+
+RUNNER_MESSAGES = (
+    BusEndMessage,
+    BusCancelMessage,
+    BusWorkerRegistryMessage,
+    BusWorkerReadyMessage,
+    BusWorkerLostMessage,
+    BusRunnerBeatMessage,
+    BusRegistryRequestMessage,
+)
+"""The messages between runners; workers do not see them."""

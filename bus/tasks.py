@@ -1,0 +1,165 @@
+"""The primitives of the hot path: wake a waiter, start work in a reused task, read the clock.
+
+They exist in two forms. The anyio form runs on every backend. The asyncio form replaces one piece of it, the waiter,
+by a bare future: waking a reused task through an `anyio.Event` costs more than the whole rest of a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+import msgspec
+from anyio.abc import TaskGroup
+
+Work = Callable[[Any], Awaitable[None]]
+"""Takes the argument it was started with; raises nothing but a cancellation that came from outside of it."""
+
+MAX_IDLE = 1024
+"""Idle tasks kept for reuse; a task costs about 4 KB, a thousand in flight is a usual load."""
+
+
+class Waiter(Protocol):
+    """One-shot wake-up of one task."""
+
+    def wake(self) -> None:
+        """Let the waiting task go on. Does nothing the second time."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait for `wake()`."""
+
+
+class _EventWaiter:
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._event.wait().__await__()
+
+
+class _FutureWaiter:
+    __slots__ = ("_future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._future.__await__()
+
+
+class PooledTask:
+    """A task that runs one piece of work after the other; the handle of the work it runs now.
+
+    A cancelled task is not reused, so cancelling needs no scope per piece of work.
+    """
+
+    __slots__ = ("_guard", "_life", "_waiter", "_work")
+
+    def __init__(self, work: Work, argument: Any) -> None:
+        self._life = anyio.CancelScope()
+        self._guard = anyio.CancelScope()
+        self._work: tuple[Work, Any] | None = (work, argument)
+        self._waiter: Waiter | None = None
+
+    def cancel(self) -> None:
+        """Cancel the work that runs now: its next await raises, and the ones after it too."""
+        self._life.cancel()
+
+    def shield(self) -> None:
+        """Stop delivering the cancellation: the work has swallowed it, and would spin."""
+        self._guard.shield = True
+
+
+class PoolStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Tasks`: tasks alive, and how many of them wait for work (at most `MAX_IDLE`)."""
+
+    tasks: int
+    idle: int
+
+
+class Tasks:
+    """Starts work in reused tasks of one task group. Work that was accepted is started exactly once."""
+
+    def __init__(self, task_group: TaskGroup) -> None:
+        self._task_group = task_group
+        self._idle: list[PooledTask] = []
+        self._count = 0
+        self._context = copy_context()
+        native = anyio.lowlevel.current_token().native_token
+        self.waiter: Callable[[], Waiter] = _EventWaiter
+        self.now: Callable[[], float] = anyio.current_time
+        if isinstance(native, asyncio.AbstractEventLoop):
+            self.waiter = lambda: _FutureWaiter(native)
+            self.now = native.time
+
+    def start(self, work: Work, argument: Any) -> PooledTask:
+        """Run `work(argument)` soon, in the context this pool was made in, not in the caller's."""
+        if self._idle:
+            task = self._idle.pop()
+            task._work = (work, argument)
+            assert task._waiter is not None
+            task._waiter.wake()
+            return task
+        task = PooledTask(work, argument)
+        self._count += 1
+        self._context.copy().run(self._task_group.start_soon, self._serve, task)
+        return task
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
+        """Run a long-lived loop in a task of its own. It must not raise: an error would end the whole group."""
+        self._context.copy().run(self._task_group.start_soon, function, *arguments)
+
+    def statistics(self) -> PoolStatistics:
+        """How many tasks there are now."""
+        return PoolStatistics(tasks=self._count, idle=len(self._idle))
+
+    async def _serve(self, task: PooledTask) -> None:
+        try:
+            with task._life, task._guard:
+                while await self._work_once(task) and await self._next(task):
+                    pass
+        finally:
+            self._count -= 1
+
+    async def _work_once(self, task: PooledTask) -> bool:
+        assert task._work is not None
+        work, argument = task._work
+        task._work = None
+        before = copy_context()
+        await work(argument)
+        # What the work left in its context variables must not reach the next one: such a task is not reused.
+        return copy_context() == before and len(self._idle) < MAX_IDLE and not task._life.cancel_called
+
+    async def _next(self, task: PooledTask) -> bool:
+        task._waiter = self.waiter()
+        self._idle.append(task)
+        try:
+            await task._waiter
+        except anyio.get_cancelled_exc_class():
+            if task in self._idle:
+                self._idle.remove(task)
+            if task._work is not None:
+                return True
+            if cancelled_from_outside():
+                raise
+            return False  # somebody cancelled the bare asyncio task after its work had ended
+        return True
+
+
+def cancelled_from_outside() -> bool:
+    """Whether a scope around the current task is cancelled, as opposed to somebody having cancelled what it awaits."""
+    return anyio.current_effective_deadline() == -math.inf

@@ -1,0 +1,97 @@
+"""What a network must offer to carry a bus: the whole interface of a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal, Protocol
+
+import msgspec
+
+Lane = Literal["inbox", "queue", "everyone"]
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """One frame to be stored by the network.
+
+    Attributes:
+        lane: `inbox` reaches one node, `queue` one of the nodes that serve the queue, `everyone` all nodes.
+        to: Address of the node, or name of the queue; empty for `everyone`.
+        id: The frame's id. The network stores one frame per id within its deduplication window.
+        body: The bytes.
+    """
+
+    lane: Lane
+    to: str
+    id: str
+    body: bytes
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One frame handed over. A delivery from a queue is a claim that must be settled before its lease ends.
+
+    Attributes:
+        lane: Where it came from.
+        queue: Name of the queue, empty for the other lanes.
+        body: The bytes.
+        attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
+        token: The transport's own handle of this claim.
+    """
+
+    lane: Lane
+    queue: str
+    body: bytes
+    attempt: int = 1
+    token: object = None
+
+
+class Settlement(Enum):
+    """How a claim ends."""
+
+    ACK = "ack"
+    """Done: the frame is deleted and never delivered again."""
+    NAK = "nak"
+    """Not done: the frame is delivered again at once, to whoever has a free slot."""
+    TERM = "term"
+    """Given up on: the frame goes to the dead letters and is never delivered again."""
+
+
+class Transport(Protocol):
+    """How one node talks to the network.
+
+    Guarantees asked of every transport:
+
+    * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back.
+      If `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
+    * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or doubled them.
+    * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
+      given to another node, or the same, with `attempt + 1`.
+    * `everyone` may be lost: nothing but presence and session control travels there.
+
+    Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning or raising.
+    """
+
+    async def open(self, node: str) -> None:
+        """Connect, and create the inbox of `node` (an address: a runner's name and incarnation)."""
+
+    async def close(self) -> None:
+        """Disconnect and drop the inbox. Claims still open are given back. Never raises."""
+
+    async def send(self, frames: Sequence[Outgoing]) -> None:
+        """Store `frames`, in order. Returns when the network has accepted all of them."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Wait for frames of the inbox, of `everyone` and of the queues in demand; empty after about a second without any.
+
+        Frames of the inbox are settled by being returned. The call is never cancelled half-way by the bus while the
+        node lives: a frame taken by a cancelled call would be lost until its lease ends.
+        """
+
+    def demand(self, queue: str, slots: int) -> None:
+        """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
+
+    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
+        """End a claim. False if it was no longer ours: its lease ended and the frame went elsewhere."""
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""

@@ -1,0 +1,106 @@
+"""The transport inside one process: `memory://name`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+from anyio.lowlevel import checkpoint
+
+from bus.errors import InvalidNameError, TransportError
+from bus.transport import Delivery, Outgoing, Settlement
+from bus.transports.broker import BrokerStatistics, DeadLetter, MemoryBroker
+from bus.transports.queues import Node
+
+__all__ = ["BrokerStatistics", "DeadLetter", "MemoryBroker", "MemoryTransport", "broker"]
+
+_brokers: WeakValueDictionary[str, MemoryBroker] = WeakValueDictionary()
+
+
+def broker(name: str) -> MemoryBroker:
+    """The broker that `memory://name` stands for in this process; made on first use, gone with its last user.
+
+    Raises:
+        InvalidNameError: `name` is empty. Nothing was made.
+    """
+    if not name:
+        raise InvalidNameError("memory broker", name)
+    found = _brokers.get(name)
+    if found is None:
+        found = _brokers[name] = MemoryBroker()
+    return found
+
+
+class MemoryTransport:
+    """One node's way to a `MemoryBroker`. Keeps every guarantee of `bus.transport.Transport`; settlements are fenced.
+
+    Beyond those guarantees: a cancelled call never loses a frame.
+
+    Args:
+        broker: Where the frames are kept. Nodes meet if they share it.
+    """
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._node: Node | None = None
+
+    async def open(self, node: str) -> None:
+        """Connect, and create the inbox of `node`."""
+        await checkpoint()
+        self._node = self._broker.connect(node)
+
+    async def close(self) -> None:
+        """Disconnect, drop the inbox and give back open claims, also when cancelled. Never raises."""
+        node, self._node = self._node, None
+        if node is not None:
+            self._broker.leave(node)
+
+    async def send(self, frames: Sequence[Outgoing]) -> None:
+        """Store `frames`, in order.
+
+        Raises:
+            TransportError: Not open, or an inbox or queue is full; the frames before the one refused are stored.
+        """
+        await checkpoint()
+        self._connected()
+        self._broker.send(frames)
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Everything there is, up to 256 frames; empty after a second without any.
+
+        Raises:
+            TransportError: Not open.
+        """
+        await checkpoint()
+        return await self._broker.receive(self._connected())
+
+    def demand(self, queue: str, slots: int) -> None:
+        """From now on claim at most `slots` further frames of `queue`; 0 stops serving it. Does nothing if not open."""
+        if self._node is not None:
+            self._broker.demand(self._node, queue, slots)
+
+    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
+        """End a claim. False if its lease had ended.
+
+        Raises:
+            TransportError: Not open.
+        """
+        await checkpoint()
+        return self._broker.settle(self._connected(), delivery, how)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        """Renew the leases of claims for another `ack_wait`. False for each that had ended.
+
+        Raises:
+            TransportError: Not open.
+        """
+        await checkpoint()
+        return self._broker.extend(self._connected(), deliveries)
+
+    def _connected(self) -> Node:
+        if self._node is None:
+            raise TransportError("the transport is not open")
+        return self._node
+
+    def __repr__(self) -> str:
+        return f"<MemoryTransport: {self._node!r}>" if self._node is not None else "<MemoryTransport: not open>"

@@ -1,0 +1,53 @@
+"""What all tests share: each asynchronous test runs on asyncio and on trio, and none may hang."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+from collections.abc import Generator
+
+import pytest
+
+LONGEST_TEST = 120.0
+"""Seconds, set-up and tear-down included: far more than any test takes on a busy machine."""
+
+terminal = pytest.StashKey[int]()
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """One event loop per test, of each kind; a test that needs only one parametrises this argument itself."""
+    backend: str = request.param
+    return backend
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the real stderr: while a test runs, what stands in its place is captured."""
+    config.stash[terminal] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[terminal])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the run when a test hangs, with its name and all stacks.
+
+    An exception raised into a hanging test, as plugins do, is swallowed by the very boundaries under test, and on trio
+    the event loop lives in another thread; pytest's own `faulthandler_timeout` does not say which test it was.
+    """
+    watchdog = threading.Timer(LONGEST_TEST, end_the_run, (item.nodeid, item.config.stash[terminal]))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return (yield)
+    finally:
+        watchdog.cancel()
+
+
+def end_the_run(test: str, stderr: int) -> None:
+    os.write(stderr, f"\n{test} hangs: more than {LONGEST_TEST:g} seconds. The stacks of all threads:\n".encode())
+    faulthandler.dump_traceback(stderr)
+    os._exit(1)

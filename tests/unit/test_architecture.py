@@ -1,0 +1,389 @@
+"""How the code is laid out and who may import whom, read from the syntax trees.
+
+A rule is a function from one source file to its violations. Each runs over the tree, and over a bad and a good snippet,
+so that none passes because it looks at nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pytest
+
+import actors
+import bus
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("bus", "actors")
+PROGRAMS = (*CODE, "tests", "examples", "benchmarks")
+ROOT_FILES = ("pyproject.toml", "Makefile", ".ci/run", "README.md")
+
+LONGEST_FILE = 400
+SHORTEST_SLEEP = 1.0
+NO_NOUNS = {"utils", "helpers", "manager", "base"}
+
+# Who alone may import a library: files, or folders with a slash. The core is pure anyio and light to import.
+OWNERS: dict[str, tuple[str, ...]] = {
+    "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
+    "nats": ("bus/transports/",),
+    "redis": ("bus/transports/",),
+    "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
+    "uuid": (),  # ids come from outside, so that a run can be replayed
+}
+
+# What actors may import from inside bus. All else comes from its public names.
+SHARED_MACHINERY = {
+    "bus.deadlines": "one timer heap for the deadlines of both packages",
+    "bus.events": "event handlers are declared alike on workers, runners and registries",
+    "bus.mailbox": "a worker reads the queue that the bus fills",
+    "bus.names": "one grammar for names",
+    "bus.simulated": "the simulation builds its networks from it",
+    "bus.tasks": "reused tasks: the hot path of both packages",
+    "bus.testing": "the public test kit",
+    "bus.values": "what may travel in a payload is decided once",
+}
+
+HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+"""Libraries that `import actors` must not load: they are imported when used."""
+
+
+class Violation(NamedTuple):
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: `path` relative to the repository, with forward slashes."""
+
+    path: str
+    text: str
+
+    @property
+    def module(self) -> str:
+        return ".".join(PurePosixPath(self.path).with_suffix("").parts).removesuffix(".__init__")
+
+    @property
+    def is_package_root(self) -> bool:
+        return self.path.endswith("/__init__.py")
+
+    def nodes(self) -> Iterator[ast.AST]:
+        return ast.walk(ast.parse(self.text, self.path))
+
+
+class Import(NamedTuple):
+    """`names` is empty for `import module`."""
+
+    line: int
+    module: str
+    names: tuple[str, ...]
+
+
+def imports(source: Source) -> Iterator[Import]:
+    """Every import of a file, also inside functions and for type checkers only, relative ones resolved."""
+    for node in source.nodes():
+        if isinstance(node, ast.Import):
+            yield from (Import(node.lineno, alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                package = PurePosixPath(source.path).parent.parts
+                parts = package[: len(package) - node.level + 1]
+                module = ".".join((*parts, module)) if module else ".".join(parts)
+            yield Import(node.lineno, module, tuple(alias.name for alias in node.names))
+
+
+def is_inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def bus_knows_nothing_of_actors(source: Source) -> Iterator[Violation]:
+    for line, module, _ in imports(source):
+        if is_inside(module, "actors"):
+            yield Violation(line, f"bus imports {module}")
+
+
+def actors_uses_public_names_of_bus(source: Source) -> Iterator[Violation]:
+    for line, module, names in imports(source):
+        if module == "bus":
+            for name in names or ("bus",):
+                if name not in bus.__all__:
+                    yield Violation(line, f"{name} is not public in bus: import names of bus.__all__, one by one")
+        elif is_inside(module, "bus") and not any(is_inside(module, shared) for shared in SHARED_MACHINERY):
+            yield Violation(line, f"{module} is inside bus: import the public name, or explain it in SHARED_MACHINERY")
+
+
+def modules_never_import_their_package_root(source: Source) -> Iterator[Violation]:
+    parts = source.module.split(".")
+    depth = len(parts) + 1 if source.is_package_root else len(parts)
+    roots = {".".join(parts[:end]) for end in range(1, depth)}
+    for line, module, _ in imports(source):
+        if module in roots:
+            yield Violation(
+                line, f"{source.module} imports the root {module}: import from the module that has the name"
+            )
+
+
+def libraries_are_imported_by_their_owners(source: Source) -> Iterator[Violation]:
+    for line, module, _ in imports(source):
+        library = module.partition(".")[0]
+        owners = OWNERS.get(library, (source.path,))
+        if not any(source.path.startswith(owner) if owner.endswith("/") else source.path == owner for owner in owners):
+            yield Violation(line, f"{library} is imported outside {', '.join(owners) or 'every file: nobody may'}")
+
+
+def randomness_comes_from_outside(source: Source) -> Iterator[Violation]:
+    for line, module, names in imports(source):
+        if module == "random" and not set(names) <= {"Random"}:
+            yield Violation(line, "from random only Random may be imported: its functions share hidden state")
+    for node in source.nodes():
+        match node:
+            case ast.Attribute(value=ast.Name(id="random"), attr=name) if name != "Random":
+                yield Violation(node.lineno, f"random.{name} has hidden state: take a random.Random as argument")
+
+
+def files_are_short(source: Source) -> Iterator[Violation]:
+    length = len(source.text.splitlines())
+    if length > LONGEST_FILE:
+        yield Violation(length, f"{length} lines, at most {LONGEST_FILE}: a noun is missing")
+
+
+def files_are_named_for_a_noun(source: Source) -> Iterator[Violation]:
+    for part in PurePosixPath(source.path).with_suffix("").parts:
+        if part in NO_NOUNS:
+            yield Violation(1, f"{part} says nothing: name the noun")
+
+
+def a_sleep_in_a_test_is_not_short(source: Source) -> Iterator[Violation]:
+    """A short sleep waits for the machine. Ones of a second and more are virtual, or meant as "for ever"."""
+    for node in source.nodes():
+        match node:
+            case ast.Call(
+                func=ast.Name(id="sleep") | ast.Attribute(attr="sleep"),
+                args=[ast.Constant(value=int() | float() as time)],
+            ) if time < SHORTEST_SLEEP:
+                yield Violation(node.lineno, f"sleep({time}): wait for an event, or use wait_all_tasks_blocked()")
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/\w|\b[A-Z]:\\\\?\w")
+PAGE = re.compile(r"(?<![\w.])(?:\.\./[\w./-]*|[A-Z]{3,}\.md\b)")
+
+
+def the_project_speaks_of_itself(source: Source) -> Iterator[Violation]:
+    for number, line in enumerate(source.text.splitlines(), 1):
+        for found in MACHINE_PATH.findall(line):
+            yield Violation(number, f"{found!r} is a path of one machine")
+        for found in PAGE.findall(line):
+            if not (ROOT / found).exists():
+                yield Violation(number, f"{found!r} is not in this repository")
+
+
+def public_names(namespace: dict[str, Any]) -> set[str]:
+    """What a package root offers: everything without an underscore that is no module, nor a `__future__` feature."""
+    return {
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType | type(annotations))
+    }
+
+
+def wrong_exports(module: types.ModuleType) -> list[str]:
+    """Where `__all__` and the public names of a package root differ; a name made on demand counts if it can be had."""
+    exported = list(module.__all__)
+    missing = public_names(vars(module)) - set(exported)
+    return [
+        *(f"{name} is public and not in __all__" for name in sorted(missing)),
+        *(f"{name} is in __all__ and cannot be imported" for name in exported if not hasattr(module, name)),
+        *(f"{name} is in __all__ twice" for name in sorted({name for name in exported if exported.count(name) > 1})),
+    ]
+
+
+class Rule(NamedTuple):
+    """`folders` is its scope; `bad` and `good` are a path and a text that it must refuse and accept."""
+
+    check: Callable[[Source], Iterable[Violation]]
+    folders: tuple[str, ...]
+    bad: tuple[str, str]
+    good: tuple[str, str]
+
+
+RULES = (
+    Rule(
+        bus_knows_nothing_of_actors,
+        ("bus",),
+        bad=("bus/a.py", "def f():\n    from actors.worker import BaseWorker"),
+        good=("bus/a.py", "from bus.errors import BusError\nimport actors_of_others"),
+    ),
+    Rule(
+        actors_uses_public_names_of_bus,
+        ("actors",),
+        bad=("actors/a.py", "from bus.transport import Outgoing"),
+        good=("actors/a.py", "from bus import BusMessage"),
+    ),
+    Rule(
+        actors_uses_public_names_of_bus,
+        ("actors",),
+        bad=("actors/a.py", "from bus import transport"),
+        good=("actors/a.py", "import bus_of_others"),
+    ),
+    Rule(
+        modules_never_import_their_package_root,
+        CODE,
+        bad=("actors/testing/a.py", "from .. import job"),
+        good=("actors/testing/__init__.py", "from actors.testing.a import x"),
+    ),
+    Rule(
+        modules_never_import_their_package_root,
+        CODE,
+        bad=("bus/a.py", "from bus import BusError"),
+        good=("bus/a.py", "from .errors import BusError"),
+    ),
+    Rule(
+        libraries_are_imported_by_their_owners,
+        CODE,
+        bad=("bus/bus.py", "from asyncio.queues import Queue"),
+        good=("bus/tasks.py", "import asyncio\nimport anyio"),
+    ),
+    Rule(
+        libraries_are_imported_by_their_owners,
+        CODE,
+        bad=("actors/a.py", "import redis.asyncio as redis"),
+        good=("bus/transports/a.py", "import redis.asyncio as redis"),
+    ),
+    Rule(
+        randomness_comes_from_outside,
+        CODE,
+        bad=("bus/a.py", "import random\nx = random.choice([1])"),
+        good=("bus/a.py", "import random\nx = random.Random(1).choice([1])"),
+    ),
+    Rule(
+        randomness_comes_from_outside,
+        CODE,
+        bad=("bus/a.py", "from random import choice"),
+        good=("bus/a.py", "from random import Random"),
+    ),
+    Rule(
+        files_are_short,
+        PROGRAMS,
+        bad=("bus/a.py", "#\n" * (LONGEST_FILE + 1)),
+        good=("bus/a.py", "#\n" * LONGEST_FILE),
+    ),
+    Rule(
+        files_are_named_for_a_noun,
+        PROGRAMS,
+        bad=("bus/helpers/a.py", ""),
+        good=("bus/database.py", ""),
+    ),
+    Rule(
+        a_sleep_in_a_test_is_not_short,
+        ("tests",),
+        bad=("tests/a.py", "async def f():\n    await anyio.sleep(0.1)"),
+        good=("tests/a.py", "time.sleep(1)\nsleep(delay)"),
+    ),
+    Rule(
+        the_project_speaks_of_itself,
+        (*PROGRAMS, *ROOT_FILES),
+        bad=("bus/a.py", "open('/" + "root/x')"),
+        good=("bus/a.py", "open('/tmp/x')  # https://example.org/work/x"),
+    ),
+    Rule(
+        the_project_speaks_of_itself,
+        (*PROGRAMS, *ROOT_FILES),
+        bad=("bus/a.py", "# see NOWHERE" + ".md"),
+        good=("bus/a.py", "# see pyproject.toml"),
+    ),
+)
+
+each_rule = pytest.mark.parametrize(
+    "rule", RULES, ids=[f"{rule.check.__name__}-{number}" for number, rule in enumerate(RULES)]
+)
+
+
+@cache
+def sources(scope: str) -> tuple[Source, ...]:
+    """The files of a folder, or one file."""
+    found = sorted((ROOT / scope).rglob("*.py")) if (ROOT / scope).is_dir() else [ROOT / scope]
+    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in found)
+
+
+@each_rule
+def test_the_tree_keeps_the_rule(rule: Rule) -> None:
+    for folder in rule.folders:
+        assert sources(folder), f"no file in {folder}: the rule would look at nothing"
+    found = [
+        f"{source.path}:{line}: {message}"
+        for folder in rule.folders
+        for source in sources(folder)
+        for line, message in rule.check(source)
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@each_rule
+def test_the_rule_catches_a_violation(rule: Rule) -> None:
+    assert list(rule.check(Source(*rule.bad)))
+
+
+@each_rule
+def test_the_rule_lets_good_code_pass(rule: Rule) -> None:
+    assert not list(rule.check(Source(*rule.good)))
+
+
+def test_the_imports_of_the_tree_are_seen() -> None:
+    seen = {module for folder in CODE for source in sources(folder) for _, module, _ in imports(source)}
+    assert {"__future__", "anyio", "bus", "bus.messages"} <= seen
+
+
+def test_every_exception_to_the_rules_is_still_needed() -> None:
+    for library, owners in OWNERS.items():
+        for owner in owners:
+            if owner.endswith(".py"):
+                used = {module for source in sources(owner) for _, module, _ in imports(source)}
+                assert any(is_inside(module, library) for module in used), f"{owner} does not import {library}"
+    seen = {module for source in sources("actors") for _, module, _ in imports(source)}
+    unused = [shared for shared in SHARED_MACHINERY if not any(is_inside(module, shared) for module in seen)]
+    assert not unused, f"actors imports nothing of {unused}: take it out of SHARED_MACHINERY"
+
+
+@pytest.mark.parametrize("package", [actors, bus], ids=lambda package: package.__name__)
+def test_all_equals_what_is_public(package: types.ModuleType) -> None:
+    assert len(package.__all__) > 1
+    assert wrong_exports(package) == []
+
+
+def test_a_wrong_all_is_noticed() -> None:
+    package = types.ModuleType("package")
+    vars(package).update(
+        __all__=["a", "a", "gone"], a=1, forgotten=2, _private=3, module=types, annotations=annotations
+    )
+    assert wrong_exports(package) == [
+        "forgotten is public and not in __all__",
+        "gone is in __all__ and cannot be imported",
+        "a is in __all__ twice",
+    ]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after a statement."""
+    program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_actors_loads_no_library_before_it_is_used() -> None:
+    loaded = loaded_by("import actors; assert actors.__file__")
+    assert {"actors", "bus", "anyio", "msgspec"} <= loaded
+    assert not loaded & HEAVY
+
+
+def test_a_loaded_library_is_noticed() -> None:
+    assert loaded_by("import rich") & HEAVY == {"rich"}

@@ -1,0 +1,52 @@
+"""Names: one grammar, and what a mistyped one may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import pytest
+
+from bus.errors import BusError, InvalidNameError
+from bus.names import check_name, nearest
+
+
+@pytest.mark.parametrize("name", ["a", "Worker_1", "a.b-c", "-", "..", "x" * 64])
+def test_a_name_of_letters_digits_and_three_signs_is_returned(name: str) -> None:
+    assert check_name("worker name", name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, "a b", "a\n", "ü", "a#b", "a/b", "*", "a>b", "\u0661", "a\0", 5, None, b"a"]
+)
+def test_any_other_name_is_refused_with_the_rule(name: object) -> None:
+    with pytest.raises(InvalidNameError, match="use 1 to 64 of the letters") as caught:
+        check_name("worker name", name)
+    assert (caught.value.kind, caught.value.name) == ("worker name", name)
+    assert isinstance(caught.value, BusError)
+
+
+def test_a_name_from_an_enum_becomes_plain_text() -> None:
+    class Name(StrEnum):
+        SCOUT = "scout"
+
+    assert type(check_name("worker name", Name.SCOUT)) is str
+
+
+def test_the_nearest_names_come_best_first() -> None:
+    assert nearest("sumarise", ["search", "summarise", "summary", "xyz"]) == ["summarise", "summary"]
+    assert nearest("qqq", ["search"]) == []
+    assert len(nearest("worker1", [f"worker{n}" for n in range(10)], limit=2)) == 2
+
+
+def test_the_nearest_of_very_many_names_are_sought_among_the_first_thousand() -> None:
+    drawn = 0
+
+    def names() -> Iterator[str]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield f"name{drawn}"
+
+    assert nearest("name7", names())[0] == "name7"
+    assert drawn == 1000
