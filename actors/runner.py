@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import msgspec
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
 
 from actors import signals
 from actors.errors import RunnerStateError
@@ -40,6 +40,7 @@ from bus.mailbox import Mailbox, Room
 from bus.tasks import Tasks
 
 if TYPE_CHECKING:
+    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
@@ -214,15 +215,19 @@ class WorkerRunner(Host):
         await self._ready_event.wait()
         return self
 
-    async def __aexit__(self, *exception: object) -> bool | None:
-        """End gracefully and wait; at once if the body raised."""
-        self.cancelling = self.cancelling or exception[0] is not None
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """End gracefully and wait; at once if the body raised. What the body raised goes on as it is."""
+        self.cancelling = self.cancelling or error is not None
         self._end("its context was left")
         assert self._background is not None
-        suppressed = await self._background.__aexit__(*exception)
-        if self._failure is not None and exception[0] is None:
-            raise self._failure
-        return suppressed
+        if not isinstance(error, get_cancelled_exc_class()):
+            await self._background.__aexit__(None, None, None)
+            if self._failure is not None and error is None:
+                raise self._failure
+            return None
+        return await self._background.__aexit__(kind, error, trace)
 
     def statistics(self) -> RunnerStatistics:
         """What it holds now."""

@@ -1,0 +1,49 @@
+"""A running runner for one test, which must leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from actors import BaseWorker, Function, WorkerRunner
+
+LONGEST_WAIT = 60.0
+"""Seconds until a test that waits for something is told that it does not come: a fault, not a slow machine."""
+
+
+@asynccontextmanager
+async def running(*workers: BaseWorker | Function[Any, Any], **options: Any) -> AsyncGenerator[WorkerRunner]:
+    """Run `workers` on a runner of their own; fail if the body leaves a job, a group, a deadline or a handler behind.
+
+    Args:
+        workers: What to add, in order.
+        options: Arguments of the runner. Short limits by default, so that what waits for one of them is soon over.
+    """
+    settings = {"handle_sigint": False, "handle_sigterm": False, "cancel_grace": 1.0, "drain_timeout": 10.0}
+    runner = WorkerRunner(**{**settings, **options})
+    await runner.add_workers(*workers)
+    with anyio.fail_after(LONGEST_WAIT):
+        async with runner:
+            before = await leftovers(runner)
+            yield runner
+            assert await leftovers(runner) == before
+
+
+async def leftovers(runner: WorkerRunner) -> dict[str, object]:
+    """What a runner still holds once everything that can go on has: all 0 when nobody asks for anything."""
+    await anyio.wait_all_tasks_blocked()
+    now = runner.statistics()
+    executors = [entry.worker._executor for entry in runner._roster.entries.values()]
+    held = [executor.statistics() for executor in executors if executor is not None]
+    return {
+        "jobs": now.jobs,
+        "groups": now.groups,
+        "deadlines": now.deadlines,
+        "running": sum(each.running for each in held),
+        "pending": sum(each.pending for each in held),
+        "quarantined": sum(each.quarantined for each in held),
+        "parked": runner.bus.statistics().parked,
+    }
