@@ -14,6 +14,7 @@ from actors.errors import HandlerError
 from actors.job import Job, current_job
 from actors.worker import BaseWorker
 from bus import BusJobRequestMessage, check_name, convert
+from bus.values import register_annotated
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +86,8 @@ def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
         hints = get_type_hints(call)
     except NameError as error:
         raise HandlerError(f"function {name!r}: {error}; import or define that type before it") from None
+    for annotation in hints.values():
+        register_annotated(annotation)
     fields: list[Any] = []
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:

@@ -13,7 +13,8 @@ import msgspec
 from actors.errors import HandlerError
 from actors.job import Job
 from actors.restart import RetryPolicy
-from bus import BusMessage, check_name, register_type
+from bus import BusMessage, check_name
+from bus.values import register_annotated
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -245,6 +246,7 @@ def make_handler(
             "the request message, a Job, or the payload"
         )
     if not parameters:
+        register_annotated((hints or {}).get("return"))
         return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
     hints = hints if hints is not None else _hints(method, {})
     if hints is None:
@@ -253,7 +255,7 @@ def make_handler(
         )
     takes, payload_type = _what_it_takes(hints.get(parameters[0].name, Any))
     for annotation in (payload_type, hints.get("return")):
-        _register(annotation)
+        register_annotated(annotation)  # naming a type in a signature is asking for it to travel
     return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
 
 
@@ -266,16 +268,6 @@ def _what_it_takes(annotation: Any) -> tuple[Takes, Any]:
     if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, BusMessage)):
         return Takes.MESSAGE, None
     return Takes.PAYLOAD, annotation
-
-
-def _register(annotation: Any) -> None:
-    """Let a handler's own types travel: naming them in its signature is asking for it."""
-    if isinstance(annotation, type) and (
-        issubclass(annotation, msgspec.Struct)
-        or hasattr(annotation, "__dataclass_fields__")
-        or hasattr(annotation, "model_validate")
-    ):
-        register_type(annotation)
 
 
 def _hints(method: Callable[..., Any], namespace: dict[str, Any]) -> dict[str, Any] | None:

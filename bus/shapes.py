@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "has_shape",
     "is_pydantic",
     "key_part",
+    "register_annotated",
     "register_type",
 ]
 
@@ -223,3 +224,25 @@ def register_type(cls: ClassT, *, tag: str | None = None) -> ClassT:
     """
     REGISTERED.add(cls, tag)
     return cls
+
+
+def register_annotated(annotation: object) -> None:
+    """Register each class an annotation names, also inside `list[...]` and the like, and those its fields name.
+
+    A class that is registered keeps its tag. Builtin types and those that cannot be registered are passed over.
+    """
+    waiting = [annotation]
+    seen: dict[type, None] = {}
+    while waiting:
+        part = waiting.pop()
+        waiting.extend(get_args(part))
+        cls = get_origin(part) or part
+        if not isinstance(cls, type) or cls in seen or not has_shape(cls):
+            continue
+        seen[cls] = None
+        if cls not in REGISTERED.by_class:
+            REGISTERED.add(cls, None)
+        try:
+            waiting.extend(get_type_hints(cls).values())
+        except (AttributeError, NameError, TypeError):
+            continue  # classes named in there are refused when they are sent, and the error says what to do

@@ -12,12 +12,12 @@ from uuid import UUID
 import msgspec
 
 from bus.errors import BusError, EncodeError
-from bus.shapes import REGISTERED, Shape, complete, explain, has_shape, key_part, register_type
+from bus.shapes import REGISTERED, Shape, complete, explain, has_shape, key_part, register_annotated, register_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["MAX_DEPTH", "PayloadError", "convert", "register_type", "travel", "travel_object"]
+__all__ = ["MAX_DEPTH", "PayloadError", "convert", "register_annotated", "register_type", "travel", "travel_object"]
 
 MAX_DEPTH = 100
 """How deeply values may be nested."""
