@@ -1,0 +1,1 @@
+"""Benchmarks: what the packages reach, beside what the machine could do."""
