@@ -21,10 +21,10 @@ from actors.host import JobRecord
 from actors.job import Job
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
-from actors.restart import Backoff, RestartPolicy, RetryPolicy
+from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import RunnerStatistics, WorkerRunner
 from actors.worker import BaseWorker
-from bus import ErrorInfo, JobStatus
+from bus import Backoff, ErrorInfo, JobStatus
 
 __all__ = [
     "ActorError",

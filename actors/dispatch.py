@@ -160,6 +160,8 @@ async def set_active(worker: BaseWorker, active: bool, args: dict[str, Any] | No
     if worker._executor is not None:
         worker._executor.paused = not (active and ready)
         worker._executor.resume()
+    elif ready:
+        worker.bus.capacity_changed(worker.name)
     if active and worker._held is not None:
         held, worker._held = worker._held, None
         for item in held:

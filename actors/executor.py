@@ -45,6 +45,7 @@ class Executor:
         self._worker = worker
         self._room = room
         self._limit = worker.max_concurrency
+        self._networked = host.bus.networked
         self._running = 0
         self._quarantined = 0
         self._lanes: dict[str | None, Lane] = {}
@@ -60,10 +61,7 @@ class Executor:
         """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
         known = self.jobs.get(request.job_id)
         if known is not None:
-            if request.attempt > known.attempt:  # redelivered to us while we still run it: go on under the new number
-                known.request = request
-                known.sequence = 0
-            elif known.request.source != request.source:
+            if known.request.source != request.source:
                 self._refuse(request, JobStatus.FAILED, f"job id {request.job_id!r} is in use by {known.requester!r}")
             return None
         handler = self._worker._handler_for(request.job_name)
@@ -131,6 +129,7 @@ class Executor:
 
     def resume(self) -> None:
         """Start what may start now."""
+        self.host.bus.capacity_changed(self.name)
         for lane in tuple(self._lanes.values()):
             while lane.pending and self._may_start(job := next(iter(lane.pending.values())), first=True):
                 del lane.pending[job.id]
@@ -140,6 +139,7 @@ class Executor:
     def drain(self) -> None:
         """Start nothing new but what running jobs ask for; hand back what has not started."""
         self.draining = True
+        self.host.bus.capacity_changed(self.name)
         self.hand_back(keep_nested=True)
 
     def hand_back(self, *, keep_nested: bool = False) -> None:
@@ -334,6 +334,8 @@ class Executor:
             self._running -= 1
             if job.lane.pending or self._room.taken:
                 self.resume()
+            if self._networked:
+                self.host.bus.capacity_changed(self.name)
         self._worker._job_left()
 
     def _quarantine(self, job: Job[Any], status: JobStatus, info: ErrorInfo) -> None:

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from random import Random
 from typing import Literal
 
 import msgspec
+
+from bus import Backoff
 
 
 def _require(policy: object, field: str, holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(f"{type(policy).__name__}.{field} must be {rule}; got {getattr(policy, field)!r}")
-
-
-class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """Exponential waiting with jitter.
-
-    Attributes:
-        first: Seconds before the first new attempt.
-        factor: How much longer each further one waits.
-        limit: Seconds no wait exceeds.
-        jitter: Share of a wait that is drawn at random, 0 to 1, so that many do not come back at once.
-    """
-
-    first: float = 0.1
-    factor: float = 2.0
-    limit: float = 30.0
-    jitter: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be waited for."""
-        for field in ("first", "limit"):
-            _require(self, field, 0 <= getattr(self, field) < math.inf, "seconds, 0 or more")
-        _require(self, "factor", 1 <= self.factor < math.inf, "1 or more")
-        _require(self, "jitter", 0 <= self.jitter <= 1, "between 0 and 1")
-
-    def delay(self, attempt: int, rng: Random) -> float:
-        """Seconds to wait before new attempt number `attempt`, counted from 1."""
-        exponent = min(attempt - 1, 64)
-        wait = min(self.first * self.factor**exponent, self.limit)
-        return wait * (1 - self.jitter * rng.random())
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):

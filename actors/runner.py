@@ -254,6 +254,8 @@ class WorkerRunner(Host):
         if worker._executor is not None:
             worker._executor.paused = not worker._active
             worker._executor.resume()
+        if worker._table.jobs or worker._default is not None:
+            self.bus.serve(worker.name, worker._free_slots)
         if worker._active:
             worker._queue_hook("on_activated", worker._activation_args)
         for name in worker._table.ready:

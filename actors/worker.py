@@ -255,6 +255,11 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         handler = self._table.jobs.get(job_name) if job_name is not None else None
         return handler or self._default
 
+    def _free_slots(self) -> int:
+        if self._executor is not None:
+            return self._executor.free_slots
+        return self.max_concurrency if self._active and self._state is WorkerState.READY else 0
+
     def _wants(self, hook: str) -> bool:
         return hook in self._overridden or self._listens(hook)
 

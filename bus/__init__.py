@@ -1,6 +1,7 @@
 """How messages travel between actors: buses, messages, the registry."""
 
 from bus.bus import BusStatistics, WorkerBus
+from bus.codec import register_message
 from bus.errors import (
     BusError,
     BusNotStartedError,
@@ -50,6 +51,7 @@ from bus.messages import (
 )
 from bus.names import check_name, nearest
 from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
+from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
 from bus.url import open_bus
@@ -57,6 +59,7 @@ from bus.values import PayloadError, convert, travel
 
 __all__ = [
     "AsyncQueueBus",
+    "Backoff",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",
@@ -111,6 +114,7 @@ __all__ = [
     "convert",
     "nearest",
     "open_bus",
+    "register_message",
     "register_type",
     "travel",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import ClassVar, Self
 
 import anyio
 import msgspec
@@ -58,6 +58,9 @@ class WorkerBus(EventSource):
     for a name that nobody serves waits here until somebody does or it is cancelled; any other message to an unknown
     name is counted in `statistics().undeliverable` and logged.
     """
+
+    networked: ClassVar[bool] = False
+    """Whether it reaches other processes."""
 
     def __init__(self) -> None:
         self._routes: dict[str, Route] = {}
@@ -243,6 +246,12 @@ class WorkerBus(EventSource):
     def known_workers(self) -> list[WorkerReadyData]:
         """Workers of other runners on this bus, for a runner that joins it."""
         return [data for registry in self._registries.values() for data in registry.local()]
+
+    def serve(self, name: str, free_slots: Callable[[], int]) -> None:
+        """A worker takes jobs from now on: as many as `free_slots()` says. In process they are simply handed over."""
+
+    def capacity_changed(self, name: str) -> None:
+        """What `free_slots()` of a worker says has changed."""
 
     def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` before the bus stops. Returns the function that takes this back."""

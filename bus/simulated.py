@@ -191,6 +191,11 @@ class SimulatedTransport:
         """Address of its node; empty if not open."""
         return "" if self._node is None else self._node.address
 
+    @property
+    def ack_wait(self) -> float:
+        """Seconds a claim lasts unless renewed."""
+        return self._network.broker.ack_wait
+
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`.
 

@@ -61,15 +61,21 @@ class Transport(Protocol):
 
     Guarantees asked of every transport:
 
-    * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back.
-      If `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
-    * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or doubled them.
+    * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back. If
+      `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
+    * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or
+      doubled them.
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
       given to another node, or the same, with `attempt + 1`.
     * `everyone` may be lost: nothing but presence and session control travels there.
 
-    Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning or raising.
+    Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
+    or raising.
     """
+
+    @property
+    def ack_wait(self) -> float:
+        """Seconds a claim lasts unless renewed; the same for all nodes of a network."""
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node` (an address: a runner's name and incarnation)."""
@@ -81,7 +87,7 @@ class Transport(Protocol):
         """Store `frames`, in order. Returns when the network has accepted all of them."""
 
     async def receive(self) -> Sequence[Delivery]:
-        """Wait for frames of the inbox, of `everyone` and of the queues in demand; empty after about a second without any.
+        """Wait for frames of the inbox, of `everyone` and of the queues in demand; empty after a second without any.
 
         Frames of the inbox are settled by being returned. The call is never cancelled half-way by the bus while the
         node lives: a frame taken by a cancelled call would be lost until its lease ends.

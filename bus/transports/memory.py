@@ -44,6 +44,11 @@ class MemoryTransport:
         self._broker = broker
         self._node: Node | None = None
 
+    @property
+    def ack_wait(self) -> float:
+        """Seconds a claim lasts unless renewed."""
+        return self._broker.ack_wait
+
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`."""
         await checkpoint()

@@ -1,0 +1,171 @@
+"""A simulated fleet: several runners, one clock that jumps, one network that fails as a seed decides."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any, TypeVar
+
+import anyio
+import trio
+from trio._core import _run as trio_run
+from trio.testing import MockClock
+
+from actors.runner import WorkerRunner
+from actors.worker import BaseWorker
+from bus.network import NetworkBus
+from bus.simulated import Faults, SimulatedNetwork, TraceEvent
+from bus.transports.memory import MemoryBroker
+
+ResultT = TypeVar("ResultT")
+
+
+class SimulationError(AssertionError):
+    """The simulated program did not end: somebody waits for ever."""
+
+
+class _Node:
+    """One runner of the fleet, in one of its lives."""
+
+    def __init__(self, runner: WorkerRunner, bus: NetworkBus) -> None:
+        self.runner = runner
+        self.bus = bus
+        self.scope = anyio.CancelScope()
+        self.ended = anyio.Event()
+
+
+class Simulation:
+    """Runs a program on a simulated fleet.
+
+    The code is the real one; only the clock, the scheduler's choices and the network are simulated. An hour of waiting
+    takes no time. The same seed gives the same run, in another process too, as long as the program takes its chance
+    from `rng` and its time from anyio. Handlers that are plain functions run in real threads: do not use them here.
+
+        def test_survives_a_crash():
+            async def program(sim):
+                await sim.start("a", Echo("echo"))
+                ...
+                sim.crash("a")
+            Simulation(seed=1).run(program)
+
+    Args:
+        seed: Where all chance comes from.
+        faults: What the network does wrong.
+        ack_wait: Seconds a claim lasts unless renewed.
+        fenced_ack: Whether the network refuses an acknowledgement of a claim that went to another.
+        limit: Simulated seconds after which the program counts as stuck.
+        options: Options of every runner.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        faults: Faults | None = None,
+        ack_wait: float = 10.0,
+        fenced_ack: bool = True,
+        limit: float = 3600.0,
+        **options: Any,
+    ) -> None:
+        self.seed = seed
+        self.rng = Random(seed)  # noqa: S311 - reproducible is the point
+        self.trace: list[TraceEvent] = []
+        self.network = SimulatedNetwork(
+            Random(self.rng.getrandbits(64)),  # noqa: S311
+            faults or Faults(),
+            MemoryBroker(ack_wait=ack_wait, fenced_ack=fenced_ack),
+            self.trace.append,
+        )
+        self._limit = limit
+        self._options = options
+        self._nodes: dict[str, _Node] = {}
+        self._task_group: anyio.abc.TaskGroup | None = None
+
+    @property
+    def now(self) -> float:
+        """The simulated time, in seconds."""
+        return anyio.current_time()
+
+    def run(self, program: Callable[[Simulation], Awaitable[ResultT]]) -> ResultT:
+        """Run `program(self)` and return its result. May be called once.
+
+        Raises:
+            SimulationError: It did not end within `limit` simulated seconds.
+        """
+        # The two switches make trio's choices depend on the seed alone; it has them for exactly this use.
+        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
+        trio_run._r.seed(self.seed)
+        return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))
+
+    async def start(self, label: str, *workers: BaseWorker, **options: Any) -> WorkerRunner:
+        """Start a runner with workers; after a crash of the same label, its next life."""
+        assert self._task_group is not None
+        bus = NetworkBus(self.network.transport(label), rng=Random(self.rng.getrandbits(64)))  # noqa: S311
+        runner = WorkerRunner(
+            label,
+            bus,
+            handle_sigint=False,
+            handle_sigterm=False,
+            rng=Random(self.rng.getrandbits(64)),  # noqa: S311
+            **{**self._options, **options},
+        )
+        await runner.add_workers(*workers)
+        ready = anyio.Event()
+        runner.add_event_handler("on_ready", lambda _runner: ready.set())
+        node = self._nodes[label] = _Node(runner, bus)
+        self._task_group.start_soon(self._live, node)
+        await ready.wait()
+        self.network.note(label, "ready", bus.address)
+        return runner
+
+    def runner(self, label: str) -> WorkerRunner | None:
+        """The runner of that label that lives now."""
+        node = self._nodes.get(label)
+        return node.runner if node is not None else None
+
+    def bus(self, label: str) -> NetworkBus:
+        """The bus of the runner of that label."""
+        return self._nodes[label].bus
+
+    def alive(self) -> list[str]:
+        """Labels of the runners that live."""
+        return list(self._nodes)
+
+    def crash(self, label: str) -> None:
+        """Kill a runner without clean-up: from now on nothing of it reaches anybody."""
+        node = self._nodes.pop(label)
+        self.network.kill(label)
+        node.scope.cancel()
+
+    async def end(self, label: str) -> None:
+        """End a runner gracefully and wait for it."""
+        node = self._nodes.pop(label)
+        await node.runner.end()
+        await node.ended.wait()
+
+    def partition(self, label: str) -> None:
+        """Cut a runner off from the network, until `heal`."""
+        self.network.partition(label)
+
+    def heal(self, label: str) -> None:
+        """Connect it again."""
+        self.network.heal(label)
+
+    async def _live(self, node: _Node) -> None:
+        with node.scope:
+            await node.runner.run(auto_end=False)
+        node.ended.set()
+
+    async def _run(self, program: Callable[[Simulation], Awaitable[ResultT]]) -> ResultT:
+        async with anyio.create_task_group() as self._task_group:
+            with anyio.move_on_after(self._limit) as patience:
+                result = await program(self)
+            if patience.cancelled_caught:
+                raise SimulationError(f"seed {self.seed}: not ended after {self._limit:g} simulated seconds")
+            with anyio.move_on_after(self._limit) as patience:
+                for label in self.alive():
+                    await self.end(label)
+            if patience.cancelled_caught:
+                raise SimulationError(f"seed {self.seed}: its runners did not end")
+            self._task_group.cancel_scope.cancel()
+        return result

@@ -1,0 +1,138 @@
+"""Who else is on the network: leases of runners, judged by our own clock. Pure: it decides, the bus acts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+MAX_DEAD = 1000
+"""Addresses remembered as gone, so that what they sent before does not bring them back."""
+
+
+class PeerRunner(msgspec.Struct):
+    """Another runner.
+
+    Attributes:
+        runner: Its name.
+        address: Its name and incarnation.
+        seen: When we last heard it, on our clock.
+        version: Changes of its list of workers that we have taken in; None if we do not have the list.
+        asked: When we last asked it for its list.
+    """
+
+    runner: str
+    address: str
+    seen: float
+    version: int | None = None
+    asked: float = -1e9
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What follows from having heard a runner.
+
+    Attributes:
+        gone: An earlier life of it that is over now.
+        ask: Whether to ask it for its list of workers.
+        ignore: Whether what it says counts no more: that life of it is over.
+    """
+
+    gone: PeerRunner | None = None
+    ask: bool = False
+    ignore: bool = False
+
+
+class Presence:
+    """The leases of the other runners.
+
+    A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
+    cut off, so nobody is declared dead until that has lasted `patience` seconds.
+
+    Args:
+        address: Our own.
+        lease: Seconds without a sign after which a runner is dead.
+        patience: Seconds we may be cut off before we count everybody as dead.
+    """
+
+    def __init__(self, address: str, *, lease: float, patience: float) -> None:
+        self._address = address
+        self._lease = lease
+        self._patience = patience
+        self._peers: dict[str, PeerRunner] = {}
+        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._echo: float | None = None
+
+    @property
+    def peers(self) -> list[PeerRunner]:
+        """The runners that are alive."""
+        return list(self._peers.values())
+
+    def hears(self, address: str) -> bool:
+        """Whether that life of a runner is alive as far as we know."""
+        peer = self._peers.get(address.partition("#")[0])
+        return address == self._address or (peer is not None and peer.address == address)
+
+    def heard_self(self, now: float) -> None:
+        """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
+        if self._echo is None or now - self._echo > self._lease:
+            for peer in self._peers.values():
+                peer.seen = max(peer.seen, now)
+        self._echo = now
+
+    def heard(self, runner: str, address: str, now: float, version: int | None = None) -> Heard:
+        """A runner gave a sign of life. `version` is the count of changes it says it is at."""
+        if address in self._dead:
+            return Heard(ignore=True)
+        peer = self._peers.get(runner)
+        gone = None
+        if peer is None or peer.address != address:
+            gone = peer
+            if gone is not None:
+                self._bury(gone)
+            peer = self._peers[runner] = PeerRunner(runner, address, now)
+        peer.seen = now
+        behind = peer.version is None or (version is not None and version > peer.version)
+        ask = behind and now - peer.asked > self._lease / 3
+        if ask:
+            peer.asked = now
+        return Heard(gone=gone, ask=ask)
+
+    def changed(self, runner: str, version: int) -> bool:
+        """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""
+        peer = self._peers.get(runner)
+        if peer is None or peer.version is None or version != peer.version + 1:
+            return False
+        peer.version = version
+        return True
+
+    def listed(self, runner: str, version: int) -> bool:
+        """A runner sent its whole list. Whether it is news."""
+        peer = self._peers.get(runner)
+        if peer is None or (peer.version is not None and version < peer.version):
+            return False
+        peer.version = version
+        return True
+
+    def left(self, runner: str, address: str) -> PeerRunner | None:
+        """A runner said goodbye, or its lease ended. The peer, if it was known."""
+        self._dead[address] = None
+        peer = self._peers.get(runner)
+        if peer is None or peer.address != address:
+            return None
+        del self._peers[runner]
+        self._bury(peer)
+        return peer
+
+    def expired(self, now: float) -> list[PeerRunner]:
+        """The runners whose leases have ended; they are forgotten."""
+        if self._echo is not None and now - self._echo > self._lease and now - self._echo < self._patience:
+            return []
+        gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]
+        for peer in gone:
+            del self._peers[peer.runner]  # not buried: it may have been cut off, and come back
+        return gone
+
+    def _bury(self, peer: PeerRunner) -> None:
+        self._dead[peer.address] = None
+        while len(self._dead) > MAX_DEAD:
+            self._dead.popitem(last=False)
