@@ -354,7 +354,7 @@ class JobGroup:
         if self.parent is not None and self.parent.groups is not None:
             self.parent.groups.pop(self, None)
         if error is None:
-            if self._owner._wants("on_job_completed"):
+            if "on_job_completed" in self._owner._wanted:
                 self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
         elif error.error is None or error.error.type != "JobCancelled" or message is not None:
             message = message or BusJobResponseMessage(

@@ -54,16 +54,14 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     _table: ClassVar[HandlerTable] = HandlerTable({}, {}, {})
     _default: ClassVar[Handler | None] = None
-    _overridden: ClassVar[frozenset[str]] = frozenset()
+    _wanted: frozenset[str] = frozenset()  # hooks that are overridden or have event handlers
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        cls._overridden = frozenset(
-            hook for hook in cls.event_names if getattr(cls, hook) is not getattr(BaseWorker, hook)
-        )
+        cls._wanted = frozenset(hook for hook in cls.event_names if getattr(cls, hook) is not getattr(BaseWorker, hook))
         cls._table = collect(cls)
         cls._default = None
-        if "on_job_request" in cls._overridden:
+        if "on_job_request" in cls._wanted:
             if not inspect.iscoroutinefunction(cls.on_job_request):
                 raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
             cls._default = make_handler(cls, "on_job_request", cls.on_job_request, name=None)
@@ -94,7 +92,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         self._waiters: list[Waiter] | None = None
         self._background: dict[BackgroundTask, None] | None = None
         self._watched: dict[str, None] | None = None
-        self._hears = "on_bus_message" in self._overridden
+        self._hears = "on_bus_message" in self._wanted
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name or '(unnamed)'} {self._state.name.lower()}>"
@@ -242,7 +240,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     def add_event_handler(self, event_name: str, handler: Any) -> None:
         """Call `handler(worker, argument)` after the hook of that name."""
         super().add_event_handler(event_name, handler)
-        self._hears = self._wants("on_bus_message")
+        self._wanted |= {event_name}
+        self._hears = "on_bus_message" in self._wanted
 
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
         deliver = DISPATCH.get(type(message))
@@ -260,12 +259,9 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
             return self._executor.free_slots
         return self.max_concurrency if self._active and self._state is WorkerState.READY else 0
 
-    def _wants(self, hook: str) -> bool:
-        return hook in self._overridden or self._listens(hook)
-
     def _queue_hook(self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None) -> bool:
         """Put a hook in line, if anybody wants it. Whether it was."""
-        if not self._wants(hook):
+        if hook not in self._wanted:
             return False
         job_id = getattr(argument, "job_id", None)
         item = (job_id, self._call_hook, hook, argument, group, member)

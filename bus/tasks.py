@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -51,7 +52,7 @@ class _FutureWaiter:
     __slots__ = ("_future",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[None] = loop.create_future()
+        self._future: asyncio.Future[None] = asyncio.Future(loop=loop)
 
     def wake(self) -> None:
         if not self._future.done():
@@ -103,7 +104,7 @@ class Tasks:
         self.waiter: Callable[[], Waiter] = _EventWaiter
         self.now: Callable[[], float] = anyio.current_time
         if isinstance(native, asyncio.AbstractEventLoop):
-            self.waiter = lambda: _FutureWaiter(native)
+            self.waiter = partial(_FutureWaiter, native)
             self.now = native.time
 
     def start(self, work: Work, argument: Any) -> PooledTask:
@@ -130,19 +131,20 @@ class Tasks:
     async def _serve(self, task: PooledTask) -> None:
         try:
             with task._life, task._guard:
-                while await self._work_once(task) and await self._next(task):
-                    pass
+                while True:
+                    assert task._work is not None
+                    work, argument = task._work
+                    task._work = None
+                    before = copy_context()
+                    await work(argument)
+                    del work, argument  # an idle task must not keep alive what it did last
+                    # What the work left in its context variables must not reach the next one: such a task is not reused.
+                    if copy_context() != before or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
+                        return
+                    if not await self._next(task):
+                        return
         finally:
             self._count -= 1
-
-    async def _work_once(self, task: PooledTask) -> bool:
-        assert task._work is not None
-        work, argument = task._work
-        task._work = None
-        before = copy_context()
-        await work(argument)
-        # What the work left in its context variables must not reach the next one: such a task is not reused.
-        return copy_context() == before and len(self._idle) < MAX_IDLE and not task._life.cancel_called
 
     async def _next(self, task: PooledTask) -> bool:
         task._waiter = self.waiter()
