@@ -61,24 +61,26 @@ class JobRecord(msgspec.Struct, frozen=True):
 
 
 class Signal:
-    """Something that happens again and again, for one task that waits for it."""
+    """Something that happens again and again, for the tasks that wait for it."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._waiter: Waiter | None = None
+        self._waiters: dict[Waiter, None] = {}
 
     def wake(self) -> None:
         """It happened."""
-        if self._waiter is not None:
-            self._waiter.wake()
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            waiter.wake()
 
     async def wait(self) -> None:
         """Wait until it happens next."""
-        self._waiter = self._host.tasks.waiter()
+        waiter = self._host.tasks.waiter()
+        self._waiters[waiter] = None
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            self._waiters.pop(waiter, None)
 
 
 class Host(EventSource):
@@ -145,7 +147,7 @@ class Host(EventSource):
             RunnerStateError: It is ending.
         """
         if not self.accepting:
-            raise RunnerStateError(f"runner {self.name!r} is ending: it takes no new jobs")
+            raise RunnerStateError(f"runner {self.name!r} is ending: it takes no new jobs or workers")
 
     def add_event_handler(self, event_name: str, handler: Any) -> None:
         """Call `handler(runner, ...)` when the event happens; many handlers, sync or async, none changes an outcome.

@@ -134,7 +134,11 @@ class NetworkBus(WorkerBus):
         await super().start()
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
         self._news = Mailbox(self._address, self._handle_news, self.tasks)
-        await self._again(lambda: self._transport.open(self._address), "connecting to the network")
+        try:
+            await self._again(lambda: self._transport.open(self._address), "connecting to the network")
+        except BaseException:
+            await super().stop()
+            raise
         self.tasks.spawn(self._outbox.run)
         self.tasks.spawn(self._read)
         self.tasks.spawn(self._beat)
@@ -403,8 +407,10 @@ class NetworkBus(WorkerBus):
     # --- claims ---
 
     async def _renew(self) -> None:
+        period = pause = self._transport.ack_wait / 3
         while True:
-            await anyio.sleep(self._transport.ack_wait / 3)
+            await anyio.sleep(pause)
+            pause = period
             claims = self._claims.all()
             if not claims:
                 continue
@@ -412,6 +418,7 @@ class NetworkBus(WorkerBus):
             try:
                 kept = await self._transport.extend([claim.delivery for claim in claims])
             except TransportError:
+                pause = period / 8
                 kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
             else:
                 for claim, ours in zip(claims, kept, strict=True):

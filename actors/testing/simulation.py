@@ -27,9 +27,10 @@ class SimulationError(AssertionError):
 class _Node:
     """One runner of the fleet, in one of its lives."""
 
-    def __init__(self, runner: WorkerRunner, bus: NetworkBus) -> None:
+    def __init__(self, runner: WorkerRunner, bus: NetworkBus, ready: anyio.Event) -> None:
         self.runner = runner
         self.bus = bus
+        self.ready = ready
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
 
@@ -98,7 +99,7 @@ class Simulation:
         return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))
 
     async def start(self, label: str, *workers: BaseWorker, **options: Any) -> WorkerRunner:
-        """Start a runner with workers; after a crash of the same label, its next life."""
+        """Start a runner with workers; after a crash of the same label, its next life. Returns when it is ready, or dead."""
         assert self._task_group is not None
         bus = NetworkBus(self.network.transport(label), rng=Random(self.rng.getrandbits(64)))  # noqa: S311
         runner = WorkerRunner(
@@ -112,7 +113,9 @@ class Simulation:
         await runner.add_workers(*workers)
         ready = anyio.Event()
         runner.add_event_handler("on_ready", lambda _runner: ready.set())
-        node = self._nodes[label] = _Node(runner, bus)
+        if label in self._nodes:
+            raise ValueError(f"runner {label!r} lives already: crash() or end() it first")
+        node = self._nodes[label] = _Node(runner, bus, ready)
         self._task_group.start_soon(self._live, node)
         await ready.wait()
         self.network.note(label, "ready", bus.address)
@@ -134,14 +137,18 @@ class Simulation:
     def crash(self, label: str) -> None:
         """Kill a runner without clean-up: from now on nothing of it reaches anybody."""
         node = self._nodes.pop(label)
+        node.ended.set()
+        node.ready.set()
         self.network.kill(label)
         node.scope.cancel()
 
     async def end(self, label: str) -> None:
         """End a runner gracefully and wait for it."""
-        node = self._nodes.pop(label)
+        node = self._nodes[label]
         await node.runner.end()
         await node.ended.wait()
+        if self._nodes.get(label) is node:
+            del self._nodes[label]
 
     def partition(self, label: str) -> None:
         """Cut a runner off from the network, until `heal`."""
@@ -157,15 +164,19 @@ class Simulation:
         node.ended.set()
 
     async def _run(self, program: Callable[[Simulation], Awaitable[ResultT]]) -> ResultT:
+        results: list[ResultT] = []
+        stuck = ""
         async with anyio.create_task_group() as self._task_group:
-            with anyio.move_on_after(self._limit) as patience:
-                result = await program(self)
-            if patience.cancelled_caught:
-                raise SimulationError(f"seed {self.seed}: not ended after {self._limit:g} simulated seconds")
-            with anyio.move_on_after(self._limit) as patience:
+            with anyio.move_on_after(self._limit):
+                results.append(await program(self))
+            if not results:
+                stuck = f"seed {self.seed}: not ended after {self._limit:g} simulated seconds"
+            with anyio.move_on_after(self._limit):
                 for label in self.alive():
                     await self.end(label)
-            if patience.cancelled_caught:
-                raise SimulationError(f"seed {self.seed}: its runners did not end")
+            if self._nodes and not stuck:
+                stuck = f"seed {self.seed}: runner {next(iter(self._nodes))!r} did not end within {self._limit:g} simulated seconds"
             self._task_group.cancel_scope.cancel()
-        return result
+        if stuck:
+            raise SimulationError(stuck)
+        return results[0]

@@ -1,0 +1,166 @@
+"""One simulated run, from its seed to the verdict."""
+
+from __future__ import annotations
+
+import hashlib
+from traceback import format_exception
+
+import anyio
+import msgspec
+
+from actors import JobGroupError
+from actors.testing import Faults, Simulation, SimulationError
+from actors.testing.history import judge
+from tests.simulation.program import NAMES, RUNNERS, Actor, Asker, Recorder, Scenario, make_scenario
+
+QUIET_LIMIT = 600.0
+"""Simulated seconds in which everything must have settled after the last fault."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of one seed: problems found, a summary, and the trace whose digest identifies the run."""
+
+    seed: int
+    problems: tuple[str, ...]
+    summary: str
+    trace: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same run."""
+        return hashlib.blake2b("\n".join(self.trace).encode(), digest_size=8).hexdigest()
+
+
+def simulate(seed: int) -> Outcome:
+    """Run the scenario of a seed on the real code, and judge it."""
+    scenario = make_scenario(seed)
+    fenced = seed % 4 != 3  # noqa: PLR2004 - every fourth run on a broker that accepts late acknowledgements
+    sim = Simulation(seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=3.0, drain_timeout=10.0)
+    recorder = Recorder(sim)
+    problems: list[str] = []
+    try:
+        sim.run(lambda sim: _program(sim, scenario, recorder, problems))
+    except SimulationError as error:
+        problems.append(str(error))
+    except Exception as error:  # noqa: BLE001 - a crash of the system itself is a finding like any other
+        problems.append(f"seed {seed}: {error!r}\n{''.join(format_exception(error))}")
+    verdict = judge(recorder.lines)
+    problems += [*verdict.violations, *recorder.problems]
+    if scenario.harmless and verdict.executions > verdict.jobs:
+        problems.append(f"{verdict.executions} executions of {verdict.jobs} jobs although nothing went wrong")
+    network = [f"{time:.6f} {label} {event} {detail}" for time, label, event, detail in sim.trace]
+    lines = [f"{line.time:.6f} {line.life} {line.kind} {line.job_id} {line.worker} {line.attempt} {line.number} {line.status}" for line in recorder.lines]
+    summary = f"{verdict.jobs} jobs, {verdict.executions} executions, {verdict.outcomes}, {len(network)} network events"
+    return Outcome(seed, tuple(problems), summary, tuple(network + lines))
+
+
+async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, problems: list[str]) -> None:
+    for runner in RUNNERS:
+        await _start(sim, scenario, recorder, runner)
+    if scenario.faults.drop:
+        recorder.note("disturbed", "the network loses renewals")
+    async with anyio.create_task_group() as task_group:
+        for runner in RUNNERS:
+            for delay, ask in scenario.asks[runner]:
+                task_group.start_soon(_ask, sim, recorder, runner, delay, ask)
+        for delay, what, runner in scenario.chaos:
+            task_group.start_soon(_disturb, sim, scenario, recorder, delay, what, runner)
+    sim.network.faults = Faults()
+    await _settle(sim, problems)
+
+
+async def _start(sim: Simulation, scenario: Scenario, recorder: Recorder, runner: str) -> None:
+    workers = [Actor(name, recorder) for name in NAMES if runner in scenario.homes[name]]
+    await sim.start(runner, Asker(f"boss-{runner}", recorder), *workers)
+
+
+async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, ask: object) -> None:
+    await anyio.sleep(delay)
+    host = sim.runner(runner)
+    boss = host.get_worker(f"boss-{runner}") if host is not None else None
+    if not isinstance(boss, Asker) or host is None or not host.accepting:
+        return
+    # It runs as a background task of the boss, so that it dies with its runner.
+    task = boss.create_task(_attempt(boss, ask), "ask")
+    with anyio.move_on_after(3000):
+        await task.wait()
+
+
+async def _attempt(boss: Asker, ask: object) -> None:
+    try:
+        await boss.ask(ask)  # type: ignore[arg-type]
+    except (JobGroupError, RuntimeError):
+        pass  # written down by the asker
+
+
+async def _disturb(sim: Simulation, scenario: Scenario, recorder: Recorder, delay: float, what: str, runner: str) -> None:
+    await anyio.sleep(delay)
+    host = sim.runner(runner)
+    if host is None or not host.accepting:
+        return
+    recorder.note("disturbed", what)
+    if what == "crash":
+        recorder.note("died", sim.bus(runner).address)
+        sim.crash(runner)
+        await anyio.sleep(sim.rng.uniform(0.1, 15))
+        if sim.runner(runner) is None:
+            await _start(sim, scenario, recorder, runner)
+    elif what == "end":
+        recorder.note("died", sim.bus(runner).address)
+        await sim.end(runner)
+        await anyio.sleep(sim.rng.uniform(0.1, 5))
+        if sim.runner(runner) is None:
+            await _start(sim, scenario, recorder, runner)
+    elif what == "partition":
+        sim.partition(runner)
+        await anyio.sleep(sim.rng.uniform(0.5, 40))
+        sim.heal(runner)
+    elif what == "remove":
+        name = sim.rng.choice(NAMES)
+        if runner in scenario.homes[name] and await host.remove_worker(name) and host.accepting:
+            await anyio.sleep(sim.rng.uniform(0, 5))
+            if host.accepting and sim.runner(runner) is host:
+                await host.add_workers(Actor(name, recorder))
+    else:
+        name = sim.rng.choice(NAMES)
+        boss = host.get_worker(f"boss-{runner}")
+        if boss is not None and host.accepting:
+            await boss.deactivate_worker(name)
+            await anyio.sleep(sim.rng.uniform(0, 10))
+            if host.accepting and sim.runner(runner) is host:
+                await boss.activate_worker(name)
+
+
+async def _settle(sim: Simulation, problems: list[str]) -> None:
+    """Wait until nothing is left anywhere, and say what is if it stays."""
+    until = sim.now + QUIET_LIMIT
+    left = _left(sim)
+    while left and sim.now < until:
+        await anyio.sleep(5)
+        left = _left(sim)
+    problems += left
+
+
+def _left(sim: Simulation) -> list[str]:
+    left = []
+    for label in sim.alive():
+        host = sim.runner(label)
+        assert host is not None
+        statistics = host.statistics()
+        network = sim.bus(label).network_statistics()
+        for what, count in (
+            ("jobs", statistics.jobs),
+            ("groups", statistics.groups),
+            ("deadlines", statistics.deadlines),
+            ("claims", network.claims.held),
+            ("frames to send", network.outbox.frames),
+            ("parked requests", host.bus.statistics().parked),
+        ):
+            if count:
+                left.append(f"runner {label} keeps {count} {what}")
+        for name in host.registry.local_workers:
+            worker = host.get_worker(name)
+            executor = worker._executor if worker is not None else None
+            if executor is not None and (executor.statistics().running or executor.statistics().pending):
+                left.append(f"worker {name} of {label} keeps {executor.statistics()}")
+    return left
