@@ -51,8 +51,9 @@ def executor_of(worker: BaseWorker) -> Executor:
     executor = worker._executor
     if executor is None:
         executor = worker._executor = Executor(worker, worker.worker_runner, room_of(worker))
-        executor.paused = not (worker._active and worker._state is WorkerState.READY)
-        executor.draining = worker._state is WorkerState.DRAINING
+        serving = worker._started_at is not None and worker._state in {WorkerState.READY, WorkerState.DRAINING}
+        executor.paused = not (worker._active and serving)
+        executor.draining = worker._state in {WorkerState.DRAINING, WorkerState.STOPPING}
     return executor
 
 
@@ -116,7 +117,7 @@ def _topic(worker: BaseWorker, message: BusTopicMessage, force: bool) -> Room | 
 
 def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) -> None:
     group = worker._groups.get(message.job_id)
-    if group is None or not group.still_running(message.source, message.attempt):
+    if group is None or not group.still_running(message):
         worker.worker_runner.late_answer(worker, message, known=group is not None)
 
 

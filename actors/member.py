@@ -15,9 +15,12 @@ WINDOW = 256
 
 
 class Member:
-    """One worker of a group: which of its messages was the last, and how its job ended."""
+    """One worker of a group: which of its messages was the last, and how its job ended.
 
-    __slots__ = ("attempt", "early", "expected", "granted", "heard", "hooked", "iterated", "name", "result", "timer")
+    `origin` is the address of the runner its messages come from, None before the first one.
+    """
+
+    __slots__ = ("attempt", "early", "expected", "granted", "hooked", "iterated", "name", "result", "timer")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,7 +30,7 @@ class Member:
         self.granted = WINDOW
         self.iterated = 0
         self.hooked = 0
-        self.heard = False
+        self.origin: str | None = None
         self.early: dict[int, Any] | None = None
         self.timer: Deadline | None = None
 
@@ -40,7 +43,7 @@ class Member:
             return None
         if message.attempt > self.attempt:
             self._restart(message.attempt)
-        self.heard = True
+        self.origin = message.origin
         if message.sequence < self.expected or (self.early is not None and message.sequence in self.early):
             return None
         if self.early is None:

@@ -15,6 +15,7 @@ from bus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusJobRunningMessage,
     BusJobStreamCreditMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
@@ -223,7 +224,7 @@ class JobGroup:
             and member.result is None
             and not member.early
         ):
-            member.heard = True  # the usual case: nothing lost, doubled or overtaken
+            member.origin = message.origin  # the usual case: nothing lost, doubled or overtaken
             member.expected += 1
             self._apply(member, message)
             return True
@@ -234,12 +235,12 @@ class JobGroup:
             self._apply(member, each)
         return True
 
-    def still_running(self, name: str, attempt: int) -> bool:
-        """A distant performer still holds this member's job. False if it need not any more."""
-        member = self._members.get(name)
-        if member is None or member.result is not None or attempt < member.attempt:
+    def still_running(self, message: BusJobRunningMessage) -> bool:
+        """A distant performer still holds a member's job. False if it need not any more."""
+        member = self._members.get(message.source)
+        if member is None or member.result is not None or message.attempt < member.attempt:
             return False
-        member.heard = True
+        member.origin = message.origin
         return True
 
     def hook_done(self, member: Member) -> None:
@@ -251,7 +252,7 @@ class JobGroup:
         """Nobody serves this member's name now: give it `ready_timeout`. `lost` says that whoever had the job is dead."""
         member = self._members[name]
         if lost:
-            member.heard = False
+            member.origin = None
         if member.result is None and member.timer is None and not self._done:
             member.timer = self._host.deadlines.after(self._host.ready_timeout, lambda: self._not_ready(member))
 
@@ -385,6 +386,7 @@ class JobGroup:
                 BusJobStreamCreditMessage(
                     source=self._owner.name,
                     target=member.name,
+                    destination=member.origin or "",
                     job_id=self.job_id,
                     limit=member.granted,
                     attempt=member.attempt,
@@ -392,9 +394,17 @@ class JobGroup:
             )
 
     def _tell_to_stop(self, member: Member, reason: str) -> None:
-        self._host.bus.post(
-            BusJobCancelMessage(source=self._owner.name, target=member.name, job_id=self.job_id, reason=reason)
-        )
+        # To all who serve the name, for it may wait there yet; and to who has it, for we may think that one dead.
+        for destination in ("", member.origin) if member.origin else ("",):
+            self._host.bus.post(
+                BusJobCancelMessage(
+                    source=self._owner.name,
+                    target=member.name,
+                    destination=destination,
+                    job_id=self.job_id,
+                    reason=reason,
+                )
+            )
 
     def _expired(self) -> None:
         waited = [name for name in self.worker_names if self.awaits(name)]
@@ -408,7 +418,7 @@ class JobGroup:
     def _not_ready(self, member: Member) -> None:
         member.timer = None
         registry = self._host.registry
-        if not member.heard and not registry.serves(member.name):
+        if member.origin is None and not registry.serves(member.name):
             message = f"nobody served {member.name!r} within {self._host.ready_timeout:g} s; {registry.who_is_alive(member.name)}"
             self.fail_member(
                 member.name, JobStatus.FAILED, ErrorInfo("WorkerUnavailableError", message, retryable=True)

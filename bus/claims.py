@@ -24,11 +24,13 @@ class Claim(msgspec.Struct):
         delivery: The claim on its queue.
         request: The job.
         renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
+        since: When it was claimed.
     """
 
     delivery: Delivery
     request: BusJobRequestMessage
     renewed: float
+    since: float
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ class Claims:
 
     def hold(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
         """Enter a new claim."""
-        self._held[_key(request)] = Claim(delivery, request, now)
+        self._held[_key(request)] = Claim(delivery, request, now, now)
 
     def held(self, request: BusJobRequestMessage) -> Claim | None:
         """The claim on the same job, if there is one."""

@@ -468,22 +468,27 @@ class NetworkBus(WorkerBus):
         while True:
             self._post_everyone(self._beat_message())
             await anyio.sleep(self._heartbeat)
-            for peer in self._presence.expired(self.tasks.now()):
-                self._gone(peer, "its lease ended")
+            now = self.tasks.now()
+            for peer in self._presence.expired(now):
+                self._gone(peer)
+            for claim in self._claims.all():
+                alone = now - claim.since > self._lease and self._presence.connected(now)
+                if alone and not self._presence.hears(claim.request.origin):
+                    self._cancel_here(claim.request, "the runner of its requester is gone")
 
     def _heard(self, message: Any, now: float) -> None:
         runner = getattr(message, "runner", message.source)
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self._presence.left(runner, message.origin)
             if peer is not None:
-                self._gone(peer, "its runner ended")
+                self._gone(peer)
             return
         version = message.version if isinstance(message, BusRunnerBeatMessage) else None
         heard = self._presence.heard(runner, message.origin, now, version)
         if heard.ignore:
             return
         if heard.gone is not None:
-            self._gone(heard.gone, "its runner restarted")
+            self._gone(heard.gone)
         if heard.ask:
             self._put("inbox", message.origin, BusRegistryRequestMessage(source=self._registry.runner_name))
         if isinstance(message, BusRegistryRequestMessage):
@@ -503,13 +508,11 @@ class NetworkBus(WorkerBus):
             source=name, runner=name, workers=self._registry.entries(), version=self._version
         )
 
-    def _gone(self, peer: PeerRunner, reason: str) -> None:
-        """Forget a runner's workers, and stop what is done here for its requesters."""
-        gone = BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
-        self._tell_runner(gone)
-        for claim in self._claims.all():
-            if claim.request.origin == peer.address:
-                self._cancel_here(claim.request, f"the runner of its requester is gone: {reason}")
+    def _gone(self, peer: PeerRunner) -> None:
+        """Forget a runner's workers."""
+        self._tell_runner(
+            BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
+        )
 
     def _tell_runner(self, message: BusMessage) -> None:
         assert self._news is not None

@@ -72,9 +72,13 @@ class Presence:
         peer = self._peers.get(address.partition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
 
+    def connected(self, now: float) -> bool:
+        """Whether our own beats come back to us."""
+        return self._echo is not None and now - self._echo <= self._lease
+
     def heard_self(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
-        if self._echo is None or now - self._echo > self._lease:
+        if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
         self._echo = now
@@ -125,7 +129,7 @@ class Presence:
 
     def expired(self, now: float) -> list[PeerRunner]:
         """The runners whose leases have ended; they are forgotten."""
-        if self._echo is not None and now - self._echo > self._lease and now - self._echo < self._patience:
+        if self._echo is not None and not self.connected(now) and now - self._echo < self._patience:
             return []
         gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]
         for peer in gone:

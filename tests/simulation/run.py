@@ -8,7 +8,7 @@ from traceback import format_exception
 import anyio
 import msgspec
 
-from actors import JobGroupError
+from actors import JobGroupError, RunnerStateError
 from actors.testing import Faults, Simulation, SimulationError
 from actors.testing.history import judge
 from tests.simulation.program import NAMES, RUNNERS, Actor, Asker, Recorder, Scenario, make_scenario
@@ -45,6 +45,8 @@ def simulate(seed: int) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a crash of the system itself is a finding like any other
         problems.append(f"seed {seed}: {error!r}\n{''.join(format_exception(error))}")
     verdict = judge(recorder.lines)
+    if not verdict.jobs:
+        problems.append("no job was asked for: this run says nothing")
     problems += [*verdict.violations, *recorder.problems]
     if scenario.harmless and verdict.executions > verdict.jobs:
         problems.append(f"{verdict.executions} executions of {verdict.jobs} jobs although nothing went wrong")
@@ -89,8 +91,8 @@ async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, a
 async def _attempt(boss: Asker, ask: object) -> None:
     try:
         await boss.ask(ask)  # type: ignore[arg-type]
-    except (JobGroupError, RuntimeError):
-        pass  # written down by the asker
+    except (JobGroupError, RunnerStateError):
+        pass  # written down by the asker, or refused because its runner ends
 
 
 async def _disturb(sim: Simulation, scenario: Scenario, recorder: Recorder, delay: float, what: str, runner: str) -> None:
