@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
+from operator import is_
 from typing import Any, Protocol
 
 import anyio
@@ -68,9 +69,10 @@ class PooledTask:
     A cancelled task is not reused, so cancelling needs no scope per piece of work.
     """
 
-    __slots__ = ("_guard", "_life", "_waiter", "_work")
+    __slots__ = ("_guard", "_life", "_shielded", "_waiter", "_work")
 
-    def __init__(self, work: Work, argument: Any) -> None:
+    def __init__(self, work: Work, argument: Any, shielded: dict[PooledTask, None]) -> None:
+        self._shielded = shielded
         self._life = anyio.CancelScope()
         self._guard = anyio.CancelScope()
         self._work: tuple[Work, Any] | None = (work, argument)
@@ -81,8 +83,9 @@ class PooledTask:
         self._life.cancel()
 
     def shield(self) -> None:
-        """Stop delivering the cancellation: the work has swallowed it, and would spin."""
+        """Stop delivering the cancellation: the work has swallowed it, and would spin. Holds until the pool is closed."""
         self._guard.shield = True
+        self._shielded[self] = None
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):
@@ -98,6 +101,7 @@ class Tasks:
     def __init__(self, task_group: TaskGroup) -> None:
         self._task_group = task_group
         self._idle: list[PooledTask] = []
+        self._shielded: dict[PooledTask, None] = {}
         self._count = 0
         self._context = copy_context()
         native = anyio.lowlevel.current_token().native_token
@@ -115,7 +119,7 @@ class Tasks:
             assert task._waiter is not None
             task._waiter.wake()
             return task
-        task = PooledTask(work, argument)
+        task = PooledTask(work, argument, self._shielded)
         self._count += 1
         self._context.copy().run(self._task_group.start_soon, self._serve, task)
         return task
@@ -123,6 +127,12 @@ class Tasks:
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
         """Run a long-lived loop in a task of its own. It must not raise: an error would end the whole group."""
         self._context.copy().run(self._task_group.start_soon, function, *arguments)
+
+    def close(self) -> None:
+        """Cancel everything in the task group, also work that was shielded: it is told once more, and waited for."""
+        for task in self._shielded:
+            task._guard.shield = False
+        self._task_group.cancel_scope.cancel()
 
     def statistics(self) -> PoolStatistics:
         """How many tasks there are now."""
@@ -139,12 +149,13 @@ class Tasks:
                     await work(argument)
                     del work, argument  # an idle task must not keep alive what it did last
                     # What the work left in its context variables must not reach the next one: such a task is not reused.
-                    if copy_context() != before or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
+                    if not _same(copy_context(), before) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
                         return
                     if not await self._next(task):
                         return
         finally:
             self._count -= 1
+            self._shielded.pop(task, None)
 
     async def _next(self, task: PooledTask) -> bool:
         task._waiter = self.waiter()
@@ -160,6 +171,10 @@ class Tasks:
                 raise
             return False  # somebody cancelled the bare asyncio task after its work had ended
         return True
+
+
+def _same(after: Context, before: Context) -> bool:
+    return len(after) == len(before) and all(map(is_, after.values(), before.values()))
 
 
 def cancelled_from_outside() -> bool:
