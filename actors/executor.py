@@ -72,7 +72,7 @@ class Executor:
         if lane is None:
             lane = self._lanes[handler.name] = Lane(handler.limit or self._limit)
         job: Job[Any] = Job(self, request, handler, lane)
-        if self.draining and not request.lineage:
+        if self.draining and (self.paused or not request.lineage):
             self.host.bus.give_back(request)
             return None
         if self._may_start(job):
@@ -142,6 +142,11 @@ class Executor:
         self.host.bus.capacity_changed(self.name)
         self.hand_back(keep_nested=True)
 
+    def close(self) -> None:
+        """Start nothing any more; hand back what has not started, and what still comes."""
+        self.paused = self.draining = True
+        self.hand_back()
+
     def hand_back(self, *, keep_nested: bool = False) -> None:
         """Give the jobs that have not started back to the bus, for another worker of this name."""
         for lane in self._lanes.values():
@@ -151,6 +156,8 @@ class Executor:
                     self._room.give()
                     self._forget(job)
                     job.move(JobState.ENDED)
+                    if job.timer is not None:
+                        job.timer.cancel()
                     self.host.bus.give_back(job.request)
         self._worker._job_left()
 

@@ -13,6 +13,7 @@ import msgspec
 from anyio import CapacityLimiter, get_cancelled_exc_class
 
 from actors.errors import RunnerStateError, describe
+from actors.lifecycle import WorkerState
 from bus import (
     BusJobCancelMessage,
     BusWorkerReadyMessage,
@@ -58,6 +59,26 @@ class JobRecord(msgspec.Struct, frozen=True):
     requester: str
     status: JobStatus | None = None
     error: ErrorInfo | None = None
+
+
+class RunnerStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a runner: everything it holds.
+
+    Attributes:
+        workers: Workers on it.
+        jobs: Jobs they have accepted and not answered.
+        groups: Groups they asked for that have not ended.
+        deadlines: Deadlines armed.
+        tasks: Tasks that run something now.
+        late_answers: Answers that came when nobody waited for them any more, since the start.
+    """
+
+    workers: int
+    jobs: int
+    groups: int
+    deadlines: int
+    tasks: int
+    late_answers: int
 
 
 class Signal:
@@ -224,6 +245,25 @@ class Host(EventSource):
                 started_at=data.started_at,
             )
         )
+
+    async def worker_ready(self, worker: BaseWorker) -> None:
+        """A worker has started: enter it, tell its watchers, give it what waits for it."""
+        worker._started_at = self.wall_clock()
+        worker._move(WorkerState.READY)
+        for topic in worker._table.topics:
+            self.bus.follow(topic, worker.name)
+        await self.announce(worker)
+        if worker._state is not WorkerState.READY:  # ended by whoever was told
+            return
+        if worker._executor is not None:
+            worker._executor.paused = not worker._active
+            worker._executor.resume()
+        if worker._table.jobs or worker._default is not None:
+            self.bus.serve(worker.name, worker._free_slots)
+        if worker._active:
+            worker._queue_hook("on_activated", worker._activation_args)
+        for name in worker._table.ready:
+            await self.registry.watch(name, worker._on_ready, worker._on_lost)
 
     def wall_clock(self) -> float:
         """Unix time, for people; nothing depends on it."""

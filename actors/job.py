@@ -130,6 +130,11 @@ class Job(Generic[PayloadT]):
         """Whether the requester has been answered."""
         return self.state is JobState.ENDED
 
+    @property
+    def takes_part(self) -> set[str]:
+        """Names of the workers that do this job, and the ones inside which it was asked for."""
+        return {self.worker_name, *(entry.rpartition("@")[2] for entry in self.request.lineage)}
+
     async def update(self, update: Any = None, *, urgent: bool = False) -> None:
         """Tell the requester about progress.
 

@@ -54,6 +54,12 @@ WORKER_STEPS: dict[WorkerState, tuple[WorkerState, ...]] = {
     WorkerState.STOPPED: (),
 }
 
+ALIVE = frozenset({WorkerState.ATTACHED, WorkerState.STARTING, WorkerState.READY})
+"""The states of a worker that nobody ends: it may have new children."""
+
+ENDING = frozenset({WorkerState.DRAINING, WorkerState.STOPPING})
+"""The states of a worker whose last jobs are waited for."""
+
 JOB_STEPS: dict[JobState, tuple[JobState, ...]] = {
     JobState.PENDING: (JobState.RUNNING, JobState.ENDED),
     JobState.RUNNING: (JobState.OPEN, JobState.CANCELLING, JobState.ENDED),

@@ -20,7 +20,7 @@ class Member:
     `origin` is the address of the runner its messages come from, None before the first one.
     """
 
-    __slots__ = ("attempt", "early", "expected", "granted", "hooked", "iterated", "name", "result", "timer")
+    __slots__ = ("attempt", "early", "expected", "granted", "hooked", "iterated", "name", "origin", "result", "timer")
 
     def __init__(self, name: str) -> None:
         self.name = name

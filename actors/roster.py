@@ -1,20 +1,19 @@
-"""The workers of one runner: adding, starting, draining and stopping them, as the tree of parents and children they are."""
+"""The workers of one runner: adding, starting, draining and stopping them, as the tree that they are."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import get_cancelled_exc_class
 
 from actors.errors import RunnerStateError, describe
-from actors.lifecycle import WorkerState
+from actors.lifecycle import ALIVE, WorkerState
 from actors.params import WorkerParams
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
 from bus.events import log
-from bus.tasks import cancelled_from_outside
+from bus.tasks import PooledTask, cancelled_from_outside
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
@@ -31,16 +30,18 @@ class Entry(msgspec.Struct, eq=False):
     Attributes:
         worker: The worker.
         supervisor: Who makes it again when it fails; None for nobody.
-        scope: Cancels its `run()`, if that has a task of its own.
-        own_task: Whether its `run()` runs in a task of its own.
+        task: Runs its `run()`, if that is not the built-in one, until it has returned.
+        routed: Whether its name on the bus is its own.
         stopping: Whether somebody stops it already.
+        cleaned_up: Whether its `stop()` need not be called: that was what began it.
     """
 
     worker: BaseWorker
     supervisor: Supervisor | None = None
-    scope: CancelScope | None = None
-    own_task: bool = False
+    task: PooledTask | None = None
+    routed: bool = False
     stopping: bool = False
+    cleaned_up: bool = False
 
 
 class Roster:
@@ -49,6 +50,7 @@ class Roster:
     def __init__(self, host: WorkerRunner) -> None:
         self.host = host
         self.entries: dict[str, Entry] = {}
+        self.recovering: dict[Supervisor, None] = {}
         self._open = False
 
     async def add(
@@ -58,30 +60,26 @@ class Roster:
 
         Raises:
             DuplicateNameError: Its name is taken in this runner or on this bus.
-            RunnerStateError: It was added before.
+            RunnerStateError: It was added before, or its parent or the runner is ending.
         """
-        known = self.entries.get(worker.name)
-        if known is not None:
-            if known.worker is worker:
-                raise RunnerStateError(f"worker {worker.name!r} was added to runner {self.host.name!r} before")
-            raise DuplicateNameError("worker name", worker.name, f"{known.worker!r} of runner {self.host.name!r}")
+        self._require_addable(worker, parent)
         await worker.attach(registry=self.host.registry, bus=self.host.bus, worker_runner=self.host)
         entry = Entry(worker, supervisor)
         if self._open:
-            self.host.bus.route(worker.name, worker._route, listens=worker._hears)
+            self._route(entry)
         self.entries[worker.name] = entry
         if parent is not None:
             worker._parent = parent.name
             if parent._children is None:
-                parent._children = []
-            parent._children.append(worker)
+                parent._children = {}
+            parent._children[worker] = None
         if self._open:
             await self._launch(entry)
 
     async def open(self) -> None:
         """Start every worker that was added so far, and from now on each when it is added."""
         for entry in self.entries.values():
-            self.host.bus.route(entry.worker.name, entry.worker._route, listens=entry.worker._hears)
+            self._route(entry)
         self._open = True
         for entry in tuple(self.entries.values()):
             if entry.worker._state is WorkerState.ATTACHED:
@@ -106,7 +104,7 @@ class Roster:
     async def drain(self, workers: list[BaseWorker], seconds: float) -> bool:
         """Let nothing new begin on `workers` and wait until what runs has ended. False if it had not in time."""
         for worker in workers:
-            if worker._state in {WorkerState.ATTACHED, WorkerState.STARTING, WorkerState.READY}:
+            if worker._state in ALIVE:
                 ready = worker._state is WorkerState.READY
                 worker._move(WorkerState.DRAINING)
                 if worker._executor is not None:
@@ -114,10 +112,15 @@ class Roster:
                 if ready:
                     await self.host.announce(worker, ready=False)
         with anyio.move_on_after(seconds):
-            while any(_busy(worker) for worker in workers):
-                if self.host.cancelling:
-                    return False
-                await self.host.drained.wait()
+            busy = True
+            while busy:  # a job on one worker may give work to another that was done
+                busy = False
+                for worker in workers:
+                    while _busy(worker):
+                        busy = True
+                        if self.host.cancelling:
+                            return False
+                        await self.host.drained.wait()
             return True
         return False
 
@@ -132,12 +135,30 @@ class Roster:
             return False
         return self.host.accepting
 
-    def parent_failed(self, parent: BaseWorker | None, error: Exception) -> None:
+    def parent_failed(self, parent: BaseWorker | None, error: BaseException) -> None:
         """A supervisor has given up: its parent fails."""
         if parent is None:
             self.host.failed(error)
         else:
             self.host.tasks.spawn(self._failed, parent, error)
+
+    def _require_addable(self, worker: BaseWorker, parent: BaseWorker | None) -> None:
+        known = self.entries.get(worker.name)
+        if known is not None:
+            if known.worker is worker:
+                raise RunnerStateError(f"worker {worker.name!r} was added to runner {self.host.name!r} before")
+            raise DuplicateNameError("worker name", worker.name, f"{known.worker!r} of runner {self.host.name!r}")
+        if parent is not None and parent._state not in ALIVE:
+            raise RunnerStateError(f"{parent!r} is ending: it takes no new children")
+        if self._open and parent is None:
+            self.host.require_accepting()
+        if self._open and worker.name:
+            self.host.bus.require_free(worker.name)
+
+    def _route(self, entry: Entry) -> None:
+        worker = entry.worker
+        self.host.bus.route(worker.name, worker._route, listens=worker._hears)
+        entry.routed = True
 
     async def _launch(self, entry: Entry) -> None:
         from actors.worker import BaseWorker  # noqa: PLC0415 - the two know each other
@@ -148,22 +169,19 @@ class Roster:
         if kind.run is BaseWorker.run and kind.start is BaseWorker.start:
             await worker.start()  # nothing of the user's to wait for: no task
         else:
-            entry.own_task = True
-            self.host.tasks.spawn(self._drive, entry)
+            entry.task = self.host.tasks.start(self._drive, entry)
 
     async def _drive(self, entry: Entry) -> None:
         worker = entry.worker
         error: BaseException | None = None
         try:
-            with CancelScope() as entry.scope:
-                await worker.run(WorkerParams())
+            await worker.run(WorkerParams())
         except BaseException as failure:
             if isinstance(failure, get_cancelled_exc_class()) and cancelled_from_outside():
                 raise
             error = failure
         finally:
-            entry.own_task = False
-            entry.scope = None
+            entry.task = None
             self.host.drained.wake()
         if entry.stopping:
             if error is not None:
@@ -179,12 +197,12 @@ class Roster:
         supervisor = entry.supervisor if entry is not None and entry.worker is worker else None
         self.host.report(worker, "worker failed", error)
         text = str(describe(error))
-        await self.stop(worker, f"it failed: {text}")
         restarting = (
             supervisor is not None
             and self.may_restart(self._parent_of(worker))
             and supervisor.child_failed(worker, text)
         )
+        await self.stop(worker, f"it failed: {text}")
         parent = self._parent_of(worker)
         if parent is not None:
             parent._queue_hook("on_worker_failed", WorkerErrorData(worker.name, text, restarting=restarting))
@@ -202,17 +220,41 @@ class Roster:
             return
         entry.stopping = True
         worker._move(WorkerState.STOPPING)
+        for child in worker.children:  # added while others were being stopped
+            await self.stop(child, reason)
         await self._cancel_jobs(worker, reason)
-        with CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT) as patience:
+        if not entry.cleaned_up:
+            await self._clean_up(worker)
+        await self._cancel_rest(entry)
+        await self._forget(entry, reason)
+
+    async def _clean_up(self, worker: BaseWorker) -> None:
+        with anyio.move_on_after(STOP_TIMEOUT) as patience:
             await self.host.guarded(worker, "stop", worker.stop)
         if patience.cancelled_caught:
             log().error("stop() took too long and was cancelled", worker=worker.name, seconds=STOP_TIMEOUT)
-        if entry.scope is not None:
-            entry.scope.cancel()
-        with anyio.move_on_after(self.host.cancel_grace):
-            while entry.own_task:
+
+    async def _cancel_rest(self, entry: Entry) -> None:
+        """Cancel what a worker has running beside its jobs: `run()`, hooks and background tasks."""
+        worker = entry.worker
+        if entry.task is not None:
+            entry.task.cancel()
+        for task in tuple(worker._background or ()):
+            task.cancel()
+        hooks = worker._mailbox
+        if hooks is not None:
+            hooks.close(self.host.drained.wake)
+        if entry.task is None and not worker._background and not (hooks is not None and hooks.busy):
+            return
+        with anyio.move_on_after(self.host.cancel_grace) as patience:
+            while entry.task is not None or worker._background or (hooks is not None and hooks.busy):
                 await self.host.drained.wait()
-        await self._forget(entry, reason)
+        if patience.cancelled_caught:
+            log().error("run(), a hook or a background task swallows its cancellation", worker=worker.name)
+            if entry.task is not None:
+                entry.task.shield()
+            if hooks is not None:
+                hooks.shield()
 
     async def _cancel_jobs(self, worker: BaseWorker, reason: str) -> None:
         reason = f"worker {worker.name!r} stopped: {reason}"
@@ -221,8 +263,7 @@ class Roster:
         executor = worker._executor
         if executor is None:
             return
-        executor.paused = True
-        executor.hand_back()
+        executor.close()
         for job_id in tuple(executor.jobs):
             executor.cancel(job_id, reason)
         if executor.jobs:
@@ -232,28 +273,25 @@ class Roster:
 
     async def _forget(self, entry: Entry, reason: str) -> None:
         worker, host = entry.worker, self.host
-        if worker._executor is not None:  # what came in after the jobs were cancelled
-            worker._executor.hand_back()
-        for task in tuple(worker._background or ()):
-            task.cancel()
-        host.bus.unroute(worker.name)
+        if entry.routed:
+            host.bus.unroute(worker.name)
         del self.entries[worker.name]
         parent = self._parent_of(worker)
         if parent is not None and parent._children is not None:
-            with contextlib.suppress(ValueError):
-                parent._children.remove(worker)
+            parent._children.pop(worker, None)
         worker._move(WorkerState.STOPPED)
         if worker._room is not None:
             worker._room.close()
+        host.bus.undelivered(worker.name, (worker._mailbox.dropped if worker._mailbox else 0) + len(worker._held or ()))
         for name in (*worker._table.ready, *(worker._watched or ())):
             await host.registry.unwatch(name, worker._on_ready)
         if await host.registry.unregister(worker.name, reason=reason):
             host.bus.post(
                 BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=worker.name, reason=reason)
             )
-        for waiter in worker._waiters or ():
+        for waiter in tuple(worker._waiters or ()):
             waiter.wake()
-        host.worker_stopped(worker)
+        host.worker_stopped()
 
 
 def _busy(worker: BaseWorker) -> bool:

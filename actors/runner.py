@@ -7,32 +7,24 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-import msgspec
 from anyio import CancelScope, get_cancelled_exc_class
 
 from actors import signals
+from actors.control import obey
 from actors.errors import RunnerStateError
 from actors.function import Function
-from actors.host import Host
+from actors.host import Host, RunnerStatistics
 from actors.job import current_job
-from actors.lifecycle import WorkerState
 from actors.restart import RestartPolicy
 from actors.roster import Roster
 from actors.supervisor import Factory, Supervisor
 from actors.worker import BaseWorker
 from bus import (
     AsyncQueueBus,
-    BusAddWorkerMessage,
     BusCancelMessage,
     BusEndMessage,
     BusMessage,
-    BusWorkerErrorMessage,
-    BusWorkerLostMessage,
-    BusWorkerReadyMessage,
-    BusWorkerRegistryMessage,
     WorkerBus,
-    WorkerErrorData,
-    WorkerReadyData,
 )
 from bus.deadlines import Deadlines
 from bus.events import log
@@ -43,26 +35,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anyio.abc import TaskGroup
-
-
-class RunnerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a runner: everything it holds.
-
-    Attributes:
-        workers: Workers on it.
-        jobs: Jobs they have accepted and not answered.
-        groups: Groups they asked for that have not ended.
-        deadlines: Deadlines armed.
-        tasks: Tasks that run something now.
-        late_answers: Answers that came when nobody waited for them any more, since the start.
-    """
-
-    workers: int
-    jobs: int
-    groups: int
-    deadlines: int
-    tasks: int
-    late_answers: int
 
 
 class WorkerRunner(Host):
@@ -126,7 +98,9 @@ class WorkerRunner(Host):
         self._shutdown = False
         self._mailbox: Mailbox | None = None
         self._background: TaskGroup | None = None
-        self._ready_event: anyio.Event | None = None
+        self._begun = anyio.Event()
+        self._joined = False
+        self._down = False
 
     # --- workers ---
 
@@ -161,12 +135,19 @@ class WorkerRunner(Host):
         """End one worker, its children first, and return when its name is free. False if there is none.
 
         Running jobs drain for up to `drain_timeout`, then they are cancelled; jobs that have not started wait for
-        another worker of that name.
+        another worker of that name. Cancelling the call does not stop the removal. Inside a job that the worker, or one
+        of its children, takes part in, this returns at once: the removal waits for that job.
         """
         worker = self.get_worker(name)
         if worker is None:
             return False
-        await self._end_tree(worker, "it was removed")
+        if not self.running:
+            await self._roster.stop(worker, "it was removed")
+            return True
+        self.end_worker(worker, "it was removed")
+        job = current_job.get()
+        if job is None or job.takes_part.isdisjoint(each.name for each in self._roster.children_first(worker)):
+            await worker.wait()
         return True
 
     # --- life ---
@@ -185,7 +166,6 @@ class WorkerRunner(Host):
             raise RunnerStateError(f"runner {self.name!r} has been run before: make a new one")
         self._used = True
         self._auto_end = auto_end
-        await self.bus.attach(self.registry)
         owns_bus = not self.bus.started
         if owns_bus:
             await self.bus.start()
@@ -199,35 +179,43 @@ class WorkerRunner(Host):
 
     async def end(self, reason: str | None = None) -> None:
         """Begin to end gracefully, and return; `run()` returns when it has. Once is enough."""
-        self._end(reason or "the runner ended")
+        self.finish(reason or "the runner ended")
 
     async def cancel(self, reason: str | None = None) -> None:
         """Begin to stop at once, also while it ends gracefully, and return."""
-        self.cancelling = True
-        self._end(reason or "the runner was cancelled")
+        self.finish(reason or "the runner was cancelled", at_once=True)
 
     async def __aenter__(self) -> Self:
-        """Run in the background; returns when the workers added so far were started."""
-        self._ready_event = anyio.Event()
+        """Run in the background; returns when the workers added so far were started, raises what `run()` raises."""
         self._background = anyio.create_task_group()
         await self._background.__aenter__()
         self._background.start_soon(self._run_in_background)
-        await self._ready_event.wait()
+        try:
+            await self._begun.wait()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        if self._failure is not None:
+            await self.__aexit__(None, None, None)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """End gracefully and wait; at once if the body raised. What the body raised goes on as it is."""
-        self.cancelling = self.cancelling or error is not None
-        self._end("its context was left")
+        """End gracefully and wait; at once if the body raised. What the body raised goes on as it is.
+
+        When the runner fails, the body is cancelled and this raises what `run()` raises.
+        """
+        self.finish("its context was left", at_once=error is not None)
         assert self._background is not None
-        if not isinstance(error, get_cancelled_exc_class()):
+        suppressed = error is None
+        if isinstance(error, get_cancelled_exc_class()):
+            suppressed = bool(await self._background.__aexit__(kind, error, trace))
+        else:
             await self._background.__aexit__(None, None, None)
-            if self._failure is not None and error is None:
-                raise self._failure
-            return None
-        return await self._background.__aexit__(kind, error, trace)
+        if self._failure is not None and suppressed:
+            raise self._failure from None
+        return suppressed
 
     def statistics(self) -> RunnerStatistics:
         """What it holds now."""
@@ -243,23 +231,6 @@ class WorkerRunner(Host):
         )
 
     # --- what workers and the roster use ---
-
-    async def worker_ready(self, worker: BaseWorker) -> None:
-        """A worker has started: enter it, tell its watchers, give it what waits for it."""
-        worker._started_at = self.wall_clock()
-        worker._move(WorkerState.READY)
-        for topic in worker._table.topics:
-            self.bus.follow(topic, worker.name)
-        await self.announce(worker)
-        if worker._executor is not None:
-            worker._executor.paused = not worker._active
-            worker._executor.resume()
-        if worker._table.jobs or worker._default is not None:
-            self.bus.serve(worker.name, worker._free_slots)
-        if worker._active:
-            worker._queue_hook("on_activated", worker._activation_args)
-        for name in worker._table.ready:
-            await self.registry.watch(name, worker._on_ready, worker._on_lost)
 
     async def add_children(
         self, parent: BaseWorker, workers: tuple[BaseWorker | Function[Any, Any], ...], *, watch: bool
@@ -281,6 +252,10 @@ class WorkerRunner(Host):
         """Stop a worker for its own `stop()`; does nothing while the roster stops it."""
         entry = self._roster.entries.get(worker.name)
         if entry is not None and entry.worker is worker and not entry.stopping:
+            entry.cleaned_up = True
+            if not self.running:
+                await self._roster.stop(worker, "stop() was called")
+                return
             self.end_worker(worker, "stop() was called", drain=False)
             await worker.wait()
 
@@ -295,18 +270,25 @@ class WorkerRunner(Host):
 
         self.tasks.spawn(end_it)
 
-    def worker_stopped(self, worker: BaseWorker) -> None:
-        """A worker is gone; with the last root worker the runner ends."""
+    def worker_stopped(self) -> None:
+        """A worker is gone, and made again or not; with the last one the runner ends."""
         self.drained.wake()
-        if self._auto_end and worker.parent is None and not self._roster.entries:
-            self._end("its last worker stopped")
+        if self.running and self._auto_end and not self._roster.entries and not self._roster.recovering:
+            self.finish("its last worker stopped")
 
     def failed(self, error: BaseException) -> None:
         """Something the runner cannot go on without has failed."""
         log().error("runner failed", runner=self.name, error=str(error))
         self._failure = error
-        self.cancelling = True
-        self._end(str(error))
+        self.finish(str(error), at_once=True)
+
+    def finish(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin to end."""
+        self.cancelling = self.cancelling or at_once
+        self._ending = self._ending or reason
+        self.accepting = False
+        self._shutdown = True
+        self.drained.wake()
 
     # --- inside ---
 
@@ -325,98 +307,87 @@ class WorkerRunner(Host):
             forget_stop = self.bus.on_stop(self._bus_stopped)
             try:
                 self.bus.route(self.name, self._route, runner=True)
+                self._joined = True
+                await self.bus.attach(self.registry)
                 await self._roster.open()
                 for data in self.bus.known_workers():
                     await self.registry.register(data)
-                await self._emit("on_ready")
-                if self._ready_event is not None:
-                    self._ready_event.set()
+                self.tasks.start(self._tell_ready, None)
                 while not self._shutdown:
                     await self.drained.wait()
+                await self._drain()
             except BaseException as error:  # noqa: BLE001 - re-raised once everybody has been told
                 interrupted = error
-                self.cancelling = True
+                self.finish("the runner was cancelled", at_once=True)
+            self.tasks.start(self._tear_down, None)
             with CancelScope(shield=True):
-                await self._tear_down()
+                while not self._down:
+                    try:
+                        await self.drained.wait()
+                    except get_cancelled_exc_class() as error:  # a bare asyncio task may be cancelled again and again
+                        interrupted = interrupted or error
             forget_stop()
-            self.bus.detach(self.registry)
-            task_group.cancel_scope.cancel()
+            self.tasks.close()
         self.running = False
         if interrupted is not None:
             raise interrupted
 
-    async def _tear_down(self) -> None:
-        self.accepting = False
-        reason = self._ending or "the runner was cancelled"
+    async def _tell_ready(self, _argument: None) -> None:
+        await self._emit("on_ready")
+        self._begun.set()
+
+    async def _drain(self) -> None:
         if not self.cancelling and not await self._roster.drain(self._roster.children_first(), self.drain_timeout):
             log().warning("jobs did not drain in time", runner=self.name, seconds=self.drain_timeout)
-        for worker in self._roster.children_first():
-            await self._roster.stop(worker, reason)
-        for group in tuple(self.open_groups):
-            group.cancel(reason)
-        self.bus.unroute(self.name)
-        self.registry.unlisten(self.registry_changed)
+
+    async def _tear_down(self, _argument: None) -> None:
+        reason = self._ending or "the runner ended"
+        try:
+            for worker in self._roster.children_first():
+                await self._roster.stop(worker, reason)
+            for group in tuple(self.open_groups):
+                group.cancel(reason)
+            if self._joined:
+                self.bus.unroute(self.name)
+                self.bus.detach(self.registry)
+            self.registry.unlisten(self.registry_changed)
+        finally:
+            self._down = True
+            self.drained.wake()
 
     async def _end_tree(self, worker: BaseWorker, reason: str) -> None:
         await self._roster.drain(self._roster.children_first(worker), self.drain_timeout)
         await self._roster.stop(worker, reason)
 
-    def _end(self, reason: str) -> None:
-        self._ending = self._ending or reason
-        self.accepting = False
-        self._shutdown = True
-        if self.running:
-            self.drained.wake()
-
     def _bus_stopped(self) -> None:
-        self.cancelling = True
-        self._end("its bus was stopped")
+        self.finish("its bus was stopped", at_once=True)
 
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: ARG002 - its room is unbounded
         assert self._mailbox is not None
-        self._mailbox.put(message)
+        if isinstance(message, (BusEndMessage, BusCancelMessage)):
+            self._mailbox.put_urgent(message)  # ahead of news about workers, whose watchers may take their time
+        else:
+            self._mailbox.put(message)
         return None
 
     async def _handle(self, message: BusMessage) -> None:
-        if isinstance(message, (BusEndMessage, BusCancelMessage)):
-            same = message.session is not None and message.session == self.session
-            if same or (not message.origin and self.get_worker(message.source) is not None):
-                self.cancelling = self.cancelling or isinstance(message, BusCancelMessage)
-                self._end(message.reason or f"worker {message.source!r} ended the session")
-        elif isinstance(message, BusWorkerReadyMessage):
-            await self.registry.register(
-                WorkerReadyData(
-                    worker_name=message.worker_name,
-                    runner=message.runner,
-                    parent=message.parent,
-                    active=message.active,
-                    started_at=message.started_at,
-                    address=message.origin,
-                )
-            )
-        elif isinstance(message, BusWorkerLostMessage):
-            await self.registry.unregister(message.worker_name, message.runner, reason=message.reason)
-        elif isinstance(message, BusWorkerRegistryMessage):
-            await self.registry.replace_runner(message.runner, message.origin, message.workers)
-        elif isinstance(message, BusAddWorkerMessage):
-            await self.add_workers(message.worker)
-        elif isinstance(message, BusWorkerErrorMessage):
-            self.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
+        await obey(self, message)
 
     async def _run_in_background(self) -> None:
         try:
             await self.run(auto_end=False)
-        except Exception as error:
-            if self._ready_event is not None and not self._ready_event.is_set():
-                self._ready_event.set()
-            if error is not self._failure:
-                raise
+        except Exception as error:  # noqa: BLE001 - raised where the context is entered or left
+            self._failure = error
+            if self._begun.is_set():
+                assert self._background is not None
+                self._background.cancel_scope.cancel()
+        finally:
+            self._begun.set()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._shutdown:
             log().warning("second signal: stopping at once", signal=number.name)
-            self.cancelling = True
-            self.drained.wake()
+            self.finish(f"received {number.name} twice", at_once=True)
         else:
             log().info("signal: ending gracefully, once more to stop at once", signal=number.name)
-            self._end(f"received {number.name}")
+            self.finish(f"received {number.name}")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from actors.errors import RunnerStateError, SupervisionError
+from actors.lifecycle import ALIVE
 from actors.restart import Intensity, RestartPolicy
 from bus.events import log
+from bus.tasks import cancelled_from_outside
 
 if TYPE_CHECKING:
     from actors.roster import Roster
@@ -36,7 +38,6 @@ class Supervisor:
         self._intensity = Intensity(policy)
         self._children: list[BaseWorker] = []
         self._failed: dict[BaseWorker, str] = {}
-        self._busy = False
 
     async def start(self) -> None:
         """Make and add the children, in order."""
@@ -48,8 +49,8 @@ class Supervisor:
         if child not in self._children:
             return False
         self._failed[child] = error
-        if not self._busy:
-            self._busy = True
+        if self not in self._roster.recovering:
+            self._roster.recovering[self] = None
             self._roster.host.tasks.spawn(self._recover)
         return True
 
@@ -58,10 +59,13 @@ class Supervisor:
             while self._failed:
                 child = next(iter(self._failed))
                 await self._restart(child, self._failed.pop(child))
-        except Exception as error:  # noqa: BLE001 - a factory that raises is a failure of the parent
-            self._give_up(error)
+        except BaseException as error:
+            if cancelled_from_outside():
+                raise
+            self._give_up(error)  # also a factory that raises is a failure of the parent
         finally:
-            self._busy = False
+            del self._roster.recovering[self]
+            self._roster.host.worker_stopped()
 
     async def _restart(self, failed: BaseWorker, error: str) -> None:
         if failed not in self._children:  # replaced together with another one meanwhile
@@ -76,7 +80,11 @@ class Supervisor:
                 self._policy.period,
                 error,
             )
-        positions = self._policy.affected(self._children.index(failed), len(self._children))
+        positions = [
+            position
+            for position in self._policy.affected(self._children.index(failed), len(self._children))
+            if self._restarts(self._children[position], failed)
+        ]
         old = [self._children[position] for position in positions]
         for child in reversed(old):
             self._failed.pop(child, None)
@@ -88,6 +96,10 @@ class Supervisor:
         for position in positions:
             self._children[position] = await self._make(self._factories[position], replaces=self._children[position])
 
+    def _restarts(self, child: BaseWorker, failed: BaseWorker) -> bool:
+        """Whether a child is made again: not one that has ended by itself or was removed."""
+        return child is failed or child in self._failed or child._state in ALIVE
+
     async def _make(self, factory: Factory, replaces: BaseWorker | None = None) -> BaseWorker:
         worker = factory()
         if replaces is not None and worker is replaces:
@@ -95,6 +107,6 @@ class Supervisor:
         await self._roster.add(worker, parent=self._parent, supervisor=self)
         return worker
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         self._children.clear()
         self._roster.parent_failed(self._parent, error)

@@ -11,7 +11,7 @@ from actors.dispatch import DISPATCH, deliver_other
 from actors.errors import HandlerError, RunnerStateError
 from actors.handlers import Handler, HandlerTable, collect, make_handler
 from actors.hooks import Hooks
-from actors.lifecycle import WORKER_STEPS, WorkerState, moved
+from actors.lifecycle import ENDING, WORKER_STEPS, WorkerState, moved
 from actors.peer import Peer
 from actors.performer import Performer
 from actors.requester import Requester
@@ -81,7 +81,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         self._state = WorkerState.NEW
         self._host: WorkerRunner | None = None
         self._parent: str | None = None
-        self._children: list[BaseWorker] | None = None
+        self._children: dict[BaseWorker, None] | None = None
         self._started_at: float | None = None
         self._activation_args: dict[str, Any] | None = None
         self._groups: dict[str, JobGroup] = {}
@@ -89,7 +89,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         self._mailbox: Mailbox | None = None
         self._room: Room | None = None
         self._held: list[tuple[Any, ...]] | None = None
-        self._waiters: list[Waiter] | None = None
+        self._waiters: dict[Waiter, None] | None = None
         self._background: dict[BackgroundTask, None] | None = None
         self._watched: dict[str, None] | None = None
         self._hears = "on_bus_message" in self._wanted
@@ -188,7 +188,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     async def stop(self) -> None:
         """Stop now: its jobs and groups are cancelled and their other ends told, its children stopped first.
 
-        Returns when it has stopped. Override to clean up; call `super().stop()`.
+        Its hooks and background tasks are cancelled. Returns when it has stopped. Override to clean up; call
+        `super().stop()`.
         """
         if self._host is not None and self._state is not WorkerState.STOPPED:
             await self._host.stop_worker(self)
@@ -199,13 +200,15 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     async def wait(self) -> None:
         """Wait until it has stopped."""
-        host = self._host_for("wait")
         while self._state is not WorkerState.STOPPED:
-            waiter = host.tasks.waiter()
+            waiter = self._host_for("wait").tasks.waiter()
             if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            await waiter
+                self._waiters = {}
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                self._waiters.pop(waiter, None)
 
     async def end(self, *, reason: str | None = None) -> None:
         """Ask the runners of this session to end gracefully, and return."""
@@ -297,6 +300,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     def _background_ended(self, task: BackgroundTask, error: BaseException | None) -> None:
         if self._background is not None:
             self._background.pop(task, None)
+        if self._state in ENDING and self._host is not None:
+            self._host.drained.wake()
         if error is not None and self._host is not None:
             self._host.report(self, f"background task {task.get_name()!r} failed", error)
 
@@ -313,8 +318,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         return host
 
     def _job_left(self) -> None:
-        """A job has ended; whoever drains this worker looks again."""
-        if self._state is WorkerState.DRAINING and self._host is not None:
+        """A job has ended; whoever drains or stops this worker looks again."""
+        if self._state in ENDING and self._host is not None:
             self._host.drained.wake()
 
 

@@ -70,7 +70,7 @@ class WorkerBus(EventSource):
         self._followed: dict[str, dict[str, None]] = {}
         self._parked: dict[str, deque[BusJobRequestMessage]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
-        self._waiting_subscribers: dict[str, BusSubscriber] = {}
+        self._subscribers: dict[str, BusSubscriber] = {}
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stack: AsyncExitStack | None = None
         self._tasks: Tasks | None = None
@@ -110,9 +110,8 @@ class WorkerBus(EventSource):
         stack.callback(task_group.cancel_scope.cancel)
         self._stack = stack
         self._tasks = Tasks(task_group)
-        for subscriber in self._waiting_subscribers.values():
-            self.route(subscriber.name, PlainRoute(subscriber, self._tasks), listens=True)
-        self._waiting_subscribers.clear()
+        for name, subscriber in self._subscribers.items():
+            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
 
     async def stop(self) -> None:
         """Stop delivering. Whoever still uses the bus is told first; parked requests are dropped with their requesters."""
@@ -122,6 +121,8 @@ class WorkerBus(EventSource):
             callback()
         stack, self._stack, self._tasks = self._stack, None, None
         self._parked.clear()
+        for name in self._subscribers:
+            self.unroute(name)
         await stack.aclose()
 
     async def __aenter__(self) -> Self:
@@ -138,18 +139,18 @@ class WorkerBus(EventSource):
             DuplicateNameError: The name is taken by another subscriber. The same subscriber twice is no error.
         """
         name = check_name("subscriber name", subscriber.name)
-        if self._waiting_subscribers.get(name) is subscriber:
+        if self._subscribers.get(name) is subscriber:
             return
-        if self._tasks is None:
-            self._refuse_duplicate(name)
-            self._waiting_subscribers[name] = subscriber
-        else:
+        self.require_free(name)
+        if self._tasks is not None:
             self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+        self._subscribers[name] = subscriber
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
         """Stop delivering to `subscriber`; what waits for it is still handed over. Does nothing if it is unknown."""
-        self._waiting_subscribers.pop(subscriber.name, None)
-        self.unroute(subscriber.name)
+        if self._subscribers.get(subscriber.name) is subscriber:
+            del self._subscribers[subscriber.name]
+            self.unroute(subscriber.name)
 
     async def send(self, message: BusMessage) -> None:
         """Send a message of any type.
@@ -191,7 +192,8 @@ class WorkerBus(EventSource):
         Raises:
             DuplicateNameError: The name is taken.
         """
-        self._refuse_duplicate(name)
+        if name in self._routes:
+            self._refuse_duplicate(name)
         self._routes[name] = route
         if listens:
             self._listeners[name] = route
@@ -199,6 +201,15 @@ class WorkerBus(EventSource):
             self._runners[name] = route
         for request in self._parked.pop(name, ()):
             route(request, force=True)
+
+    def require_free(self, name: str) -> None:
+        """Refuse a name that is taken.
+
+        Raises:
+            DuplicateNameError: It is.
+        """
+        if name in self._routes or name in self._subscribers:
+            self._refuse_duplicate(name)
 
     def unroute(self, name: str) -> None:
         """Forget a name and its topics."""
@@ -302,6 +313,12 @@ class WorkerBus(EventSource):
             del self._parked[cancel.target]
         return True
 
+    def undelivered(self, name: str, count: int) -> None:
+        """Count messages that reached a worker which stopped before it handled them."""
+        if count:
+            self._undeliverable += count
+            log().debug("worker stopped before it handled all messages", target=name, messages=count)
+
     def _drop(self, message: BusMessage) -> None:
         self._undeliverable += 1
         log().debug(
@@ -320,13 +337,9 @@ class WorkerBus(EventSource):
         return None
 
     def _refuse_duplicate(self, name: str) -> None:
-        if name in self._routes or name in self._waiting_subscribers:
-            raise DuplicateNameError(
-                "name",
-                name,
-                "another subscriber of this bus",
-                "choose another, or give each replica's runner its own bus",
-            )
+        raise DuplicateNameError(
+            "name", name, "another subscriber of this bus", "choose another, or give each replica's runner its own bus"
+        )
 
     async def _send_later(self, message: BusMessage, room: Room | None) -> None:
         with anyio.move_on_after(SEND_TIMEOUT):

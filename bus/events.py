@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bus.names import nearest
+from bus.tasks import cancelled_from_outside
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -85,7 +86,9 @@ class EventSource:
                 result = handler(self, *details)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 - a handler never changes what happened
+            except BaseException as error:
+                if cancelled_from_outside():
+                    raise
                 log().error(
                     "event handler failed", owner=str(self), handler=event_name, error=repr(error), exc_info=True
                 )

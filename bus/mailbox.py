@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.events import log
-from bus.tasks import Tasks, Waiter, cancelled_from_outside
+from bus.tasks import PooledTask, Tasks, Waiter, cancelled_from_outside
 
 
 class Room:
@@ -71,7 +71,7 @@ class Mailbox:
     data messages of others take a place in a `Room` first; everything else is bounded by the jobs it belongs to.
     """
 
-    __slots__ = ("_busy", "_data", "_handle", "_owner", "_system", "_tasks")
+    __slots__ = ("_busy", "_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
 
     def __init__(self, owner: str, handle: Callable[[Any], Awaitable[None]], tasks: Tasks) -> None:
         self._owner = owner
@@ -79,7 +79,14 @@ class Mailbox:
         self._tasks = tasks
         self._data: deque[Any] = deque()
         self._system: deque[Any] = deque()
-        self._busy: dict[int, bool] = {}
+        self._busy: dict[int, PooledTask] = {}
+        self._closed: Callable[[], None] | None = None
+        self.dropped = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being handled."""
+        return bool(self._busy)
 
     def put(self, item: Any) -> None:
         """Append to the data lane."""
@@ -96,22 +103,31 @@ class Mailbox:
                 self._system.extend(earlier)
         self._put(self._system, item)
 
-    def clear(self) -> list[Any]:
-        """Take out everything that waits, and return it."""
-        left = [*self._system, *self._data]
+    def close(self, stopped: Callable[[], None]) -> None:
+        """Drop what waits and what still comes, cancel what is handled now, and call `stopped` when that has ended."""
+        self.dropped = len(self._system) + len(self._data)
+        self._closed = stopped
         self._system.clear()
         self._data.clear()
-        return left
+        for task in self._busy.values():
+            task.cancel()
+
+    def shield(self) -> None:
+        """Stop cancelling what is being handled: it swallows the cancellation, and would spin."""
+        for task in self._busy.values():
+            task.shield()
 
     def statistics(self) -> MailboxStatistics:
         """How much waits now."""
         return MailboxStatistics(data=len(self._data), system=len(self._system))
 
     def _put(self, lane: deque[Any], item: Any) -> None:
+        if self._closed is not None:
+            self.dropped += 1
+            return
         lane.append(item)
-        if not self._busy.get(id(lane)):
-            self._busy[id(lane)] = True
-            self._tasks.start(self._drain, lane)
+        if id(lane) not in self._busy:
+            self._busy[id(lane)] = self._tasks.start(self._drain, lane)
 
     async def _drain(self, lane: deque[Any]) -> None:
         try:
@@ -123,4 +139,6 @@ class Mailbox:
                         raise
                     log().error("message handler failed", owner=self._owner, error=repr(error), exc_info=True)
         finally:
-            self._busy[id(lane)] = False
+            del self._busy[id(lane)]
+            if self._closed is not None:
+                self._closed()

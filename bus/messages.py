@@ -330,6 +330,7 @@ TERMINAL_MESSAGES = (BusJobResponseMessage, BusJobStreamEndMessage)
 RUNNER_MESSAGES = (
     BusEndMessage,
     BusCancelMessage,
+    BusAddWorkerMessage,
     BusWorkerRegistryMessage,
     BusWorkerReadyMessage,
     BusWorkerLostMessage,

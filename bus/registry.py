@@ -11,6 +11,7 @@ import msgspec
 from bus.events import log
 from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
+from bus.tasks import cancelled_from_outside
 
 
 class WorkerReadyData(msgspec.Struct, frozen=True):
@@ -85,7 +86,7 @@ class WorkerRegistry:
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, dict[str, WorkerReadyData]] = {}
-        self._watches: dict[str, list[tuple[ReadyHandler, LostHandler | None]]] = {}
+        self._watches: dict[str, dict[ReadyHandler, LostHandler | None]] = {}
         self._listeners: list[ChangeListener] = []
 
     @property
@@ -169,19 +170,18 @@ class WorkerRegistry:
             handler: Called with `WorkerReadyData`; sync or async. One that raises is logged.
             lost: Called with `WorkerLostData`.
         """
-        watches = self._watches.setdefault(worker_name, [])
-        if any(ready == handler for ready, _ in watches):
+        watches = self._watches.setdefault(worker_name, {})
+        if handler in watches:
             return
-        watches.append((handler, lost))
+        watches[handler] = lost
         for data in self.replicas(worker_name):
             await _call(handler, data)
 
     async def unwatch(self, worker_name: str, handler: ReadyHandler) -> None:
         """Stop telling `handler`. Does nothing if it was not watching."""
-        watches = [watch for watch in self._watches.get(worker_name, ()) if watch[0] != handler]
-        if watches:
-            self._watches[worker_name] = watches
-        else:
+        watches = self._watches.get(worker_name, {})
+        watches.pop(handler, None)
+        if not watches:
             self._watches.pop(worker_name, None)
 
     async def register(self, data: WorkerReadyData) -> bool:
@@ -197,7 +197,7 @@ class WorkerRegistry:
         if known != data:
             self._changed(data)
         if known is None:
-            for ready, _ in tuple(self._watches.get(data.worker_name, ())):
+            for ready in tuple(self._watches.get(data.worker_name, ())):
                 await _call(ready, data)
         return known is None
 
@@ -215,7 +215,7 @@ class WorkerRegistry:
             return False
         gone = WorkerLostData(worker_name=worker_name, runner=runner, reason=reason)
         self._changed(gone)
-        for _, lost in tuple(self._watches.get(worker_name, ())):
+        for lost in tuple(self._watches.get(worker_name, {}).values()):
             if lost is not None:
                 await _call(lost, gone)
         return True
@@ -261,5 +261,7 @@ async def _call(handler: Callable[[Any], Awaitable[None] | None], data: object) 
         result = handler(data)
         if inspect.isawaitable(result):
             await result
-    except Exception as error:  # noqa: BLE001 - one watcher's defect must not hide the news from the others
+    except BaseException as error:  # one watcher's defect must not hide the news from the others
+        if cancelled_from_outside():
+            raise
         log().error("watch handler failed", handler=repr(handler), error=repr(error), exc_info=True)

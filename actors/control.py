@@ -1,0 +1,57 @@
+"""What a runner does with the messages that are meant for it, and not for one of its workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bus import (
+    BusAddWorkerMessage,
+    BusCancelMessage,
+    BusEndMessage,
+    BusMessage,
+    BusWorkerErrorMessage,
+    BusWorkerLostMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+    WorkerErrorData,
+    WorkerReadyData,
+)
+
+if TYPE_CHECKING:
+    from actors.runner import WorkerRunner
+
+
+async def obey(runner: WorkerRunner, message: BusMessage) -> None:
+    """Do what a message to `runner` asks for."""
+    if isinstance(message, (BusEndMessage, BusCancelMessage)):
+        same = message.session is not None and message.session == runner.session
+        if same or _is_ours(runner, message):
+            runner.finish(
+                message.reason or f"worker {message.source!r} ended the session",
+                at_once=isinstance(message, BusCancelMessage),
+            )
+    elif isinstance(message, BusWorkerReadyMessage):
+        await runner.registry.register(
+            WorkerReadyData(
+                worker_name=message.worker_name,
+                runner=message.runner,
+                parent=message.parent,
+                active=message.active,
+                started_at=message.started_at,
+                address=message.origin,
+            )
+        )
+    elif isinstance(message, BusWorkerLostMessage):
+        await runner.registry.unregister(message.worker_name, message.runner, reason=message.reason)
+    elif isinstance(message, BusWorkerRegistryMessage):
+        await runner.registry.replace_runner(message.runner, message.origin, message.workers)
+    elif isinstance(message, BusAddWorkerMessage):
+        if message.target == runner.name or _is_ours(runner, message):
+            await runner.add_workers(message.worker)
+    elif isinstance(message, BusWorkerErrorMessage):
+        runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
+
+
+def _is_ours(runner: WorkerRunner, message: BusMessage) -> bool:
+    """Whether a message to all runners comes from a worker of this one."""
+    return not message.origin and runner.get_worker(message.source) is not None
