@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from traceback import format_exception
 from typing import Any, ClassVar, Literal
 
@@ -146,19 +147,16 @@ KINDS: dict[str, type[JobError]] = {
 
 def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
     """What travels of an exception. Never raises, whatever the exception's own methods do."""
-    try:
-        message = str(error)
-    except Exception as second:  # noqa: BLE001 - an exception whose text cannot be made is still an outcome
-        message = f"(its text could not be made: {type(second).__name__})"
-    trace = None
-    if tracebacks:
+
+    def safely(ask: Callable[[], str]) -> str:
         try:
-            trace = "".join(format_exception(error))
-        except Exception as second:  # noqa: BLE001
-            trace = f"(no traceback: {type(second).__name__})"
+            return str.encode(ask(), errors="replace").decode()
+        except BaseException as second:  # noqa: BLE001 - an exception whose text cannot be made is still an outcome
+            return f"(its text could not be made: {type(second).__name__})"
+
     return ErrorInfo(
         type=type(error).__name__,
-        message=message.encode(errors="replace").decode(),
-        traceback=trace and trace.encode(errors="replace").decode(),
-        retryable=bool(getattr(error, "retryable", False)),
+        message=safely(lambda: str(error)),
+        traceback=safely(lambda: "".join(format_exception(error))) if tracebacks else None,
+        retryable=safely(lambda: str(bool(getattr(error, "retryable", False)))) == "True",
     )

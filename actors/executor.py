@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
 
-from actors.errors import HandlerError, describe
+from actors.errors import HandlerError, JobTimeoutError, describe
 from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane
@@ -91,15 +91,15 @@ class Executor:
             job.timer = job.timer or self.host.deadlines.after(self.host.ready_timeout, lambda: self._still_paused(job))
         return None
 
-    def cancel(self, job_id: str, reason: str | None, *, status: JobStatus = JobStatus.CANCELLED) -> Job[Any] | None:
+    def cancel(self, job_id: str, reason: str | None, kind: str = "JobCancelled") -> Job[Any] | None:
         """Tell a job to stop. One that has not started never will; one that runs is answered when its handler has stopped,
         or after `cancel_grace`. Returns the job if there was one to cancel.
         """
         job = self.jobs.get(job_id)
         if job is None or job.cancelled or job.state is JobState.ENDED:
             return None
-        job.cancel_reason = reason or "cancelled"
-        info = ErrorInfo(type="JobCancelled", message=job.cancel_reason)
+        timed_out = kind == JobTimeoutError.__name__
+        job.cancelled_for = ErrorInfo(type=kind, message=reason or "cancelled", retryable=timed_out)
         if job.state is JobState.RUNNING:
             job.move(JobState.CANCELLING)
             assert job.task is not None
@@ -107,9 +107,9 @@ class Executor:
             self._cancel_groups(job)
             if job.timer is not None:
                 job.timer.cancel()
-            job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job, status, info))
+            job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
         else:
-            self._finish(job, status, None, info)
+            self._finish_cancelled(job)
         return job
 
     def respond(
@@ -143,9 +143,13 @@ class Executor:
         self.hand_back(keep_nested=True)
 
     def close(self) -> None:
-        """Start nothing any more; hand back what has not started, and what still comes."""
+        """Start nothing any more, hand back what has not started and what still comes, and cancel what has answered."""
         self.paused = self.draining = True
         self.hand_back()
+        for lane in self._lanes.values():
+            for job in lane.running.values():
+                if job.ended and job.task is not None:
+                    job.task.cancel()
 
     def hand_back(self, *, keep_nested: bool = False) -> None:
         """Give the jobs that have not started back to the bus, for another worker of this name."""
@@ -177,7 +181,7 @@ class Executor:
 
     def _holds(self, ancestor: str) -> bool:
         job_id, _, worker_name = ancestor.rpartition("@")
-        return worker_name == self.name and job_id in self.jobs
+        return worker_name == self.name and any(job_id in lane.running for lane in self._lanes.values())
 
     def _arm(self, job: Job[Any]) -> None:
         timeout = job.request.timeout
@@ -229,7 +233,7 @@ class Executor:
         if job.state is JobState.CANCELLING:
             self._finish_cancelled(job)
             return
-        if response is None and job.handler.name is None and not job.streaming:
+        if response is None and job.handler.name is None:
             job.move(JobState.OPEN)  # `on_job_request` may answer later
             return
         try:
@@ -252,7 +256,7 @@ class Executor:
         if job.state is JobState.CANCELLING:
             self._finish_cancelled(job)
         elif cancelled and cancelled_from_outside():
-            job.cancel_reason = f"worker {self.name!r} was stopped"
+            job.cancelled_for = ErrorInfo(type="JobCancelled", message=f"worker {self.name!r} was stopped")
             self._finish_cancelled(job)
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
@@ -265,12 +269,9 @@ class Executor:
             self._finish(job, status, None, info)
 
     def _finish_cancelled(self, job: Job[Any]) -> None:
-        status = JobStatus.CANCELLED
-        info = ErrorInfo(type="JobCancelled", message=job.cancel_reason or "cancelled")
-        if job.deadline <= self.host.tasks.now():
-            status = JobStatus.FAILED
-            info = ErrorInfo(type="JobTimeoutError", message=job.cancel_reason or "deadline passed", retryable=True)
-        self._finish(job, status, None, info)
+        info = job.cancelled_for
+        timed_out = info is not None and info.type == JobTimeoutError.__name__
+        self._finish(job, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
     def _finish(
         self,
@@ -345,19 +346,19 @@ class Executor:
                 self.host.bus.capacity_changed(self.name)
         self._worker._job_left()
 
-    def _quarantine(self, job: Job[Any], status: JobStatus, info: ErrorInfo) -> None:
+    def _quarantine(self, job: Job[Any]) -> None:
         if job.state is not JobState.CANCELLING:
             return
         log().warning("handler swallows its cancellation", worker=self.name, job=job.id, handler=job.handler.attribute)
         assert job.task is not None
         job.task.shield()
         self._quarantined += 1
-        self._finish(job, status, None, info)
+        self._finish_cancelled(job)
         self._release(job)
 
     def _expired(self, job: Job[Any]) -> None:
         job.timer = None
-        self.cancel(job.id, "deadline passed", status=JobStatus.FAILED)
+        self.cancel(job.id, "deadline passed", JobTimeoutError.__name__)
 
     def _still_paused(self, job: Job[Any]) -> None:
         job.timer = None

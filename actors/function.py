@@ -8,9 +8,9 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
-from anyio.to_thread import run_sync
 
 from actors.errors import HandlerError
+from actors.invoke import in_thread
 from actors.job import Job, current_job
 from actors.worker import BaseWorker
 from bus import BusJobRequestMessage, check_name, convert
@@ -74,9 +74,7 @@ class _FunctionWorker(BaseWorker):
         if inspect.iscoroutinefunction(served.call):
             result = await served.call(**arguments)
         else:
-            result = await run_sync(
-                lambda: served.call(**arguments), abandon_on_cancel=True, limiter=self.worker_runner.threads
-            )
+            result = await in_thread(self.worker_runner.threads, lambda: served.call(**arguments))
         if job is not None and not job.ended:
             await job.respond(result)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import sleep
+from anyio import CapacityLimiter, sleep
 from anyio.to_thread import run_sync
 
 from actors.handlers import Shape, Takes
@@ -33,13 +34,27 @@ async def call(worker: BaseWorker, job: Job[Any]) -> Any:
     return await _with_retries(worker, job, handler, argument)
 
 
+async def in_thread(limiter: CapacityLimiter, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a plain function in a thread. No thread can be stopped: when cancelled, this leaves it to end by itself."""
+
+    def caught() -> tuple[Any, BaseException | None]:
+        try:
+            return function(*arguments), None
+        except BaseException as error:  # noqa: BLE001 - as a value: a GeneratorExit in a future closes who awaits it
+            return None, error
+
+    result, error = await run_sync(caught, abandon_on_cancel=True, limiter=limiter)
+    if error is not None:
+        raise error
+    return result
+
+
 async def _once(worker: BaseWorker, job: Job[Any], handler: Handler, argument: Any) -> Any:
     arguments = (worker,) if handler.takes is Takes.NOTHING else (worker, argument)
     if handler.shape is Shape.COROUTINE:
         return await handler.call(*arguments)
     if handler.shape is Shape.THREAD:
-        # A thread cannot be stopped: a cancelled job leaves it behind, to end by itself.
-        return await run_sync(handler.call, *arguments, abandon_on_cancel=True, limiter=job.host.threads)
+        return await in_thread(job.host.threads, handler.call, *arguments)
     await job.stream_start()
     chunks = handler.call(*arguments)
     try:
@@ -51,7 +66,7 @@ async def _once(worker: BaseWorker, job: Job[Any], handler: Handler, argument: A
 
 
 async def _with_retries(worker: BaseWorker, job: Job[Any], handler: Handler, argument: Any) -> Any:
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt  # noqa: PLC0415
 
     policy = handler.retries
     assert policy is not None
@@ -61,7 +76,7 @@ async def _with_retries(worker: BaseWorker, job: Job[Any], handler: Handler, arg
 
     retrying = AsyncRetrying(
         stop=stop_after_attempt(policy.attempts),
-        retry=retry_if_exception_type(policy.retry_on),
+        retry=retry_if_exception(lambda error: isinstance(error, policy.retry_on) and not job.ended),
         wait=wait,
         sleep=sleep,
         reraise=True,

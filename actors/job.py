@@ -14,6 +14,7 @@ from bus import (
     BusJobStreamStartMessage,
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
+    ErrorInfo,
     JobStatus,
     travel,
 )
@@ -46,7 +47,7 @@ class Job(Generic[PayloadT]):
     __slots__ = (
         "_executor",
         "_waiters",
-        "cancel_reason",
+        "cancelled_for",
         "deadline",
         "groups",
         "handler",
@@ -73,7 +74,7 @@ class Job(Generic[PayloadT]):
         self.limit = request.window
         self.streaming = False
         self.handler_ended = True
-        self.cancel_reason: str | None = None
+        self.cancelled_for: ErrorInfo | None = None
         self.deadline = math.inf
         self.groups: dict[JobGroup, None] | None = None
         self.task: PooledTask | None = None
@@ -123,7 +124,7 @@ class Job(Generic[PayloadT]):
     @property
     def cancelled(self) -> bool:
         """Whether the job has been told to stop."""
-        return self.cancel_reason is not None
+        return self.cancelled_for is not None
 
     @property
     def ended(self) -> bool:

@@ -88,12 +88,17 @@ def resolve(params: JobParams | None, kind: type[ParamsT], **keywords: Any) -> P
         raise TypeError(f"give either params= or {', '.join(f'{key}=' for key in given)}, not both")
     elif isinstance(params, kind):
         resolved = params
+    elif not isinstance(params, JobParams):
+        raise TypeError(f"params= takes a {kind.__name__}, not {params!r:.100}")
     else:
         resolved = kind(**{field: getattr(params, field) for field in params.__struct_fields__})
     if resolved.timeout is not None:
         resolved = _with_valid_timeout(resolved)
-    if resolved.job_id is not None and not 0 < len(resolved.job_id) <= _MAX_JOB_ID:
-        raise ValueError(f"job_id must have 1 to {_MAX_JOB_ID} characters, got {len(resolved.job_id)}")
+    if resolved.job_id is not None:
+        if not isinstance(resolved.job_id, str):
+            raise TypeError(f"job_id must be a text, got {resolved.job_id!r:.100}")
+        if not 0 < len(resolved.job_id) <= _MAX_JOB_ID:
+            raise ValueError(f"job_id must have 1 to {_MAX_JOB_ID} characters, got {len(resolved.job_id)}")
     return resolved
 
 

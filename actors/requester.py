@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import JobStateError
 from actors.job import current_job
@@ -83,6 +85,8 @@ class Requester:
             label=label,
             cancellable=cancellable,
         )
+        if not resolved.cancel_on_error:  # one job that failed has failed
+            resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
         return JobContext(self, (worker_name,), resolved)
 
     def job_group(
@@ -153,6 +157,8 @@ class Requester:
         self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
     ) -> JobGroup:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
+        if isinstance(worker_names, str):
+            raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
         return await self._dispatch(tuple(worker_names), resolve(params, JobGroupParams, **keywords))
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
@@ -186,13 +192,13 @@ class Requester:
         host = self._host_for("request a job")
         parent = current_job.get()
         lineage: tuple[str, ...] = ()
-        if parent is not None and not parent.ended:
+        if parent is not None:  # also when it has answered: its handler may hold the slot that this job will need
             lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
             if len(lineage) > MAX_DEPTH:
                 raise JobStateError(
                     f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask each other in a loop?"
                 )
-        else:
+        if parent is None or parent.ended:
             parent = None
             host.require_accepting()
         if params.name is not None:
@@ -214,10 +220,14 @@ class Requester:
         group = JobGroup(self, host, worker_names, params)
         group.begin(params.timeout, parent)
         late: Late = []
-        for name, value in zip(worker_names, values, strict=True):
-            room = group.ask(name, value, lineage)
-            if room is not None:
-                late.append((name, value, lineage, room))
+        try:
+            for name, value in zip(worker_names, values, strict=True):
+                room = group.ask(name, value, lineage)
+                if room is not None:
+                    late.append((name, value, lineage, room))
+        except BaseException as error:
+            group.cancel(f"a request could not be sent: {error!r}")
+            raise
         return group, late
 
     async def _request_late(self, group: JobGroup, late: Late) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
-from actors.errors import KINDS, JobError, JobGroupError, JobResult
+from actors.errors import KINDS, JobError, JobGroupError, JobResult, JobStateError
 from actors.events import JobGroupEvent, JobGroupResponse
 from actors.member import WINDOW, Member
 from bus import (
@@ -144,7 +144,8 @@ class JobGroup:
                     self.fail_member(name, JobStatus.FAILED, error)
                     break
                 await room.wait()
-                room = None if self._done else self.ask(name, payload, lineage)
+                waited, room = room, None if self._done else self.ask(name, payload, lineage)
+                waited.pass_on()
         self._sending = None
 
     def begin(self, timeout: float | None, parent: Job[Any] | None) -> None:
@@ -203,8 +204,13 @@ class JobGroup:
         while not buffer:
             if self._done:
                 return None
+            if self._reader is not None:
+                raise JobStateError(f"two tasks iterate over {self!r} at once: let one of them hand on what it gets")
             self._reader = self._host.tasks.waiter()
-            await self._reader
+            try:
+                await self._reader
+            finally:
+                self._reader = None
         member, event = buffer.popleft()
         member.iterated += 1
         if member.iterated + WINDOW - member.granted >= WINDOW // 2:
@@ -374,9 +380,8 @@ class JobGroup:
         self._wake_reader()
 
     def _wake_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.wake()
+        if self._reader is not None:
+            self._reader.wake()
 
     def _grant(self, member: Member) -> None:
         taken = member.hooked if self._buffer is None else min(member.hooked, member.iterated)
@@ -410,10 +415,15 @@ class JobGroup:
         waited = [name for name in self.worker_names if self.awaits(name)]
         info = ErrorInfo(
             type="JobTimeoutError",
-            message=f"no answer from {', '.join(map(repr, waited))} before the deadline",
+            message=f"no answer from {', '.join(map(repr, waited))} before the deadline{self._who_is_missing(waited)}",
             retryable=True,
         )
         self._fail("", JobStatus.FAILED, None, info)
+
+    def _who_is_missing(self, names: list[str]) -> str:
+        registry = self._host.registry
+        missing = next((name for name in names if name not in registry), None)
+        return f"; nobody serves {missing!r}: {registry.who_is_alive(missing)}" if missing is not None else ""
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None

@@ -266,9 +266,9 @@ class Roster:
         executor.close()
         for job_id in tuple(executor.jobs):
             executor.cancel(job_id, reason)
-        if executor.jobs:
+        if _busy(worker):
             with anyio.move_on_after(self.host.cancel_grace + 1):
-                while executor.jobs:
+                while _busy(worker):
                     await self.host.drained.wait()
 
     async def _forget(self, entry: Entry, reason: str) -> None:
