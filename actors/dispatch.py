@@ -60,7 +60,7 @@ def executor_of(worker: BaseWorker) -> Executor:
 def _request(worker: BaseWorker, message: BusJobRequestMessage, force: bool) -> Room | None:
     room = executor_of(worker).accept(message, force=force)
     if room is None and worker._listens("on_job_request"):
-        worker._lanes().put((message.job_id, worker._emit, "on_job_request", message))
+        worker._lanes().put((None, worker._emit, "on_job_request", message), message.job_id)
     return room
 
 

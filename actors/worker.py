@@ -269,9 +269,9 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         job_id = getattr(argument, "job_id", None)
         item = (job_id, self._call_hook, hook, argument, group, member)
         if getattr(argument, "urgent", False):
-            self._lanes().put_urgent(item, None if job_id is None else lambda queued: queued[0] == job_id)
+            self._lanes().put_urgent(item, job_id)
         else:
-            self._lanes().put(item)
+            self._lanes().put(item, job_id)
         return True
 
     def _lanes(self) -> Mailbox:

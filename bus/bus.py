@@ -247,8 +247,15 @@ class WorkerBus(EventSource):
         return len(routes)
 
     async def attach(self, registry: WorkerRegistry) -> None:
-        """Make a runner's registry known to the bus, before the runner joins it."""
-        self._registries[registry.runner_name] = registry
+        """Make a runner's registry known to the bus, before the bus is started for it.
+
+        Raises:
+            DuplicateNameError: Another runner of that name is on this bus.
+        """
+        name = registry.runner_name
+        if name in self._registries:
+            raise DuplicateNameError("runner name", name, "another runner of this bus")
+        self._registries[name] = registry
 
     def detach(self, registry: WorkerRegistry) -> None:
         """Forget a runner's registry."""
@@ -345,7 +352,8 @@ class WorkerBus(EventSource):
         with anyio.move_on_after(SEND_TIMEOUT):
             while room is not None and not room.refuses:
                 await room.wait()
-                room = self.post(message)
+                waited, room = room, self.post(message)
+                waited.pass_on()
         if room is not None:
             raise refusal(room)
 

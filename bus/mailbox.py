@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -12,8 +12,19 @@ from bus.events import log
 from bus.tasks import PooledTask, Tasks, Waiter, cancelled_from_outside
 
 
+class RoomStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Room`: places taken, places there are, and senders in line (bounded by their own deadlines)."""
+
+    taken: int
+    capacity: int
+    waiting: int
+
+
 class Room:
-    """How much may wait for one reader. Senders that find none wait in line for it."""
+    """How much may wait for one reader. Senders that find none wait in line for it.
+
+    A place that is free never stays so while somebody waits: who is woken and does not take it calls `pass_on()`.
+    """
 
     __slots__ = ("_tasks", "_waiters", "capacity", "owner", "refuses", "taken")
 
@@ -35,11 +46,18 @@ class Room:
     def give(self) -> None:
         """Give one place back."""
         self.taken -= 1
-        if self._waiters:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Let the next in line try, if there is a place. Call it after a `wait()`, once sent or given up."""
+        if self._waiters and self.taken < self.capacity:
             self._waiters.popleft().wake()
 
     async def wait(self) -> None:
-        """Wait until a place was given back, or the reader is gone. Another sender may be faster: try again and see."""
+        """Wait until a place was given back, or the reader is gone. Another sender may be faster: try again and see.
+
+        Cancelled, it passes the place on.
+        """
         waiter = self._tasks.waiter()
         self._waiters.append(waiter)
         try:
@@ -47,14 +65,18 @@ class Room:
         except BaseException:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            elif self._waiters:  # the wake-up was ours and is of no use to us now: pass it on
-                self._waiters.popleft().wake()
+            else:
+                self.pass_on()
             raise
 
     def close(self) -> None:
         """Wake everybody: the reader is gone."""
         while self._waiters:
             self._waiters.popleft().wake()
+
+    def statistics(self) -> RoomStatistics:
+        """What is taken now, and who waits."""
+        return RoomStatistics(self.taken, self.capacity, len(self._waiters))
 
 
 class MailboxStatistics(msgspec.Struct, frozen=True):
@@ -64,81 +86,113 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
     system: int
 
 
+class _Lane:
+    __slots__ = ("busy", "current", "queue", "task")
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Hashable, Any]] = deque()
+        self.current: Hashable = None
+        self.busy = False
+        self.task: PooledTask | None = None
+
+    def holds(self, key: Hashable) -> bool:
+        return self.busy and (self.current == key or any(queued == key for queued, _ in self.queue))
+
+
 class Mailbox:
     """Two lanes for one reader: system messages overtake data messages, each lane is handled one at a time, in order.
 
-    An idle mailbox holds no task: a lane borrows one while it has something to do. Bounds are kept by whoever puts:
-    data messages of others take a place in a `Room` first; everything else is bounded by the jobs it belongs to.
+    Messages put with the same key are handled one at a time and in the order put, urgent or not. An idle mailbox holds
+    no task: a lane borrows one while it has something to do. Bounds are kept by whoever puts: data messages of others
+    take a place in a `Room` first; everything else is bounded by the jobs it belongs to.
     """
 
-    __slots__ = ("_busy", "_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
+    __slots__ = ("_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
 
     def __init__(self, owner: str, handle: Callable[[Any], Awaitable[None]], tasks: Tasks) -> None:
         self._owner = owner
         self._handle = handle
         self._tasks = tasks
-        self._data: deque[Any] = deque()
-        self._system: deque[Any] = deque()
-        self._busy: dict[int, PooledTask] = {}
+        self._data = _Lane()
+        self._system = _Lane()
         self._closed: Callable[[], None] | None = None
         self.dropped = 0
 
     @property
     def busy(self) -> bool:
         """Whether something is being handled."""
-        return bool(self._busy)
+        return self._data.busy or self._system.busy
 
-    def put(self, item: Any) -> None:
-        """Append to the data lane."""
-        self._put(self._data, item)
+    def put(self, item: Any, key: Hashable = None) -> None:
+        """Append to the data lane; to the system lane if something of that key is still there."""
+        if key is not None and self._system.holds(key):
+            self._put(self._system, key, item)
+        else:
+            self._put(self._data, key, item)
 
-    def put_urgent(self, item: Any, same: Callable[[Any], bool] | None = None) -> None:
-        """Append to the system lane, behind everything in the data lane for which `same` holds: that keeps its order."""
-        if same is not None and self._data:
-            earlier = [queued for queued in self._data if same(queued)]
-            if earlier:
-                rest = [queued for queued in self._data if not same(queued)]
-                self._data.clear()
-                self._data.extend(rest)
-                self._system.extend(earlier)
-        self._put(self._system, item)
+    def put_urgent(self, item: Any, key: Hashable = None) -> None:
+        """Append to the system lane, and take along what waits of that key in the data lane.
 
-    def close(self, stopped: Callable[[], None]) -> None:
-        """Drop what waits and what still comes, cancel what is handled now, and call `stopped` when that has ended."""
-        self.dropped = len(self._system) + len(self._data)
-        self._closed = stopped
-        self._system.clear()
-        self._data.clear()
-        for task in self._busy.values():
-            task.cancel()
+        What is handled now is not overtaken either: then all of its key goes to the front of the data lane.
+        """
+        data = self._data
+        lane = self._system
+        if key is not None and self._closed is None and data.holds(key):
+            earlier = [entry for entry in data.queue if entry[0] == key]
+            rest = [entry for entry in data.queue if entry[0] != key]
+            data.queue.clear()
+            if data.current == key:
+                data.queue.extend((*earlier, (key, item), *rest))
+                return
+            data.queue.extend(rest)
+            lane.queue.extend(earlier)
+        self._put(lane, key, item)
+
+    def close(self, idle: Callable[[], None]) -> None:
+        """Drop what waits and what still comes, counted in `dropped`; cancel what is being handled.
+
+        Args:
+            idle: Called whenever a lane has stopped.
+        """
+        self._closed = idle
+        for lane in (self._data, self._system):
+            self.dropped += len(lane.queue)
+            lane.queue.clear()
+            if lane.task is not None:
+                lane.task.cancel()
 
     def shield(self) -> None:
-        """Stop cancelling what is being handled: it swallows the cancellation, and would spin."""
-        for task in self._busy.values():
-            task.shield()
+        """Stop telling what is being handled to stop: it swallows that."""
+        for lane in (self._data, self._system):
+            if lane.task is not None:
+                lane.task.shield()
 
     def statistics(self) -> MailboxStatistics:
         """How much waits now."""
-        return MailboxStatistics(data=len(self._data), system=len(self._system))
+        return MailboxStatistics(data=len(self._data.queue), system=len(self._system.queue))
 
-    def _put(self, lane: deque[Any], item: Any) -> None:
+    def _put(self, lane: _Lane, key: Hashable, item: Any) -> None:
         if self._closed is not None:
             self.dropped += 1
             return
-        lane.append(item)
-        if id(lane) not in self._busy:
-            self._busy[id(lane)] = self._tasks.start(self._drain, lane)
+        lane.queue.append((key, item))
+        if not lane.busy:
+            lane.busy = True
+            lane.task = self._tasks.start(self._drain, lane)
 
-    async def _drain(self, lane: deque[Any]) -> None:
+    async def _drain(self, lane: _Lane) -> None:
         try:
-            while lane:
+            while lane.queue:
+                lane.current, item = lane.queue.popleft()
                 try:
-                    await self._handle(lane.popleft())
+                    await self._handle(item)
                 except BaseException as error:
                     if cancelled_from_outside():
                         raise
                     log().error("message handler failed", owner=self._owner, error=repr(error), exc_info=True)
+                lane.current = None
         finally:
-            del self._busy[id(lane)]
+            lane.busy = False
+            lane.task = None
             if self._closed is not None:
                 self._closed()

@@ -47,13 +47,13 @@ class PlainRoute:
     def __call__(self, message: BusMessage, *, force: bool = False) -> Room | None:
         """Queue a message; see `Route`."""
         if message.urgent:
-            self._mailbox.put_urgent(message)
+            self._mailbox.put_urgent(message, getattr(message, "job_id", None))
             return None
         if not self.room.take():
             if not force:
                 return self.room
             self.room.taken += 1
-        self._mailbox.put(message)
+        self._mailbox.put(message, getattr(message, "job_id", None))
         return None
 
     async def _handle(self, message: BusMessage) -> None:

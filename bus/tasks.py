@@ -83,7 +83,7 @@ class PooledTask:
         self._life.cancel()
 
     def shield(self) -> None:
-        """Stop delivering the cancellation: the work has swallowed it, and would spin. Holds until the pool is closed."""
+        """Stop delivering the cancellation: the work swallowed it, and would spin. Holds until the pool is closed."""
         self._guard.shield = True
         self._shielded[self] = None
 
@@ -148,7 +148,7 @@ class Tasks:
                     before = copy_context()
                     await work(argument)
                     del work, argument  # an idle task must not keep alive what it did last
-                    # What the work left in its context variables must not reach the next one: such a task is not reused.
+                    # What the work left in its context variables must not reach the next: such a task is not reused.
                     if not _same(copy_context(), before) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
                         return
                     if not await self._next(task):

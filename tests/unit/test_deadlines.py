@@ -123,13 +123,13 @@ async def test_a_callback_that_cancels_the_ones_due_with_it_is_obeyed() -> None:
 async def test_a_callback_that_raises_is_logged_and_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
     called: list[str] = []
     async with serving() as deadlines:
-        deadlines.after(1, lambda: 1 / 0)
+        deadlines.after(1, lambda: int("none") and None)
         deadlines.after(1, lambda: called.append("next"))
         deadlines.after(2, lambda: called.append("later"))
         with caplog.at_level(logging.ERROR, "actorbus"):
             await anyio.sleep(5)
     assert called == ["next", "later"]
-    assert "ZeroDivisionError" in caplog.text
+    assert "ValueError" in caplog.text
 
 
 async def test_cancelling_twice_or_after_the_call_counts_once() -> None:
@@ -168,5 +168,5 @@ async def test_g46_g47_cancelled_deadlines_are_swept_and_their_callbacks_let_go(
 async def test_a_deadline_that_never_comes_keeps_nobody_awake() -> None:
     async with serving() as deadlines:
         deadlines.after(math.inf, lambda: None)
-        await anyio.sleep(1_000_000)
+        await anyio.sleep(80_000)
         assert deadlines.statistics().armed == 1
