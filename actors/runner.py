@@ -166,14 +166,16 @@ class WorkerRunner(Host):
             raise RunnerStateError(f"runner {self.name!r} has been run before: make a new one")
         self._used = True
         self._auto_end = auto_end
+        await self.bus.attach(self.registry)
         owns_bus = not self.bus.started
-        if owns_bus:
-            await self.bus.start()
         try:
+            if owns_bus:
+                await self.bus.start()
             await self._run()
         finally:
             if owns_bus:
                 await self.bus.stop()
+            self.bus.detach(self.registry)
         if self._failure is not None:
             raise self._failure
 
@@ -308,7 +310,6 @@ class WorkerRunner(Host):
             try:
                 self.bus.route(self.name, self._route, runner=True)
                 self._joined = True
-                await self.bus.attach(self.registry)
                 await self._roster.open()
                 for data in self.bus.known_workers():
                     await self.registry.register(data)
@@ -349,7 +350,6 @@ class WorkerRunner(Host):
                 group.cancel(reason)
             if self._joined:
                 self.bus.unroute(self.name)
-                self.bus.detach(self.registry)
             self.registry.unlisten(self.registry_changed)
         finally:
             self._down = True

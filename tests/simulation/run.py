@@ -156,6 +156,7 @@ def _left(sim: Simulation) -> list[str]:
             ("deadlines", statistics.deadlines),
             ("claims", network.claims.held),
             ("frames to send", network.outbox.frames),
+            ("frames it could not read", network.malformed),
             ("parked requests", host.bus.statistics().parked),
         ):
             if count:

@@ -88,7 +88,7 @@ MESSAGES: list[BusMessage] = [
     BusActivateWorkerMessage(source="c", target="w", args={"t": (1,)}),
     BusActivateWorkerMessage(source="c", target="w"),
     BusEndMessage(source="r", session="s"),
-    BusWorkerReadyMessage(source="w", runner="r", started_at=1.5, version=4),
+    BusWorkerReadyMessage(source="w", worker_name="w", runner="r", started_at=1.5, version=4),
     BusWorkerRegistryMessage(source="r", runner="r", workers=[WorkerRegistryEntry("w", "p", active=True)], version=2),
     BusTopicMessage(source="w", topic="news", data={1: "x"}),
     Noted(source="a", job_id=5, tags={"x", "y"}, note={"deep": [(1,)]}),

@@ -1,0 +1,202 @@
+"""The claimer: takes jobs from queues for the workers of a process, keeps their leases, and settles them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from bus.claims import Claim, Claims
+from bus.errors import TransportError
+from bus.messages import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobRunningMessage,
+    ErrorInfo,
+    JobStatus,
+)
+from bus.transport import Delivery, Settlement, Transport
+
+if TYPE_CHECKING:
+    from bus.network import NetworkBus
+    from bus.outbox import Outbox
+
+
+class Claimer:
+    """Holds claims on jobs while they run here.
+
+    A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
+    job; once it is not, the job is stopped here and nothing of it is sent any more.
+    """
+
+    def __init__(
+        self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
+    ) -> None:
+        self.claims = Claims()
+        self._bus = bus
+        self._transport = transport
+        self._outbox = outbox
+        self._max_deliver = max_deliver
+        self._prefetch = prefetch
+        self._lease = lease
+        self._served: dict[str, Callable[[], int]] = {}
+
+    def free(self, name: str) -> int:
+        """How many jobs the worker of that name could start now."""
+        free_slots = self._served.get(name)
+        return free_slots() if free_slots is not None else 0
+
+    def serve(self, name: str, free_slots: Callable[[], int]) -> None:
+        """Claim jobs for a worker, as many as it has slots for."""
+        self._served[name] = free_slots
+        self.capacity_changed(name)
+
+    def unserve(self, name: str) -> None:
+        """Claim no more jobs for a worker."""
+        if self._served.pop(name, None) is not None:
+            self._transport.demand(name, 0)
+
+    def unserve_all(self) -> None:
+        """Claim no more jobs."""
+        for name in tuple(self._served):
+            self.unserve(name)
+
+    def capacity_changed(self, name: str) -> None:
+        """A worker has more or fewer slots free than before."""
+        if name in self._served:
+            self._transport.demand(name, min(self.free(name), self._prefetch))
+
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
+        """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
+        request.attempt = delivery.attempt
+        if self._repeated(request, delivery, now):
+            return
+        name = request.target or ""
+        if not self._bus.reaches(name):
+            self.settle(delivery, Settlement.NAK, now)
+            return
+        self.claims.hold(request, delivery, now)
+        reason = self.claims.forbidden(request)
+        if reason is not None:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif delivery.attempt > self._max_deliver:
+            message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="DeadLettered", message=message))
+        elif self._bus.deliver(request) is not None:
+            self._bus.give_back(request)
+        self.capacity_changed(name)
+
+    def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
+        """A job has its answer. Returns what to do once that is safe."""
+        self.claims.release(claim, answer)
+        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == "DeadLettered"
+        how = Settlement.TERM if gave_up else Settlement.ACK
+
+        def safe() -> None:
+            self.settle(claim.delivery, how, claim.renewed)
+            self.capacity_changed(claim.delivery.queue)
+
+        return safe
+
+    def give_back(self, request: BusJobRequestMessage) -> bool:
+        """Return a job that was not started to its queue. False if it did not come from one."""
+        claim = self.claims.held(request)
+        if claim is None:
+            return False
+        self.claims.release(claim)
+        self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+        return True
+
+    def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
+        """End a claim, as long as its lease lasts."""
+        self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
+
+    def stop_orphans(self) -> None:
+        """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
+        now = self._bus.tasks.now()
+        for claim in self.claims.all():
+            if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
+                self._stop(claim.request, "the runner of its requester is gone")
+
+    async def run(self) -> None:
+        """Keep the leases, until cancelled."""
+        period = pause = self._transport.ack_wait / 3
+        while True:
+            await anyio.sleep(pause)
+            pause = period
+            claims = self.claims.all()
+            if claims:
+                now = self._bus.tasks.now()
+                try:
+                    kept = await self._transport.extend([claim.delivery for claim in claims])
+                except TransportError:
+                    pause = period / 8
+                    kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
+                for claim, ours in zip(claims, kept, strict=True):
+                    if ours and pause == period:
+                        claim.renewed = now
+                    self._check(claim, ours=ours)
+
+    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
+        """Whether the job is here, or was: then it does not run again."""
+        known = self.claims.held(request)
+        if known is not None:
+            self.claims.repeated += 1
+            if delivery.attempt > known.delivery.attempt:
+                known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
+            else:
+                self.settle(delivery, Settlement.ACK, now)
+            return True
+        answer = self.claims.remembered(request)
+        if answer is None:
+            return False
+        self.claims.repeated += 1
+        answer.attempt = max(answer.attempt, delivery.attempt)
+        self._bus.answer_again(request, answer)
+        self.settle(delivery, Settlement.ACK, now)
+        return True
+
+    def _answer_for(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> None:
+        """Answer a job that its worker never sees."""
+        self._bus.post(
+            BusJobResponseMessage(
+                source=request.target or "",
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                attempt=request.attempt,
+                status=status,
+                error=error,
+            )
+        )
+
+    def _check(self, claim: Claim, *, ours: bool) -> None:
+        request = claim.request
+        if self.claims.held(request) is not claim:
+            return
+        if not ours:
+            self.claims.release(claim)
+            self._stop(request, "its lease was lost: another worker has it, or will")
+        elif request.origin != self._bus.address:
+            self._bus.post(
+                BusJobRunningMessage(
+                    source=request.target or "",
+                    target=request.source,
+                    destination=request.origin,
+                    job_id=request.job_id,
+                    attempt=request.attempt,
+                )
+            )
+
+    def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
+        self._bus.deliver(
+            BusJobCancelMessage(
+                source=request.source,
+                target=request.target,
+                origin=request.origin,
+                job_id=request.job_id,
+                reason=reason,
+            )
+        )
