@@ -279,10 +279,7 @@ class JobGroup:
         member = self._members[name]
         if member.result is None and not self._done:
             self._tell_to_stop(member, error.message)
-            message = BusJobResponseMessage(
-                source=name, target=self._owner.name, job_id=self.job_id, status=status, error=error, attempt=0
-            )
-            self._settle(member, message, status, None, error)
+            self._settle(member, self._own_answer(name, status, error), status, None, error)
 
     def _apply(self, member: Member, message: Any) -> None:
         kind = type(message)
@@ -332,6 +329,7 @@ class JobGroup:
             if member.result is None:
                 self._tell_to_stop(member, info.message if info else reason)
                 member.result = JobResult(others, {}, info)
+                self._owner._queue_hook("on_job_response", self._own_answer(member.name, others, info))
         who = f"job {self.job_id!r} on worker {name or ', '.join(self.worker_names)!r}"
         self._end(
             JobGroupError(
@@ -364,13 +362,7 @@ class JobGroup:
             if "on_job_completed" in self._owner._wanted:
                 self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
         elif error.error is None or error.error.type != "JobCancelled" or message is not None:
-            message = message or BusJobResponseMessage(
-                source=error.worker_name,
-                target=self._owner.name,
-                job_id=self.job_id,
-                status=error.status,
-                error=error.error,
-            )
+            message = message or self._own_answer(error.worker_name, error.status, error.error)
             self._owner._queue_hook("on_job_error", message)
         if self._sending is not None:
             self._sending.cancel()
@@ -378,6 +370,12 @@ class JobGroup:
         for waiter in waiters:
             waiter.wake()
         self._wake_reader()
+
+    def _own_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
+        """What the hooks are told when the system, and not the member, ended its job."""
+        return BusJobResponseMessage(
+            source=name, target=self._owner.name, job_id=self.job_id, status=status, error=error, attempt=0
+        )
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
