@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.params import JobGroupParams
-    from actors.requester import Requester
+    from actors.requester import Late, Requester
     from actors.requests import JobGroup
 
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
@@ -46,7 +46,10 @@ class _Context(Generic[EventT]):
         return self
 
     async def __aenter__(self) -> Self:
-        await self._begin(listen=True)
+        group, late = self._ask()
+        group.listen()
+        if late is not None:
+            await self._requester._request_late(group, late)
         return self
 
     async def __aexit__(
@@ -68,16 +71,19 @@ class _Context(Generic[EventT]):
             group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise
 
-    async def _begin(self, *, listen: bool) -> JobGroup:
+    async def _run(self) -> Any:
+        group, late = self._ask()
+        if late is not None:
+            await self._requester._request_late(group, late)
+        await self._finish(group)
+        return self._answer(group)
+
+    def _ask(self) -> tuple[JobGroup, Late | None]:
         if self._group is not None:
             raise JobStateError("this context was used before: call job() or job_group() again for another job")
         group, late = self._requester._request(self._worker_names, self._params)
         self._group = group
-        if listen:
-            group.listen()
-        if late:
-            await self._requester._request_late(group, late)
-        return group
+        return group, late
 
     def _entered(self, what: str) -> JobGroup:
         if self._group is None:
@@ -85,6 +91,9 @@ class _Context(Generic[EventT]):
                 f"{what} of a job that has not been asked for: enter the context with 'async with', or await it"
             )
         return self._group
+
+    def _answer(self, group: JobGroup) -> Any:
+        raise NotImplementedError
 
     def _raise(self, group: JobGroup) -> None:
         raise NotImplementedError
@@ -116,9 +125,7 @@ class JobContext(_Context[JobEvent]):
             raise StopAsyncIteration
         return JobEvent(event.type, event.data, event.attempt)
 
-    async def _run(self) -> Any:
-        group = await self._begin(listen=False)
-        await self._finish(group)
+    def _answer(self, group: JobGroup) -> Any:
         return group.responses[group.worker_names[0]]
 
     def _raise(self, group: JobGroup) -> None:
@@ -149,9 +156,7 @@ class JobGroupContext(_Context[JobGroupEvent]):
             raise StopAsyncIteration
         return event
 
-    async def _run(self) -> JobGroupResponse:
-        group = await self._begin(listen=False)
-        await self._finish(group)
+    def _answer(self, group: JobGroup) -> JobGroupResponse:
         return JobGroupResponse(group.job_id, group.responses, group.results)
 
     def _raise(self, group: JobGroup) -> None:

@@ -183,11 +183,11 @@ class Requester:
     async def _dispatch(self, worker_names: tuple[str, ...], params: JobGroupParams) -> JobGroup:
         _refuse_twice(worker_names)
         group, late = self._request(worker_names, params)
-        if late:
+        if late is not None:
             await self._request_late(group, late)
         return group
 
-    def _request(self, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[JobGroup, Late]:
+    def _request(self, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[JobGroup, Late | None]:
         """Check everything, then send what can be sent now; what cannot is returned."""
         host = self._host_for("request a job")
         parent = current_job.get()
@@ -211,19 +211,24 @@ class Requester:
         if payloads and not payloads.keys() <= set(worker_names):
             strangers = ", ".join(repr(name) for name in payloads if name not in worker_names)
             raise ValueError(f"payloads= names workers that are not in the group: {strangers}")
+        registry = host.registry
         values = []
         for name in worker_names:
-            if name not in host.registry:
+            if name not in registry:
                 check_name("worker name", name)
-            own = payloads is not None and name in payloads
-            values.append(travel(payloads[name], f"payloads[{name!r}]") if own and payloads else travel(params.payload))
+            if payloads and name in payloads:
+                values.append(travel(payloads[name], f"payloads[{name!r}]"))
+            else:
+                values.append(travel(params.payload))
         group = JobGroup(self, host, worker_names, params)
         group.begin(params.timeout, parent)
-        late: Late = []
+        remaining = group.remaining()
+        late: Late | None = None
         try:
             for name, value in zip(worker_names, values, strict=True):
-                room = group.ask(name, value, lineage)
+                room = group.ask(name, value, lineage, remaining)
                 if room is not None:
+                    late = late or []
                     late.append((name, value, lineage, room))
         except BaseException as error:
             group.cancel(f"a request could not be sent: {error!r}")

@@ -73,7 +73,7 @@ class JobGroup:
         self._error: JobGroupError | None = None
         self._done = False
         self._timer: Deadline | None = None
-        self._waiters: list[Waiter] = []
+        self._waiters: list[Waiter] | None = None
         self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
         self._reader: Waiter | None = None
         self._sending: CancelScope | None = None
@@ -110,12 +110,13 @@ class JobGroup:
         """
         while not self._done:
             waiter = self._host.tasks.waiter()
-            self._waiters.append(waiter)
+            waiters = self._waiters = self._waiters or []
+            waiters.append(waiter)
             try:
                 await waiter
             finally:
                 if not self._done:
-                    self._waiters.remove(waiter)
+                    waiters.remove(waiter)
         if self._error is not None:
             raise self._error
 
@@ -144,15 +145,14 @@ class JobGroup:
                     self.fail_member(name, JobStatus.FAILED, error)
                     break
                 await room.wait()
-                waited, room = room, None if self._done else self.ask(name, payload, lineage)
+                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, self.remaining())
                 waited.pass_on()
         self._sending = None
 
     def begin(self, timeout: float | None, parent: Job[Any] | None) -> None:
         """Enter the tables, arm the deadline, and belong to the job inside which this was asked for."""
-        now = self._host.tasks.now() if timeout is not None else 0.0
         if timeout is not None:
-            self.deadline = now + timeout
+            self.deadline = self._host.tasks.now() + timeout
         if parent is not None:
             self.deadline = min(self.deadline, parent.deadline)
             self.parent = parent
@@ -166,10 +166,14 @@ class JobGroup:
         if not self._open:
             self._end(None)
 
-    def ask(self, name: str, payload: Any, lineage: tuple[str, ...]) -> Room | None:
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, 0 when it has passed; None if there is none."""
+        return None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+
+    def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
-        remaining = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
-        room = self._host.bus.post(
+        host = self._host
+        room = host.bus.post(
             BusJobRequestMessage(
                 source=self._owner.name,
                 target=name,
@@ -181,7 +185,7 @@ class JobGroup:
                 lineage=lineage,
             )
         )
-        if room is None and not self._host.registry.serves(name):
+        if room is None and not host.registry.serves(name):
             self.await_ready(name)
         return room
 
@@ -278,8 +282,8 @@ class JobGroup:
         """End one member for a reason of our own, and tell it to stop."""
         member = self._members[name]
         if member.result is None and not self._done:
-            self._tell_to_stop(member, error.message)
             self._settle(member, self._own_answer(name, status, error), status, None, error)
+            self._tell_to_stop(member, error.message)  # who has not started it answers within this call: too late now
 
     def _apply(self, member: Member, message: Any) -> None:
         kind = type(message)
@@ -325,11 +329,12 @@ class JobGroup:
             if not name
             else ErrorInfo(type="JobCancelled", message=f"worker {name!r} of the same group: {reason}")
         )
-        for member in self._members.values():
-            if member.result is None:
-                self._tell_to_stop(member, info.message if info else reason)
-                member.result = JobResult(others, {}, info)
-                self._owner._queue_hook("on_job_response", self._own_answer(member.name, others, info))
+        stopped = [member for member in self._members.values() if member.result is None]
+        for member in stopped:
+            member.result = JobResult(others, {}, info)
+        for member in stopped:  # who has not started it answers within this call: that must not count
+            self._tell_to_stop(member, info.message if info else reason)
+            self._owner._queue_hook("on_job_response", self._own_answer(member.name, others, info))
         who = f"job {self.job_id!r} on worker {name or ', '.join(self.worker_names)!r}"
         self._end(
             JobGroupError(
@@ -366,8 +371,7 @@ class JobGroup:
             self._owner._queue_hook("on_job_error", message)
         if self._sending is not None:
             self._sending.cancel()
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in self._waiters or ():
             waiter.wake()
         self._wake_reader()
 

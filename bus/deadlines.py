@@ -32,7 +32,7 @@ class Deadline:
             self._deadlines._forget()
 
     def __lt__(self, other: Deadline) -> bool:
-        return (self.when, self._order) < (other.when, other._order)
+        return self.when < other.when or (self.when == other.when and self._order < other._order)
 
 
 class DeadlineStatistics(msgspec.Struct, frozen=True):
