@@ -99,11 +99,11 @@ def _deactivate(worker: BaseWorker, _message: BusDeactivateWorkerMessage, _force
 
 
 def _end(worker: BaseWorker, message: BusEndWorkerMessage, _force: bool) -> None:
-    worker.worker_runner.end_worker(worker, message.reason)
+    worker.worker_runner._roster.end(worker, message.reason or "it was ended")
 
 
 def _stop(worker: BaseWorker, message: BusCancelWorkerMessage, _force: bool) -> None:
-    worker.worker_runner.end_worker(worker, message.reason, drain=False)
+    worker.worker_runner._roster.end(worker, message.reason or "it was cancelled", drain=False)
 
 
 def _child_error(worker: BaseWorker, message: BusWorkerErrorMessage | BusWorkerLocalErrorMessage, _force: bool) -> None:
@@ -159,8 +159,7 @@ async def set_active(worker: BaseWorker, active: bool, args: dict[str, Any] | No
     worker._activation_args = args if active else None
     ready = worker._state is WorkerState.READY
     if worker._executor is not None:
-        worker._executor.paused = not (active and ready)
-        worker._executor.resume()
+        worker._executor.serve(active and ready)
     elif ready:
         worker.bus.capacity_changed(worker.name)
     if active and worker._held is not None:

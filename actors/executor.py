@@ -14,9 +14,6 @@ from actors.lifecycle import JobState
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
-    BusJobResponseUrgentMessage,
-    BusJobStreamEndMessage,
-    BusMessage,
     EncodeError,
     ErrorInfo,
     JobStatus,
@@ -88,7 +85,7 @@ class Executor:
         self._arm(job)
         lane.pending[job.id] = job
         if self.paused and self._worker.started_at is not None:
-            job.timer = job.timer or self.host.deadlines.after(self.host.ready_timeout, lambda: self._still_paused(job))
+            self._limit_pause(job)
         return None
 
     def cancel(self, job_id: str, reason: str | None, kind: str = "JobCancelled") -> Job[Any] | None:
@@ -127,14 +124,23 @@ class Executor:
             error = ErrorInfo(type=status.name.capitalize(), message=f"answered {status.value}")
         self._finish(job, status, response, error, urgent=urgent, stream_end=stream_end)
 
+    def serve(self, now: bool) -> None:
+        """Start what waits, or let it wait, at most `ready_timeout`, until this is called again."""
+        self.paused = not now
+        for lane in self._lanes.values():
+            for job in tuple(lane.pending.values()):
+                if not now:
+                    self._limit_pause(job)
+                elif any(self._holds(ancestor) for ancestor in job.request.lineage):
+                    self._start_pending(job)  # first: it must not line up behind what waits for its ancestor's slot
+        self.resume()
+
     def resume(self) -> None:
         """Start what may start now."""
         self.host.bus.capacity_changed(self.name)
         for lane in tuple(self._lanes.values()):
             while lane.pending and self._may_start(job := next(iter(lane.pending.values())), first=True):
-                del lane.pending[job.id]
-                self._room.give()
-                self._start(job)
+                self._start_pending(job)
 
     def drain(self) -> None:
         """Start nothing new but what running jobs ask for; hand back what has not started."""
@@ -146,8 +152,9 @@ class Executor:
         """Start nothing any more, hand back what has not started and what still comes, and cancel what has answered."""
         self.paused = self.draining = True
         self.hand_back()
+        self._room.close()
         for lane in self._lanes.values():
-            for job in lane.running.values():
+            for job in lane.running:
                 if job.ended and job.task is not None:
                     job.task.cancel()
 
@@ -181,7 +188,9 @@ class Executor:
 
     def _holds(self, ancestor: str) -> bool:
         job_id, _, worker_name = ancestor.rpartition("@")
-        return worker_name == self.name and any(job_id in lane.running for lane in self._lanes.values())
+        return worker_name == self.name and any(
+            job.id == job_id for lane in self._lanes.values() for job in lane.running
+        )
 
     def _arm(self, job: Job[Any]) -> None:
         timeout = job.request.timeout
@@ -190,9 +199,14 @@ class Executor:
             if job.request.origin:  # a requester in this process keeps the deadline itself
                 job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
 
+    def _start_pending(self, job: Job[Any]) -> None:
+        del job.lane.pending[job.id]
+        self._room.give()
+        self._start(job)
+
     def _start(self, job: Job[Any]) -> None:
         job.move(JobState.RUNNING)
-        job.lane.running[job.id] = job
+        job.lane.running[job] = None
         self._running += 1
         job.handler_ended = False
         if job.timer is not None and job.deadline == float("inf"):
@@ -293,31 +307,7 @@ class Executor:
             del job.lane.pending[job.id]
             self._room.give()
         self._forget(job)
-        request = job.request
-        if stream_end:
-            answer: BusMessage = BusJobStreamEndMessage(
-                source=self.name,
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                sequence=job.sequence,
-                attempt=request.attempt,
-                data=response,
-            )
-        else:
-            kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
-            answer = kind(
-                source=self.name,
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                sequence=job.sequence,
-                attempt=request.attempt,
-                status=status,
-                response=response,
-                error=error,
-            )
-        self.post(answer)
+        self.post(job.answer(status, response, error, urgent=urgent, stream_end=stream_end))
         if job.groups and status is not JobStatus.COMPLETED:
             self._cancel_groups(job)
         job.wake()
@@ -332,13 +322,14 @@ class Executor:
         job.handler_ended = True
         job.task = None
         if job.state is JobState.ENDED:
-            if job.id in job.lane.running and job.lane.running[job.id] is job:
+            if job in job.lane.running:
                 self._release(job)
             else:
                 self._quarantined -= 1
 
     def _release(self, job: Job[Any]) -> None:
-        if job.lane.running.pop(job.id, None) is not None:
+        if job in job.lane.running:
+            del job.lane.running[job]
             self._running -= 1
             if job.lane.pending or self._room.taken:
                 self.resume()
@@ -360,9 +351,13 @@ class Executor:
         job.timer = None
         self.cancel(job.id, "deadline passed", JobTimeoutError.__name__)
 
+    def _limit_pause(self, job: Job[Any]) -> None:
+        if job.timer is None:
+            job.timer = self.host.deadlines.after(self.host.ready_timeout, lambda: self._still_paused(job))
+
     def _still_paused(self, job: Job[Any]) -> None:
         job.timer = None
-        if job.state is JobState.PENDING:
+        if job.state is JobState.PENDING and self.paused:
             message = (
                 f"worker {self.name!r} was not active within {self.host.ready_timeout:g} s: activate it, or ask another"
             )

@@ -256,8 +256,7 @@ class Host(EventSource):
         if worker._state is not WorkerState.READY:  # ended by whoever was told
             return
         if worker._executor is not None:
-            worker._executor.paused = not worker._active
-            worker._executor.resume()
+            worker._executor.serve(worker._active)
         if worker._table.jobs or worker._default is not None:
             self.bus.serve(worker.name, worker._free_slots)
         if worker._active:

@@ -10,10 +10,14 @@ from actors.errors import JobStateError
 from actors.lifecycle import JOB_STEPS, JobState, moved
 from bus import (
     BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
     BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
     BusJobStreamStartMessage,
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
+    BusMessage,
     ErrorInfo,
     JobStatus,
     travel,
@@ -203,6 +207,34 @@ class Job(Generic[PayloadT]):
             )
         )
 
+    def answer(
+        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+    ) -> BusMessage:
+        """The message that ends this job at its requester."""
+        request = self.request
+        if stream_end:
+            return BusJobStreamEndMessage(
+                source=self._executor.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                sequence=self.sequence,
+                attempt=request.attempt,
+                data=response,
+            )
+        kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+        return kind(
+            source=self._executor.name,
+            target=request.source,
+            destination=request.origin,
+            job_id=request.job_id,
+            sequence=self.sequence,
+            attempt=request.attempt,
+            status=status,
+            response=response,
+            error=error,
+        )
+
     def require_open(self) -> None:
         """Raise if the job has ended.
 
@@ -233,4 +265,8 @@ class Job(Generic[PayloadT]):
     async def _wait_for_credit(self) -> None:
         waiter = self._executor.host.tasks.waiter()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)

@@ -18,7 +18,7 @@ class Lane:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.running: dict[str, Job[Any]] = {}
+        self.running: dict[Job[Any], None] = {}
         self.pending: OrderedDict[str, Job[Any]] = OrderedDict()
 
 

@@ -123,7 +123,11 @@ async def test_a_callback_that_cancels_the_ones_due_with_it_is_obeyed() -> None:
 async def test_a_callback_that_raises_is_logged_and_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
     called: list[str] = []
     async with serving() as deadlines:
-        deadlines.after(1, lambda: int("none") and None)
+
+        def fail() -> None:
+            raise ValueError("no")
+
+        deadlines.after(1, fail)
         deadlines.after(1, lambda: called.append("next"))
         deadlines.after(2, lambda: called.append("later"))
         with caplog.at_level(logging.ERROR, "actorbus"):
