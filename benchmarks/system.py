@@ -46,6 +46,7 @@ async def in_flight(count: int, idle: int = 0) -> float:
         await worker.job("echo", name="echo", payload=PAYLOAD)
 
     async with await _running(worker, Echo("echo"), *(Echo(f"idle-{number}") for number in range(idle))):
+        await asyncio.gather(*(requester() for _ in range(IN_FLIGHT)))  # the first round is not measured
         begin = perf_counter()
         for _ in range(count // IN_FLIGHT):
             await asyncio.gather(*(requester() for _ in range(IN_FLIGHT)))
@@ -56,13 +57,14 @@ async def steady(count: int) -> float:
     """Jobs per second of a thousand requesters, each of which asks again as soon as it is answered."""
     worker = Requester("requester")
 
-    async def requester() -> None:
-        for _ in range(count // IN_FLIGHT):
+    async def requester(rounds: int) -> None:
+        for _ in range(rounds):
             await worker.job("echo", name="echo", payload=PAYLOAD)
 
     async with await _running(worker, Echo("echo")):
+        await asyncio.gather(*(requester(1) for _ in range(IN_FLIGHT)))  # the first round is not measured
         begin = perf_counter()
-        await asyncio.gather(*(requester() for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(requester(count // IN_FLIGHT) for _ in range(IN_FLIGHT)))
         return count / (perf_counter() - begin)
 
 
