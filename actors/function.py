@@ -24,9 +24,12 @@ class Function(Generic[P, R]):
     """A function that can be called as before, and added to a runner as a worker."""
 
     def __init__(self, call: Callable[P, R], name: str | None) -> None:
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            raise HandlerError(f"function {name or call.__name__!r} is a generator: to stream, use @job in a worker")
         self.call = call
         self.name = check_name("function name", name or getattr(call, "__name__", ""))
         self.arguments = _arguments_of(call, self.name)
+        self.needs = [field.name for field in msgspec.structs.fields(self.arguments) if field.required]
         update_wrapper(self, call)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -67,9 +70,11 @@ class _FunctionWorker(BaseWorker):
         served = self._served
         payload = message.payload
         names = served.arguments.__struct_fields__
-        if len(names) == 1 and not (isinstance(payload, dict) and names[0] in payload):
+        if payload is None and not served.needs:
+            payload = {}
+        elif len(names) == 1 and not (isinstance(payload, dict) and names[0] in payload):
             payload = {names[0]: payload}
-        arguments = msgspec.structs.asdict(convert(payload or {}, served.arguments))
+        arguments = msgspec.structs.asdict(convert(payload, served.arguments))
         job: Job[Any] | None = current_job.get()
         if inspect.iscoroutinefunction(served.call):
             result = await served.call(**arguments)
@@ -93,4 +98,4 @@ def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
         annotation = hints.get(parameter.name, Any)
         has_default = parameter.default is not parameter.empty
         fields.append((parameter.name, annotation, parameter.default) if has_default else (parameter.name, annotation))
-    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True)
+    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, TypeVar, get_origin, get_type_hints, overload
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import msgspec
 
@@ -123,9 +123,7 @@ def job(
 
     def mark(method: MethodT) -> MethodT:
         if not inspect.isfunction(method):
-            raise HandlerError(
-                f"@job stands on a method of a worker, not on {method!r}; put it under @staticmethod and the like"
-            )
+            raise HandlerError(f"@job stands on a plain method of a worker, not on {method!r}; a name is given as name=")
         limit = 1 if sequential else max_concurrency
         served = check_name("job name", name or method.__name__)
         setattr(method, _JOB, _Mark(served, limit, retries, timeout, _hints(method, namespace)))
@@ -202,6 +200,9 @@ def collect(cls: type) -> HandlerTable:
             if marked_name is not None:
                 if marked_name in names:
                     _refuse_twice(cls, f"{what} {marked_name!r}", names[marked_name], attribute)
+                where = f"{cls.__name__}.{attribute}, for {what} {marked_name!r},"
+                if _argument_of(where, method) is None:
+                    raise HandlerError(f"{where} takes nothing besides self; it is given one argument")
                 names[marked_name] = attribute
     return table
 
@@ -232,34 +233,50 @@ def make_handler(
             raise HandlerError(f"{where}: a stream cannot be retried, its chunks are already sent; remove retries=")
     elif inspect.iscoroutinefunction(method):
         shape = Shape.COROUTINE
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    required = [
-        parameter
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-    ]
-    if len(required) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required):
-        names = ", ".join(parameter.name for parameter in required)
-        raise HandlerError(
-            f"{where} asks for ({names}); a handler takes one argument besides self: "
-            "the request message, a Job, or the payload"
-        )
-    if not parameters:
+    argument = _argument_of(where, method)
+    if argument is None:
         register_annotated((hints or {}).get("return"))
         return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
-    hints = hints if hints is not None else _hints(method, {})
     if hints is None:
-        raise HandlerError(
-            f"{where}: the annotation {parameters[0].annotation!r} cannot be resolved; import or define that type before the class"
-        )
-    takes, payload_type = _what_it_takes(hints.get(parameters[0].name, Any))
+        try:
+            hints = get_type_hints(method)
+        except (NameError, AttributeError) as error:
+            raise HandlerError(
+                f"{where}: its annotations cannot be resolved: {error}; import or define that type before the class"
+            ) from None
+    takes, payload_type = _what_it_takes(hints.get(argument.name, Any))
     for annotation in (payload_type, hints.get("return")):
         register_annotated(annotation)  # naming a type in a signature is asking for it to travel
     return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
 
 
+def _argument_of(where: str, method: Any) -> inspect.Parameter | None:
+    """The parameter that gets the one argument besides self; None if there is none.
+
+    Raises:
+        HandlerError: The method cannot be called with one argument or none.
+    """
+    if not inspect.isfunction(method):
+        raise HandlerError(f"{where} is a {type(method).__name__}: it must be a plain method")
+    parameters = list(inspect.signature(method).parameters.values())
+    by_keyword = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    if not parameters or parameters[0].kind in by_keyword:
+        raise HandlerError(f"{where} takes no 'self'")
+    variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    required = [each for each in parameters[1:] if each.default is each.empty and each.kind not in variadic]
+    if len(required) > 1 or any(each.kind in by_keyword for each in required):
+        names = ", ".join(each.name for each in required)
+        raise HandlerError(
+            f"{where} asks for ({names}); a handler takes one argument besides self: "
+            "the request message, a Job, or the payload"
+        )
+    return next((each for each in parameters[1:] if each.kind not in by_keyword), None)
+
+
 def _what_it_takes(annotation: Any) -> tuple[Takes, Any]:
+    arms = [arm for arm in get_args(annotation) if arm is not type(None)]
+    if len(arms) == 1 and len(get_args(annotation)) > 1 and _what_it_takes(arms[0])[0] is not Takes.PAYLOAD:
+        return _what_it_takes(arms[0])  # a request message or a job that may be None never is
     if annotation is Job:
         return Takes.JOB, None
     if get_origin(annotation) is Job:
