@@ -129,6 +129,28 @@ class Roster:
         for each in self.children_first(worker):
             await self._stop_one(each, reason)
 
+    def end(self, worker: BaseWorker, reason: str, *, drain: bool = True) -> None:
+        """Begin to end a worker and its children."""
+
+        async def end_it() -> None:
+            if drain:
+                await self.drain(self.children_first(worker), self.host.drain_timeout)
+            await self.stop(worker, reason)
+
+        self.host.tasks.spawn(end_it)
+
+    async def stop_itself(self, worker: BaseWorker) -> None:
+        """Stop a worker for its own `stop()`; does nothing while somebody stops it already."""
+        entry = self.entries.get(worker.name)
+        if entry is None or entry.worker is not worker or entry.stopping:
+            return
+        entry.cleaned_up = True
+        if self.host.running:
+            self.end(worker, "stop() was called", drain=False)
+            await worker.wait()
+        else:
+            await self.stop(worker, "stop() was called")
+
     def may_restart(self, parent: BaseWorker | None) -> bool:
         """Whether children of `parent` may be started now."""
         if parent is not None and parent._state is not WorkerState.READY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
@@ -100,7 +101,7 @@ class WorkerRunner(Host):
         self._background: TaskGroup | None = None
         self._begun = anyio.Event()
         self._joined = False
-        self._down = False
+        self._over = anyio.Event()
 
     # --- workers ---
 
@@ -144,7 +145,7 @@ class WorkerRunner(Host):
         if not self.running:
             await self._roster.stop(worker, "it was removed")
             return True
-        self.end_worker(worker, "it was removed")
+        self._roster.end(worker, "it was removed")
         job = current_job.get()
         if job is None or job.takes_part.isdisjoint(each.name for each in self._roster.children_first(worker)):
             await worker.wait()
@@ -162,8 +163,7 @@ class WorkerRunner(Host):
             RunnerStateError: It was run before.
             SupervisionError: Workers added by `supervise` failed too often.
         """
-        if self._used:
-            raise RunnerStateError(f"runner {self.name!r} has been run before: make a new one")
+        self._require_new()
         self._used = True
         self._auto_end = auto_end
         await self.bus.attach(self.registry)
@@ -189,6 +189,7 @@ class WorkerRunner(Host):
 
     async def __aenter__(self) -> Self:
         """Run in the background; returns when the workers added so far were started, raises what `run()` raises."""
+        self._require_new()
         self._background = anyio.create_task_group()
         await self._background.__aenter__()
         self._background.start_soon(self._run_in_background)
@@ -250,28 +251,6 @@ class WorkerRunner(Host):
         """Add supervised children of a worker."""
         await Supervisor(self._roster, parent, factories, restart or RestartPolicy()).start()
 
-    async def stop_worker(self, worker: BaseWorker) -> None:
-        """Stop a worker for its own `stop()`; does nothing while the roster stops it."""
-        entry = self._roster.entries.get(worker.name)
-        if entry is not None and entry.worker is worker and not entry.stopping:
-            entry.cleaned_up = True
-            if not self.running:
-                await self._roster.stop(worker, "stop() was called")
-                return
-            self.end_worker(worker, "stop() was called", drain=False)
-            await worker.wait()
-
-    def end_worker(self, worker: BaseWorker, reason: str | None, *, drain: bool = True) -> None:
-        """Begin to end a worker and its children."""
-
-        async def end_it() -> None:
-            if drain:
-                await self._end_tree(worker, reason or "it was ended")
-            else:
-                await self._roster.stop(worker, reason or "it was cancelled")
-
-        self.tasks.spawn(end_it)
-
     def worker_stopped(self) -> None:
         """A worker is gone, and made again or not; with the last one the runner ends."""
         self.drained.wake()
@@ -294,44 +273,66 @@ class WorkerRunner(Host):
 
     # --- inside ---
 
+    def _require_new(self) -> None:
+        if self._used:
+            raise RunnerStateError(f"runner {self.name!r} has been run before: make a new one")
+
     async def _run(self) -> None:
         interrupted: BaseException | None = None
         async with anyio.create_task_group() as task_group:
-            current_job.set(None)
-            self.tasks = Tasks(task_group)
-            self.deadlines = Deadlines(self.tasks)
-            self._mailbox = Mailbox(self.name, self._handle, self.tasks)
-            self.tasks.spawn(self.deadlines.run)
-            if self._signals and signals.can_watch():
-                self.tasks.spawn(signals.watch, self._signals, self._on_signal)
-            self.running = self.accepting = True
-            self.registry.listen(self.registry_changed)
-            forget_stop = self.bus.on_stop(self._bus_stopped)
+            task_group.start_soon(self._live)
             try:
-                self.bus.route(self.name, self._route, runner=True)
-                self._joined = True
-                await self._roster.open()
-                for data in self.bus.known_workers():
-                    await self.registry.register(data)
-                self.tasks.start(self._tell_ready, None)
-                while not self._shutdown:
-                    await self.drained.wait()
-                await self._drain()
+                await self._over.wait()
             except BaseException as error:  # noqa: BLE001 - re-raised once everybody has been told
                 interrupted = error
                 self.finish("the runner was cancelled", at_once=True)
-            self.tasks.start(self._tear_down, None)
             with CancelScope(shield=True):
-                while not self._down:
-                    try:
-                        await self.drained.wait()
-                    except get_cancelled_exc_class() as error:  # a bare asyncio task may be cancelled again and again
-                        interrupted = interrupted or error
-            forget_stop()
-            self.tasks.close()
-        self.running = False
+                while not self._over.is_set():
+                    with contextlib.suppress(get_cancelled_exc_class()):  # a bare asyncio task may be cancelled again
+                        await self._over.wait()
         if interrupted is not None:
             raise interrupted
+
+    async def _live(self) -> None:
+        """Run everything, shielded from whoever cancels `run()`: that ends it in order, like any other end."""
+        try:
+            with CancelScope(shield=True):
+                async with anyio.create_task_group() as task_group:
+                    await self._live_in(task_group)
+        except BaseException as error:  # noqa: BLE001 - raised by `run()`
+            self._failure = self._failure or error
+        finally:
+            self.running = False
+            self._over.set()
+
+    async def _live_in(self, task_group: TaskGroup) -> None:
+        current_job.set(None)
+        self.tasks = Tasks(task_group)
+        self.deadlines = Deadlines(self.tasks)
+        self._mailbox = Mailbox(self.name, self._handle, self.tasks)
+        self.tasks.spawn(self.deadlines.run)
+        if self._signals and signals.can_watch():
+            self.tasks.spawn(signals.watch, self._signals, self._on_signal)
+        self.running = self.accepting = True
+        self.registry.listen(self.registry_changed)
+        forget_stop = self.bus.on_stop(self._bus_stopped)
+        try:
+            self.bus.route(self.name, self._route, runner=True)
+            self._joined = True
+            await self._roster.open()
+            for data in self.bus.known_workers():
+                await self.registry.register(data)
+            self.tasks.start(self._tell_ready, None)
+            while not self._shutdown:
+                await self.drained.wait()
+            await self._drain()
+        except BaseException as error:  # noqa: BLE001 - raised by `run()` once everybody has been told
+            self._failure = self._failure or error
+            self.finish(f"the runner failed: {type(error).__name__}", at_once=True)
+        with CancelScope(shield=True):
+            await self._tear_down()
+        forget_stop()
+        self.tasks.close()
 
     async def _tell_ready(self, _argument: None) -> None:
         await self._emit("on_ready")
@@ -341,23 +342,15 @@ class WorkerRunner(Host):
         if not self.cancelling and not await self._roster.drain(self._roster.children_first(), self.drain_timeout):
             log().warning("jobs did not drain in time", runner=self.name, seconds=self.drain_timeout)
 
-    async def _tear_down(self, _argument: None) -> None:
+    async def _tear_down(self) -> None:
         reason = self._ending or "the runner ended"
-        try:
-            for worker in self._roster.children_first():
-                await self._roster.stop(worker, reason)
-            for group in tuple(self.open_groups):
-                group.cancel(reason)
-            if self._joined:
-                self.bus.unroute(self.name)
-            self.registry.unlisten(self.registry_changed)
-        finally:
-            self._down = True
-            self.drained.wake()
-
-    async def _end_tree(self, worker: BaseWorker, reason: str) -> None:
-        await self._roster.drain(self._roster.children_first(worker), self.drain_timeout)
-        await self._roster.stop(worker, reason)
+        for worker in self._roster.children_first():
+            await self._roster.stop(worker, reason)
+        for group in tuple(self.open_groups):
+            group.cancel(reason)
+        if self._joined:
+            self.bus.unroute(self.name)
+        self.registry.unlisten(self.registry_changed)
 
     def _bus_stopped(self) -> None:
         self.finish("its bus was stopped", at_once=True)

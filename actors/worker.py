@@ -192,7 +192,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         `super().stop()`.
         """
         if self._host is not None and self._state is not WorkerState.STOPPED:
-            await self._host.stop_worker(self)
+            await self._host._roster.stop_itself(self)
 
     async def cleanup(self) -> None:
         """The same as `stop()`; kept for compatibility."""
