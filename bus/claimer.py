@@ -113,6 +113,10 @@ class Claimer:
         """End a claim, as long as its lease lasts."""
         self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
 
+    def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
+        """Do not run a job that is cancelled before it is claimed."""
+        self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")
+
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
         now = self._bus.tasks.now()
@@ -179,7 +183,7 @@ class Claimer:
         if not ours:
             self.claims.release(claim)
             self._stop(request, "its lease was lost: another worker has it, or will")
-        elif request.origin != self._bus.address:
+        else:
             self._bus.post(
                 BusJobRunningMessage(
                     source=request.target or "",

@@ -169,9 +169,10 @@ class NetworkBus(WorkerBus):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
             return self.put("queue", message.target, message, bounded=not force)
-        if route is None and not replicas and message.target not in self.registry:
-            if not isinstance(message, BusJobCancelMessage):
-                self._drop(message)
+        if isinstance(message, BusJobCancelMessage):
+            self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
+        elif route is None and not replicas:
+            self._drop(message)
             return None
         room = route(message, force=force) if route is not None else None
         for replica in replicas:
@@ -284,6 +285,7 @@ class NetworkBus(WorkerBus):
                 accepted = self._claimer.answered(claim, message)
         if message.destination != self.address:
             return self.put("inbox", message.destination, message, accepted)
+        message.origin = self.address
         room = self.deliver(message)
         if accepted is not None:
             accepted()
@@ -343,8 +345,7 @@ class NetworkBus(WorkerBus):
             super()._broadcast(message)
         else:
             if isinstance(message, BusJobCancelMessage):
-                reason = message.reason or "cancelled"
-                self._claimer.claims.forbid((message.target, message.origin, message.job_id), reason)
+                self._claimer.forbid(message, message.origin)
             self.deliver(message)
 
     # --- retrying ---

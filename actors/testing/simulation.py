@@ -158,6 +158,17 @@ class Simulation:
         """Connect it again."""
         self.network.heal(label)
 
+    def open_ends(self) -> str:
+        """Who still waits for what, for the message of a run that does not end."""
+        ends = [f"{group!r} of {label}" for label, node in self._nodes.items() for group in node.runner.open_groups]
+        for label, node in self._nodes.items():
+            for name in node.runner.registry.local_workers:
+                worker = node.runner.get_worker(name)
+                ends += [f"job {job_id} at {name} of {label}" for job_id in (worker.active_jobs if worker else ())]
+            if not node.runner.accepting:
+                ends.append(f"{node.runner!r} is ending")
+        return "; ".join(ends) or "no job or group is open"
+
     async def _live(self, node: _Node) -> None:
         with node.scope:
             await node.runner.run(auto_end=False)
@@ -170,7 +181,7 @@ class Simulation:
             with anyio.move_on_after(self._limit):
                 results.append(await program(self))
             if not results:
-                stuck = f"seed {self.seed}: not ended after {self._limit:g} simulated seconds"
+                stuck = f"seed {self.seed}: not ended after {self._limit:g} simulated seconds; {self.open_ends()}"
             with anyio.move_on_after(self._limit):
                 for label in self.alive():
                     await self.end(label)
