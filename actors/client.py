@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from actors.contexts import JobContext, JobGroupContext
-from actors.errors import JobError, RunnerStateError
+from actors.errors import ActorError, RunnerStateError
 from actors.runner import WorkerRunner
 from actors.worker import BaseWorker
-from bus import WorkerBus, open_bus
+from bus import BusError, WorkerBus, check_name, open_bus
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from bus import WorkerReadyData
 
 
@@ -55,11 +57,12 @@ class Client:
         self._stack = stack
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
         """Cancel what is still open, and disconnect."""
         stack, self._stack = self._stack, None
-        if stack is not None:
-            await stack.__aexit__(*exception)
+        return await stack.__aexit__(kind, error, trace) if stack is not None else None
 
     async def request(self, worker_name: str, payload: Any = None, **keywords: Any) -> Any:
         """Ask for a job and return its answer; keywords and errors as for `BaseWorker.job`."""
@@ -89,25 +92,35 @@ class Client:
             the error in its place.
 
         Raises:
-            ValueError: `max_concurrency` is out of its range.
+            ValueError: `max_concurrency` or a keyword is out of its range.
+            Exception: What iterating over `payloads` raises; jobs under way are cancelled.
         """
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
         worker = self._connected()
+        check_name("worker name", worker_name)
+        worker.job(worker_name, **keywords)  # what is wrong with every job is an error now, and not one per job
         answers: list[Any] = []
         numbered = enumerate(payloads)
+        failure: list[Exception] = []
 
         async def slot() -> None:
-            for index, payload in numbered:
-                answers.append(None)
-                try:
-                    answers[index] = await worker.job(worker_name, payload=payload, **keywords)
-                except (JobError, TypeError) as error:
-                    answers[index] = error
+            try:
+                for index, payload in numbered:
+                    answers.append(None)
+                    try:
+                        answers[index] = await worker.job(worker_name, payload=payload, **keywords)
+                    except (ActorError, BusError) as error:
+                        answers[index] = error
+            except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
+                failure.append(error)
+                slots.cancel_scope.cancel()
 
         async with anyio.create_task_group() as slots:
             for _ in range(max_concurrency):
                 slots.start_soon(slot)
+        if failure:
+            raise failure[0]
         return answers
 
     def workers(self) -> list[WorkerReadyData]:
