@@ -74,7 +74,8 @@ class Executor:
             return None
         if self._may_start(job):
             self.jobs[request.job_id] = job
-            self._arm(job)
+            if request.timeout is not None:
+                self._arm(job, request.timeout)
             self._start(job)
             return None
         if not self._room.take():
@@ -82,7 +83,8 @@ class Executor:
                 return self._room
             self._room.taken += 1
         self.jobs[request.job_id] = job
-        self._arm(job)
+        if request.timeout is not None:
+            self._arm(job, request.timeout)
         lane.pending[job.id] = job
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
@@ -192,12 +194,10 @@ class Executor:
             job.id == job_id for lane in self._lanes.values() for job in lane.running
         )
 
-    def _arm(self, job: Job[Any]) -> None:
-        timeout = job.request.timeout
-        if timeout is not None:
-            job.deadline = self.host.tasks.now() + timeout
-            if job.request.origin:  # a requester in this process keeps the deadline itself
-                job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
+    def _arm(self, job: Job[Any], timeout: float) -> None:
+        job.deadline = self.host.tasks.now() + timeout
+        if job.request.origin:  # a requester in this process keeps the deadline itself
+            job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
 
     def _start_pending(self, job: Job[Any]) -> None:
         del job.lane.pending[job.id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, sleep
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from actors.worker import BaseWorker
 
 
-async def call(worker: BaseWorker, job: Job[Any]) -> Any:
-    """Run a job's handler, with its retries, and return what it returns. Raises whatever it raises."""
+def call(worker: BaseWorker, job: Job[Any]) -> Awaitable[Any]:
+    """What to await to run a job's handler, with its retries: it returns what that returns, and raises what it raises.
+
+    Raises:
+        PayloadError: The payload does not fit the handler's annotation.
+    """
     handler = job.handler
     takes = handler.takes
     if takes is Takes.MESSAGE:
@@ -29,9 +34,9 @@ async def call(worker: BaseWorker, job: Job[Any]) -> Any:
         argument = job if takes is Takes.JOB else job.payload
     if handler.retries is None:
         if handler.shape is Shape.COROUTINE and takes is not Takes.NOTHING:
-            return await handler.call(worker, argument)
-        return await _once(worker, job, handler, argument)
-    return await _with_retries(worker, job, handler, argument)
+            return handler.call(worker, argument)  # type: ignore[no-any-return]
+        return _once(worker, job, handler, argument)
+    return _with_retries(worker, job, handler, argument)
 
 
 async def in_thread(limiter: CapacityLimiter, function: Callable[..., Any], *arguments: Any) -> Any:

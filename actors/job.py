@@ -83,7 +83,7 @@ class Job(Generic[PayloadT]):
         self.groups: dict[JobGroup, None] | None = None
         self.task: PooledTask | None = None
         self.timer: Deadline | None = None
-        self._waiters: list[Waiter] = []
+        self._waiters: list[Waiter] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name or ''} {self.state.name.lower()} attempt={self.attempt}>"
@@ -258,15 +258,17 @@ class Job(Generic[PayloadT]):
 
     def wake(self) -> None:
         """Let the senders of this job look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             waiter.wake()
 
     async def _wait_for_credit(self) -> None:
         waiter = self._executor.host.tasks.waiter()
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            if waiter in self._waiters:
+            if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)

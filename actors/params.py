@@ -92,14 +92,24 @@ def resolve(params: JobParams | None, kind: type[ParamsT], **keywords: Any) -> P
         raise TypeError(f"params= takes a {kind.__name__}, not {params!r:.100}")
     else:
         resolved = kind(**{field: getattr(params, field) for field in params.__struct_fields__})
-    if resolved.timeout is not None:
-        resolved = _with_valid_timeout(resolved)
-    if resolved.job_id is not None:
-        if not isinstance(resolved.job_id, str):
-            raise TypeError(f"job_id must be a text, got {resolved.job_id!r:.100}")
-        if not 0 < len(resolved.job_id) <= _MAX_JOB_ID:
-            raise ValueError(f"job_id must have 1 to {_MAX_JOB_ID} characters, got {len(resolved.job_id)}")
-    return resolved
+    return checked(resolved)
+
+
+def checked(params: ParamsT) -> ParamsT:
+    """Return parameters whose values are in their ranges.
+
+    Raises:
+        ValueError: One is not.
+    """
+    timeout = params.timeout
+    if timeout is not None and not (type(timeout) is float and 0.0 <= timeout < math.inf):
+        params = _with_valid_timeout(params)
+    if params.job_id is not None:
+        if not isinstance(params.job_id, str):
+            raise TypeError(f"job_id must be a text, got {params.job_id!r:.100}")
+        if not 0 < len(params.job_id) <= _MAX_JOB_ID:
+            raise ValueError(f"job_id must have 1 to {_MAX_JOB_ID} characters, got {len(params.job_id)}")
+    return params
 
 
 def _with_valid_timeout(params: ParamsT) -> ParamsT:

@@ -10,9 +10,9 @@ import msgspec
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import JobStateError
 from actors.job import current_job
-from actors.params import JobGroupParams, JobParams, resolve
+from actors.params import JobGroupParams, JobParams, checked, resolve
 from actors.requests import JobGroup
-from bus import BusJobUpdateRequestMessage, check_name, travel
+from bus import BusJobUpdateRequestMessage, BusMessage, check_name, travel
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
@@ -38,6 +38,11 @@ class Requester:
     def _host_for(self, action: str) -> WorkerRunner:
         """The running runner, or a clear error."""
         raise NotImplementedError
+
+    if TYPE_CHECKING:  # of `Peer`
+
+        async def send_bus_message(self, message: BusMessage) -> None:
+            """Send any message."""
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
@@ -74,6 +79,17 @@ class Requester:
             TypeError: Both spellings were used.
             ValueError: A value is out of its range.
         """
+        if params is None:  # what `resolve` would make of it, at half the price: this verb is called most
+            resolved = JobGroupParams(
+                name=name,
+                payload=payload,
+                timeout=timeout,
+                label=label,
+                cancellable=True if cancellable is None else cancellable,
+                job_id=job_id,
+                delivery=delivery,
+            )
+            return JobContext(self, (worker_name,), checked(resolved))
         resolved = resolve(
             params,
             JobGroupParams,
@@ -176,9 +192,9 @@ class Requester:
         return True
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
-        """Ask the performer of a job for an update: its `on_job_update_requested` is called."""
-        host = self._host_for("request an update")
-        host.bus.post(BusJobUpdateRequestMessage(source=self.name, target=worker_name, job_id=job_id))
+        """Ask the performer of a job for an update: its `on_job_update_requested` is called. Raises as `WorkerBus.send`."""
+        message = BusJobUpdateRequestMessage(source=self.name, target=worker_name, job_id=job_id)
+        await self.send_bus_message(message)
 
     async def _dispatch(self, worker_names: tuple[str, ...], params: JobGroupParams) -> JobGroup:
         _refuse_twice(worker_names)

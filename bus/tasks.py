@@ -69,13 +69,14 @@ class PooledTask:
     A cancelled task is not reused, so cancelling needs no scope per piece of work.
     """
 
-    __slots__ = ("_guard", "_life", "_shielded", "_waiter", "_work")
+    __slots__ = ("_argument", "_guard", "_life", "_shielded", "_waiter", "_work")
 
     def __init__(self, work: Work, argument: Any, shielded: dict[PooledTask, None]) -> None:
         self._shielded = shielded
         self._life = anyio.CancelScope()
         self._guard = anyio.CancelScope()
-        self._work: tuple[Work, Any] | None = (work, argument)
+        self._work: Work | None = work
+        self._argument = argument
         self._waiter: Waiter | None = None
 
     def cancel(self) -> None:
@@ -115,7 +116,8 @@ class Tasks:
         """Run `work(argument)` soon, in the context this pool was made in, not in the caller's."""
         if self._idle:
             task = self._idle.pop()
-            task._work = (work, argument)
+            task._work = work
+            task._argument = argument
             assert task._waiter is not None
             task._waiter.wake()
             return task
@@ -143,11 +145,11 @@ class Tasks:
             with task._life, task._guard:
                 while True:
                     assert task._work is not None
-                    work, argument = task._work
-                    task._work = None
+                    working = task._work(task._argument)
+                    task._work = task._argument = None
                     before = copy_context()
-                    await work(argument)
-                    del work, argument  # an idle task must not keep alive what it did last
+                    await working
+                    del working  # an idle task must not keep alive what it did last
                     # What the work left in its context variables must not reach the next: such a task is not reused.
                     if not _same(copy_context(), before) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
                         return
