@@ -35,22 +35,24 @@ from bus.mailbox import Room
 if TYPE_CHECKING:
     from actors.worker import BaseWorker
 
+EVENT_MESSAGES = (BusJobUpdateMessage, BusJobStreamStartMessage, BusJobStreamDataMessage, BusJobStreamEndMessage)
+"""What a job sends before it has ended, or to end its stream; its requester pays for each with credit."""
+
 Deliver = Callable[["BaseWorker", Any, bool], Room | None]
 
 
-def room_of(worker: BaseWorker) -> Room:
-    """The room of a worker, made when it is first needed."""
-    if worker._room is None:
-        host = worker.worker_runner
-        worker._room = Room(worker.name, worker.mailbox_size, host.tasks, refuses=worker.when_full == "refuse")
-    return worker._room
+def new_room(worker: BaseWorker) -> Room:
+    """Room for what waits for a worker: one for jobs and one for messages, for a hook that waits for a job must not
+    keep it out by the messages that wait for the hook.
+    """
+    return Room(worker.name, worker.mailbox_size, worker.worker_runner.tasks, refuses=worker.when_full == "refuse")
 
 
 def executor_of(worker: BaseWorker) -> Executor:
     """The executor of a worker, made when it is first needed."""
     executor = worker._executor
     if executor is None:
-        executor = worker._executor = Executor(worker, worker.worker_runner, room_of(worker))
+        executor = worker._executor = Executor(worker, worker.worker_runner, new_room(worker))
         serving = worker._started_at is not None and worker._state in {WorkerState.READY, WorkerState.DRAINING}
         executor.paused = not (worker._active and serving)
         executor.draining = worker._state in {WorkerState.DRAINING, WorkerState.STOPPING}
@@ -66,8 +68,11 @@ def _request(worker: BaseWorker, message: BusJobRequestMessage, force: bool) -> 
 
 def _job_event(worker: BaseWorker, message: Any, _force: bool) -> None:
     group = worker._groups.get(message.job_id)
-    if group is None or not group.receive(message):
+    taken = group is not None and group.receive(message)
+    if not taken:
         worker.worker_runner.late_answer(worker, message, known=group is not None)
+    if worker._hears and not (taken and isinstance(message, EVENT_MESSAGES)):
+        worker._queue_hook("on_bus_message", message)
 
 
 def _credit(worker: BaseWorker, message: BusJobStreamCreditMessage, _force: bool) -> None:
@@ -85,17 +90,19 @@ def _cancel(worker: BaseWorker, message: BusJobCancelMessage, _force: bool) -> N
         worker._queue_hook("on_job_cancelled", message)
 
 
-def _update_request(worker: BaseWorker, message: BusJobUpdateRequestMessage, _force: bool) -> None:
-    if worker._executor is not None and message.job_id in worker._executor.jobs:
-        worker._queue_hook("on_job_update_requested", message)
+def _update_request(worker: BaseWorker, message: BusJobUpdateRequestMessage, force: bool) -> Room | None:
+    hook = "on_job_update_requested"
+    if worker._executor is None or message.job_id not in worker._executor.jobs or hook not in worker._wanted:
+        return None
+    return _queue(worker, (None, worker._call_hook, hook, message, None, None), force, job_id=message.job_id)
 
 
 def _activate(worker: BaseWorker, message: BusActivateWorkerMessage, _force: bool) -> None:
-    worker._lanes().put((None, set_active, worker, True, message.args))
+    set_active(worker, True, message.args)
 
 
 def _deactivate(worker: BaseWorker, _message: BusDeactivateWorkerMessage, _force: bool) -> None:
-    worker._lanes().put((None, set_active, worker, False, None))
+    set_active(worker, False, None)
 
 
 def _end(worker: BaseWorker, message: BusEndWorkerMessage, _force: bool) -> None:
@@ -130,15 +137,25 @@ def deliver_other(worker: BaseWorker, message: BusMessage, force: bool) -> Room 
     return _queue(worker, item, force)
 
 
-def _queue(worker: BaseWorker, item: tuple[Any, ...], force: bool) -> Room | None:
-    """Put a message of others in line: it takes a place until it is handled, and waits while the worker is inactive."""
-    room = room_of(worker)
+def takes_place(message: BusMessage) -> bool:
+    """Whether a message to a worker waits in line with the messages of others, and is bounded with them."""
+    return not message.urgent and DISPATCH.get(type(message)) in {None, _topic, _update_request}
+
+
+def _queue(worker: BaseWorker, item: tuple[Any, ...], force: bool, *, job_id: str | None = None) -> Room | None:
+    """Put a message of others in line: it takes a place until it is handled.
+
+    While the worker is inactive it waits, unless it is about a job that the worker does.
+    """
+    room = worker._room
+    if room is None:
+        room = worker._room = new_room(worker)
     if not room.take():
         if not force:
             return room
         room.taken += 1
-    if worker._active:
-        worker._lanes().put((None, _taken, room, item))
+    if worker._active or job_id is not None:
+        worker._lanes().put((None, _taken, room, item), job_id)
     else:
         if worker._held is None:
             worker._held = []
@@ -151,24 +168,28 @@ async def _taken(room: Room, item: tuple[Any, ...]) -> None:
     await item[1](*item[2:])
 
 
-async def set_active(worker: BaseWorker, active: bool, args: dict[str, Any] | None) -> None:
-    """Make a worker active or inactive, in line with its other hooks, and start what waited for it."""
+def set_active(worker: BaseWorker, active: bool, args: dict[str, Any] | None) -> None:
+    """Make a worker active or inactive at once, so that what is sent after this finds it so; its hook comes in line."""
     if worker._state not in {WorkerState.READY, WorkerState.STARTING, WorkerState.ATTACHED}:
         return
     worker._active = active
     worker._activation_args = args if active else None
-    ready = worker._state is WorkerState.READY
-    if worker._executor is not None:
-        worker._executor.serve(active and ready)
-    elif ready:
-        worker.bus.capacity_changed(worker.name)
+    if worker._state is WorkerState.READY:
+        if worker._executor is not None:
+            worker._executor.serve(active)
+        else:
+            worker.bus.capacity_changed(worker.name)
+        worker._lanes().put((None, _tell_active, worker, "on_activated" if active else "on_deactivated", args))
     if active and worker._held is not None:
         held, worker._held = worker._held, None
         for item in held:
             worker._lanes().put(item)
-    if ready:
+
+
+async def _tell_active(worker: BaseWorker, hook: str, args: dict[str, Any] | None) -> None:
+    if worker._state is WorkerState.READY:
         await worker.worker_runner.announce(worker)
-        await worker._call_hook("on_activated" if active else "on_deactivated", args, None, None)
+        await worker._call_hook(hook, args, None, None)
 
 
 DISPATCH: dict[type[BusMessage], Deliver] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.dispatch import takes_place
 from bus import (
     BusActivateWorkerMessage,
     BusDeactivateWorkerMessage,
@@ -58,8 +59,9 @@ class Peer:
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send any message; waits and raises as `WorkerBus.send`."""
         host = self._host_for("send a message")
-        if message.target == self.name and self._room is not None and self._room.taken >= self._room.capacity:
-            raise refusal(self._room)  # who waits for room in his own mailbox waits for himself
+        room = self._room
+        if message.target == self.name and takes_place(message) and room is not None and room.taken >= room.capacity:
+            raise refusal(room)  # who waits for room in his own mailbox waits for himself
         await host.bus.send(message)
 
     async def send_bus_error_message(self, error: str) -> None:
@@ -84,7 +86,7 @@ class Peer:
         await self._host_for("add workers").add_children(self, workers, watch=watch)
 
     async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
-        """Add children that are made again when their `start()` or `run()` raises.
+        """Add children that are made again when their `start()` or `run()` raises; this worker watches them.
 
         Args:
             factories: Functions without arguments that make one worker each, of the same name every time.
@@ -104,7 +106,6 @@ class Peer:
             deactivate_self: Become inactive first, so that the two are never active together.
         """
         if deactivate_self and self._active:
-            self._active = False
             await self.deactivate_worker(self.name)
         message = BusActivateWorkerMessage(source=self.name, target=worker_name, args=args.to_dict() if args else None)
         await self.send_bus_message(message)

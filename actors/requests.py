@@ -295,7 +295,7 @@ class JobGroup:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
             self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
             self._wake_reader()
-        hooked = self._owner._queue_hook(hook, message, self, member)
+        hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
         elif not hooked:
@@ -312,7 +312,7 @@ class JobGroup:
             member.timer = None
         self._open -= 1
         self.responses[member.name] = response
-        if type(message) is not BusJobStreamEndMessage:
+        if "on_job_response" in self._owner._wanted and type(message) is not BusJobStreamEndMessage:
             self._owner._queue_hook("on_job_response", message)
         if status is not JobStatus.COMPLETED and self.cancel_on_error:
             self._fail(member.name, status, response, error, message)
@@ -355,9 +355,10 @@ class JobGroup:
         self._error = error
         if self._timer is not None:
             self._timer.cancel()
-        for member in self._members.values():
-            if member.timer is not None:
-                member.timer.cancel()
+        if error is not None:
+            for member in self._members.values():
+                if member.timer is not None:
+                    member.timer.cancel()
         if self._owner._groups.get(self.job_id) is self:
             del self._owner._groups[self.job_id]
         self._host.open_groups.pop(self, None)

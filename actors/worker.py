@@ -18,6 +18,7 @@ from actors.requester import Requester
 from bus import (
     BusCancelMessage,
     BusEndMessage,
+    BusJobResponseMessage,
     BusMessage,
     BusSubscriber,
     WorkerLostData,
@@ -249,7 +250,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
         deliver = DISPATCH.get(type(message))
         room = deliver(self, message, force) if deliver is not None else deliver_other(self, message, force)
-        if self._hears and deliver is not None and room is None:
+        if self._hears and deliver is not None and room is None and deliver is not DISPATCH[BusJobResponseMessage]:
             self._queue_hook("on_bus_message", message)
         return room
 
@@ -273,6 +274,13 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         else:
             self._lanes().put(item, job_id)
         return True
+
+    def _queue_event(self, hook: str, message: Any, group: JobGroup, member: Any) -> bool:
+        """Put the hooks of a job's event in line; the last of them tells the group. Whether there is any."""
+        if not self._hears:
+            return self._queue_hook(hook, message, group, member)
+        self._queue_hook(hook, message)
+        return self._queue_hook("on_bus_message", message, group, member)
 
     def _lanes(self) -> Mailbox:
         if self._mailbox is None:
