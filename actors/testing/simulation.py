@@ -176,18 +176,24 @@ class Simulation:
 
     async def _run(self, program: Callable[[Simulation], Awaitable[ResultT]]) -> ResultT:
         results: list[ResultT] = []
-        stuck = ""
+        stuck: list[str] = []
+
+        async def watch(scope: anyio.CancelScope, what: str) -> None:
+            await anyio.sleep(self._limit)
+            stuck.append(f"seed {self.seed}: {what} after {self._limit:g} simulated seconds; {self.open_ends()}")
+            scope.cancel()
+
         async with anyio.create_task_group() as self._task_group:
-            with anyio.move_on_after(self._limit):
+            async with anyio.create_task_group() as running:
+                running.start_soon(watch, running.cancel_scope, "not ended")
                 results.append(await program(self))
-            if not results:
-                stuck = f"seed {self.seed}: not ended after {self._limit:g} simulated seconds; {self.open_ends()}"
-            with anyio.move_on_after(self._limit):
+                running.cancel_scope.cancel()
+            async with anyio.create_task_group() as ending:
+                ending.start_soon(watch, ending.cancel_scope, "its runners have not ended")
                 for label in self.alive():
                     await self.end(label)
-            if self._nodes and not stuck:
-                stuck = f"seed {self.seed}: runner {next(iter(self._nodes))!r} did not end within {self._limit:g} simulated seconds"
+                ending.cancel_scope.cancel()
             self._task_group.cancel_scope.cancel()
         if stuck:
-            raise SimulationError(stuck)
+            raise SimulationError(stuck[0])
         return results[0]

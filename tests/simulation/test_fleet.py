@@ -1,0 +1,338 @@
+"""What a fleet guarantees, one scenario each, on the simulated network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError, job
+from actors.testing import Faults, Simulation, SimulationError
+from bus import WorkerLostData, WorkerReadyData
+
+
+class Worker(BaseWorker):
+    """Does what it is told, and counts."""
+
+    def __init__(self, name: str, *, limit: int = 16) -> None:
+        super().__init__(name)
+        self.max_concurrency = limit
+        self.runs: list[tuple[str, int]] = []
+        self.cancelled: list[str] = []
+
+    @job(name="echo")
+    async def echo(self, job: Job[Any]) -> Any:
+        self.runs.append((job.id, job.attempt))
+        return job.payload
+
+    @job(name="sleep")
+    async def sleep(self, job: Job[Any]) -> dict[str, Any]:
+        self.runs.append((job.id, job.attempt))
+        try:
+            await anyio.sleep(job.payload)
+        except BaseException:
+            self.cancelled.append(job.id)
+            raise
+        return {"by": self.worker_runner.name}
+
+    @job(name="count")
+    async def count(self, job: Job[Any]) -> Any:
+        for number in range(job.payload):
+            yield number
+
+
+class Watcher(BaseWorker):
+    """Writes down who comes and goes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.news: list[str] = []
+
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        self.news.append(f"up {data.worker_name} {data.runner}")
+
+    async def on_worker_lost(self, data: WorkerLostData) -> None:
+        self.news.append(f"down {data.worker_name} {data.runner}")
+
+
+def run(program: Any, seed: int = 1, **options: Any) -> Any:
+    return Simulation(seed, **options).run(program)
+
+
+def test_g27_a_killed_runner_is_forgotten_within_its_lease_and_watchers_are_told() -> None:
+    async def program(sim: Simulation) -> None:
+        watcher = Watcher("watcher")
+        await sim.start("a", watcher)
+        await watcher.watch_workers("w")
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(1)
+        sim.crash("b")
+        died = sim.now
+        while "down w b" not in watcher.news:
+            await anyio.sleep(0.5)
+        assert sim.now - died <= 6 + 2 + 0.5
+        assert watcher.news == ["up w b", "down w b"]
+        assert "w" not in watcher.registry
+
+    run(program)
+
+
+def test_g28_a_restarted_runner_is_a_new_incarnation_and_learns_everybody() -> None:
+    async def program(sim: Simulation) -> None:
+        watcher = Watcher("watcher")
+        await sim.start("a", watcher)
+        await watcher.watch_workers("old", "new")
+        await sim.start("b", Worker("old"))
+        await anyio.sleep(1)
+        sim.crash("b")
+        reborn = await sim.start("b", Worker("new"))
+        await anyio.sleep(3)
+        assert "old" not in watcher.registry
+        assert watcher.news == ["up old b", "down old b", "up new b"]
+        assert "watcher" in reborn.registry
+
+    run(program)
+
+
+def test_g32_each_job_goes_to_exactly_one_replica_and_control_messages_to_all() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        replicas = [Worker("w", limit=2), Worker("w", limit=2)]
+        await sim.start("b", replicas[0])
+        await sim.start("c", replicas[1])
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            for _ in range(12):
+                task_group.start_soon(_ask, boss, "sleep", 1.0)
+        assert sorted(len(replica.runs) for replica in replicas) == [6, 6]
+        await boss.deactivate_worker("w")
+        await anyio.sleep(1)
+        assert [replica.active for replica in replicas] == [False, False]
+
+    run(program)
+
+
+async def _ask(boss: BaseWorker, name: str, payload: Any) -> None:
+    await boss.job("w", name=name, payload=payload)
+
+
+def test_g33_a_job_whose_performer_dies_is_done_by_another_with_the_next_attempt() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        async with boss.job("w", name="sleep", payload=3.0) as asked:
+            await anyio.sleep(1)
+            sim.crash("b")
+            successor = Worker("w")
+            await sim.start("c", successor)
+        assert asked.response == {"by": "c"}
+        assert asked.results["w"].attempt == 2
+        assert successor.runs == [(asked.job_id, 2)]
+
+    run(program)
+
+
+def test_g34_a_job_longer_than_its_lease_runs_once() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        replicas = [Worker("w"), Worker("w")]
+        await sim.start("b", replicas[0])
+        await sim.start("c", replicas[1])
+        await boss.job("w", name="sleep", payload=100.0)
+        assert len(replicas[0].runs) + len(replicas[1].runs) == 1
+
+    run(program)
+
+
+@pytest.mark.parametrize("fenced_ack", [True, False])
+def test_g35_who_has_lost_its_lease_is_stopped_and_its_answer_ignored(fenced_ack: bool) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        zombie, owner = Worker("w"), Worker("w")
+        await sim.start("b", zombie)
+        async with boss.job("w", name="sleep", payload=25.0) as asked:
+            await anyio.sleep(1)
+            await sim.start("c", owner)
+            sim.partition("b")
+            await anyio.sleep(15)
+            assert zombie.cancelled == [asked.job_id]
+            sim.heal("b")
+        assert asked.response == {"by": "c"}
+        assert asked.results["w"].attempt == 2
+        assert owner.runs == [(asked.job_id, 2)]
+
+    run(program, fenced_ack=fenced_ack)
+
+
+def test_g36_a_job_that_kills_each_performer_is_given_up() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(_kill_for_ever, sim, "b")
+            with pytest.raises(JobError) as caught:
+                await boss.job("w", name="sleep", payload=1000.0)
+            task_group.cancel_scope.cancel()
+        assert caught.value.status is JobStatus.FAILED
+        assert caught.value.error is not None
+        assert caught.value.error.type == "DeadLettered"
+        assert sim.network.broker.statistics().dead_letters == 1
+
+    run(program)
+
+
+async def _kill_for_ever(sim: Simulation, label: str) -> None:
+    while True:
+        await anyio.sleep(3)
+        sim.crash(label)
+        await sim.start(label, Worker("w"))
+        await anyio.sleep(9)
+
+
+def test_g39_a_request_that_comes_twice_runs_once() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        worker = Worker("w")
+        await sim.start("b", worker)
+        await anyio.sleep(5)
+        for number in range(100):
+            assert await boss.job("w", name="echo", payload=number) == number
+        assert len(worker.runs) == len(set(worker.runs)) == 100
+
+    run(program, faults=Faults(drop=0.2, duplicate=0.5, timeout=0.5, delay=(0.0, 0.05)))
+
+
+def test_g14_g24_a_stream_over_a_bad_network_is_whole_and_in_order_with_little_in_flight() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        seen = []
+        async with boss.job("w", name="count", payload=1500) as asked:
+            async for event in asked:
+                if event.type == event.STREAM_DATA:
+                    seen.append(event.data)
+        assert seen == list(range(1500))
+
+    run(program, faults=Faults(drop=0.1, duplicate=0.3, reorder=0.3, timeout=0.5, delay=(0.0, 0.1)))
+
+
+def test_g5_nobody_serves_the_name_and_the_requester_is_told() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("reviewer"))
+        await anyio.sleep(3)
+        asked_at = sim.now
+        with pytest.raises(WorkerUnavailableError, match="did you mean 'reviewer'"):
+            await boss.job("reviwer", name="echo")
+        assert sim.now - asked_at == pytest.approx(30, abs=0.1)
+
+    run(program)
+
+
+def test_g5_a_job_waits_in_its_queue_until_somebody_serves_the_name() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        async with boss.job("w", name="echo", payload="late") as asked:
+            await anyio.sleep(20)
+            await sim.start("b", Worker("w"))
+        assert asked.response == "late"
+
+    run(program)
+
+
+def test_g38_a_deadline_passes_while_the_requester_is_cut_off_and_it_is_told() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        worker = Worker("w")
+        await sim.start("b", worker)
+        await anyio.sleep(3)
+        sim.partition("a")
+        asked_at = sim.now
+        with pytest.raises(TimeoutError):
+            await boss.job("w", name="echo", timeout=4.0)
+        assert sim.now - asked_at == pytest.approx(4, abs=0.01)
+        sim.heal("a")
+        await anyio.sleep(30)
+        assert worker.runs == []
+
+    run(program)
+
+
+def test_the_jobs_of_a_requester_that_died_are_cancelled() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        worker = Worker("w")
+        await sim.start("b", worker)
+        await boss.request_job("w", name="sleep", payload=500.0)
+        await anyio.sleep(10)
+        sim.crash("a")
+        await anyio.sleep(6 + 2 + 2)
+        assert len(worker.cancelled) == 1
+        assert worker.active_jobs == {}
+
+    run(program)
+
+
+def test_g20_cancelling_a_job_cancels_what_it_asked_for_on_other_runners() -> None:
+    class Parent(BaseWorker):
+        @job(name="nest")
+        async def nest(self, job: Job[Any]) -> Any:
+            return await self.job("w", name="sleep", payload=500.0)
+
+    async def program(sim: Simulation) -> None:
+        boss, worker = BaseWorker("boss"), Worker("w")
+        await sim.start("a", boss)
+        await sim.start("b", Parent("parent"))
+        await sim.start("c", worker)
+        with anyio.move_on_after(5):
+            await boss.job("parent", name="nest")
+        await anyio.sleep(1)
+        assert len(worker.cancelled) == 1
+
+    run(program)
+
+
+def test_g7_a_runner_that_ends_drains_what_runs_and_hands_back_what_waits() -> None:
+    async def program(sim: Simulation) -> None:
+        boss, first, second = BaseWorker("boss"), Worker("w", limit=1), Worker("w", limit=10)
+        await sim.start("a", boss)
+        await sim.start("b", first)
+        answers: list[Any] = []
+
+        async def ask(seconds: float) -> None:
+            answers.append(await boss.job("w", name="sleep", payload=seconds))
+
+        async with anyio.create_task_group() as task_group:
+            for _ in range(4):
+                task_group.start_soon(ask, 5.0)
+            await anyio.sleep(1)
+            await sim.start("c", second)
+            await sim.end("b")
+        assert [answer["by"] for answer in answers].count("b") == 1
+        assert len(first.runs) == 1
+        assert len(second.runs) == 3
+
+    run(program)
+
+
+def test_a_program_that_waits_for_ever_is_found_out() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        await boss.job("w", name="sleep", payload=1e6)
+
+    with pytest.raises(SimulationError, match="JobGroup"):
+        run(program, limit=100.0)
