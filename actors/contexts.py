@@ -60,23 +60,27 @@ class _Context(Generic[EventT]):
         if kind is not None:
             group.cancel(f"its requester left the context: {kind.__name__}")
             return
-        await self._finish(group)
-
-    async def _finish(self, group: JobGroup) -> None:
         try:
             await group.wait()
-        except JobGroupError:
-            self._raise(group)
-        except BaseException as error:  # cancelled while waiting: so are the jobs
-            group.cancel(f"its requester stopped waiting: {type(error).__name__}")
+        except BaseException as error:
+            self._interrupted(group, error)
             raise
 
     async def _run(self) -> Any:
         group, late = self._ask()
         if late is not None:
             await self._requester._request_late(group, late)
-        await self._finish(group)
+        try:
+            await group.wait()
+        except BaseException as error:
+            self._interrupted(group, error)
+            raise
         return self._answer(group)
+
+    def _interrupted(self, group: JobGroup, error: BaseException) -> None:
+        if isinstance(error, JobGroupError):
+            self._raise(group)
+        group.cancel(f"its requester stopped waiting: {type(error).__name__}")
 
     def _ask(self) -> tuple[JobGroup, Late | None]:
         if self._group is not None:

@@ -223,21 +223,23 @@ class Executor:
             self.host.job_event("on_job_start", job)
         job.task = self.host.tasks.start(self._run, job)
 
-    async def _run(self, job: Job[Any]) -> None:
+    @staticmethod  # a bound method would be one more object for each job in flight
+    async def _run(job: Job[Any]) -> None:
+        executor = job._executor
         if job.state is JobState.ENDED or job.state is JobState.CANCELLING:
-            self._handler_ended(job)
+            executor._handler_ended(job)
             if job.state is not JobState.ENDED:
-                self._finish_cancelled(job)
+                executor._finish_cancelled(job)
             return
         current_job.set(job)
         try:
-            response = await call(self._worker, job)
+            response = await call(executor._worker, job)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a handler raises ends its job and nothing else
-            self._handler_ended(job)
-            self._raised(job, error)
+            executor._handler_ended(job)
+            executor._raised(job, error)
         else:
-            self._handler_ended(job)
-            self._returned(job, response)
+            executor._handler_ended(job)
+            executor._returned(job, response)
         finally:
             current_job.set(None)
 

@@ -10,7 +10,11 @@ from enum import Enum, auto
 from typing import TypeVar
 
 
-class WorkerState(Enum):
+class _State(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python, and each step of each job is a look-up
+
+
+class WorkerState(_State):
     """Where a worker is in its life."""
 
     NEW = auto()
@@ -29,7 +33,7 @@ class WorkerState(Enum):
     """Gone; its name is free."""
 
 
-class JobState(Enum):
+class JobState(_State):
     """Where a job is, seen by its performer."""
 
     PENDING = auto()
