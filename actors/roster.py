@@ -224,10 +224,13 @@ class Roster:
             and self.may_restart(self._parent_of(worker))
             and supervisor.child_failed(worker, text)
         )
-        await self.stop(worker, f"it failed: {text}")
         parent = self._parent_of(worker)
-        if parent is not None:
-            parent._queue_hook("on_worker_failed", WorkerErrorData(worker.name, text, restarting=restarting))
+        data = WorkerErrorData(worker.name, text, restarting=restarting)
+        if restarting and parent is not None:  # before the supervisor may give up, and fail the parent
+            parent._queue_hook("on_worker_failed", data)
+        await self.stop(worker, f"it failed: {text}")
+        if not restarting and parent is not None:  # who makes it again there finds its name free
+            parent._queue_hook("on_worker_failed", data)
 
     def _parent_of(self, worker: BaseWorker) -> BaseWorker | None:
         entry = self.entries.get(worker.parent) if worker.parent is not None else None

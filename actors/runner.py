@@ -249,7 +249,9 @@ class WorkerRunner(Host):
         self, parent: BaseWorker, factories: tuple[Factory, ...], restart: RestartPolicy | None
     ) -> None:
         """Add supervised children of a worker."""
-        await Supervisor(self._roster, parent, factories, restart or RestartPolicy()).start()
+        supervisor = Supervisor(self._roster, parent, factories, restart or RestartPolicy())
+        await supervisor.start()
+        await parent.watch_workers(*supervisor.names)
 
     def worker_stopped(self) -> None:
         """A worker is gone, and made again or not; with the last one the runner ends."""

@@ -39,6 +39,11 @@ class Supervisor:
         self._children: list[BaseWorker] = []
         self._failed: dict[BaseWorker, str] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the children."""
+        return [child.name for child in self._children]
+
     async def start(self) -> None:
         """Make and add the children, in order."""
         for factory in self._factories:

@@ -1,4 +1,4 @@
-"""The workers that several tests use: one that performs jobs, and one that asks for them."""
+"""The workers that several tests use: who performs jobs, who asks for them, who fails, and whose children fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from actors import BaseWorker, JobError, WorkerRunner, job
-from bus import WorkerLostData
+from bus import WorkerErrorData, WorkerLostData, WorkerReadyData
 
 
 def quiet(name: str | None = None, **options: Any) -> WorkerRunner:
@@ -58,3 +58,83 @@ class Asker(BaseWorker):
 
     async def on_worker_lost(self, data: WorkerLostData) -> None:
         self.lost.append(data)
+
+
+class Team:
+    """Makes children and notes what happens to them, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.made: dict[str, list[Child]] = {}
+        self.times: list[float] = []
+
+    def factory(self, name: str, *, dies_after: float | None = None, in_start: bool = False) -> Any:
+        def make() -> Child:
+            child = Child(name, self, dies_after, in_start=in_start)
+            self.made.setdefault(name, []).append(child)
+            self.log.append(f"make {name}")
+            return child
+
+        return make
+
+    def now(self, name: str) -> Child:
+        return self.made[name][-1]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: len(made) for name, made in self.made.items()}
+
+
+class Child(BaseWorker):
+    """Fails when it is told to, or after a time."""
+
+    def __init__(self, name: str, team: Team, dies_after: float | None, *, in_start: bool) -> None:
+        super().__init__(name)
+        self.team = team
+        self.fate = anyio.Event()
+        self.gate = anyio.Event()
+        self.begun: list[str] = []
+        self._dies_after = dies_after
+        self._in_start = in_start
+
+    async def start(self) -> None:
+        self.team.times.append(anyio.current_time())
+        if self._in_start:
+            raise ValueError(f"{self.name} cannot start")
+        await super().start()
+
+    async def run(self, params: Any) -> None:
+        await self.start()
+        if self._dies_after is not None:
+            await anyio.sleep(self._dies_after)
+        else:
+            await self.fate.wait()
+        raise ValueError(f"{self.name} failed")
+
+    async def stop(self) -> None:
+        self.team.log.append(f"stop {self.name}")
+        await super().stop()
+
+    @job(name="work", sequential=True)
+    async def work(self, message: Any) -> str:
+        self.begun.append(message.job_id)
+        await self.gate.wait()
+        return "done"
+
+
+class Parent(BaseWorker):
+    """Keeps what it is told about its children."""
+
+    def __init__(self, name: str = "parent") -> None:
+        super().__init__(name)
+        self.failed: list[WorkerErrorData] = []
+        self.seen: list[str] = []
+
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        self.failed.append(data)
+
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        self.seen.append(f"{data.worker_name} up")
+
+    async def on_worker_lost(self, data: WorkerLostData) -> None:
+        self.seen.append(f"{data.worker_name} lost")
