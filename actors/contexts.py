@@ -87,6 +87,7 @@ class _Context(Generic[EventT]):
             raise JobStateError("this context was used before: call job() or job_group() again for another job")
         group, late = self._requester._request(self._worker_names, self._params)
         self._group = group
+        del self._params  # a job under way holds its copy of the payload, not the caller's
         return group, late
 
     def _entered(self, what: str) -> JobGroup:

@@ -141,17 +141,17 @@ class Tasks:
         return PoolStatistics(tasks=self._count, idle=len(self._idle))
 
     async def _serve(self, task: PooledTask) -> None:
+        clean = copy_context()
         try:
             with task._life, task._guard:
                 while True:
                     assert task._work is not None
                     working = task._work(task._argument)
                     task._work = task._argument = None
-                    before = copy_context()
                     await working
                     del working  # an idle task must not keep alive what it did last
                     # What the work left in its context variables must not reach the next: such a task is not reused.
-                    if not _same(copy_context(), before) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
+                    if not _same(copy_context(), clean) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
                         return
                     if not await self._next(task):
                         return
