@@ -9,7 +9,8 @@ import pytest
 
 from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError, job
 from actors.testing import Faults, Simulation, SimulationError
-from bus import WorkerLostData, WorkerReadyData
+from bus import TransportError, WorkerLostData, WorkerReadyData
+from bus.simulated import SimulatedTransport
 
 
 class Worker(BaseWorker):
@@ -165,6 +166,7 @@ def test_g35_who_has_lost_its_lease_is_stopped_and_its_answer_ignored(fenced_ack
         assert asked.response == {"by": "c"}
         assert asked.results["w"].attempt == 2
         assert owner.runs == [(asked.job_id, 2)]
+        assert sim.bus("b").network_statistics().claims.refused == 1
 
     run(program, fenced_ack=fenced_ack)
 
@@ -207,6 +209,94 @@ def test_g39_a_request_that_comes_twice_runs_once() -> None:
         assert len(worker.runs) == len(set(worker.runs)) == 100
 
     run(program, faults=Faults(drop=0.2, duplicate=0.5, timeout=0.5, delay=(0.0, 0.05)))
+
+
+def test_g39_a_job_whose_acknowledgement_is_lost_is_answered_again_and_not_run_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, worker = BaseWorker("boss"), Worker("w")
+        await sim.start("a", boss)
+        await sim.start("b", worker)
+
+        async def lost(*_arguments: Any) -> bool:
+            await anyio.sleep(1)
+            raise TransportError("no reply")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SimulatedTransport, "settle", lost)
+            assert await boss.job("w", name="echo", payload=1) == 1
+            await anyio.sleep(11)  # its lease has ended, so the broker gives it out again
+        await anyio.sleep(30)
+        assert len(worker.runs) == 1
+        assert sim.bus("b").network_statistics().claims.repeated == 1
+        assert sim.network.broker.statistics().claimed == 0
+
+    run(program)
+
+
+def test_a_request_whose_acceptance_is_lost_is_sent_again_and_stored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, workers = BaseWorker("boss"), [Worker("w"), Worker("w")]
+        await sim.start("a", boss)
+        await sim.start("b", workers[0])
+        await sim.start("c", workers[1])
+        await anyio.sleep(3)
+        send = SimulatedTransport.send
+        lost = 0
+
+        async def send_without_reply(transport: SimulatedTransport, frames: Any) -> None:
+            nonlocal lost
+            await send(transport, frames)
+            if lost < 3 and any(frame.lane == "queue" for frame in frames):
+                lost += 1
+                raise TransportError("no reply")
+
+        monkeypatch.setattr(SimulatedTransport, "send", send_without_reply)
+        await boss.job("w", name="sleep", payload=5.0)
+        await anyio.sleep(30)
+        assert lost == 3
+        assert [len(worker.runs) for worker in workers] in ([1, 0], [0, 1])
+
+    run(program)
+
+
+def test_g18_a_job_that_is_cancelled_in_its_queue_never_runs() -> None:
+    async def program(sim: Simulation) -> None:
+        boss, worker = BaseWorker("boss"), Worker("w", limit=1)
+        await sim.start("a", boss)
+        await sim.start("b", worker)
+        await anyio.sleep(3)
+        await boss.request_job("w", name="sleep", payload=10.0)
+        await anyio.sleep(1)
+        waiting = await boss.create_job_group_and_request_job(["w"], name="sleep", payload=1.0)
+        await anyio.sleep(1)
+        await boss.cancel_job_group(waiting.job_id)
+        await anyio.sleep(30)
+        assert [run[0] for run in worker.runs] == [run[0] for run in worker.runs if run[0] != waiting.job_id]
+        assert len(worker.runs) == 1
+
+    run(program)
+
+
+def test_g5_the_only_performer_dies_and_the_requester_is_told() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        asked_at = sim.now
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(_crash_in, sim, "b", 5.0)
+            with pytest.raises(WorkerUnavailableError, match="nobody served 'w'"):
+                await boss.job("w", name="sleep", payload=500.0)
+        assert sim.now - asked_at <= 5 + 6 + 2 + 30
+
+    run(program)
+
+
+async def _crash_in(sim: Simulation, label: str, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    sim.crash(label)
 
 
 def test_g14_g24_a_stream_over_a_bad_network_is_whole_and_in_order_with_little_in_flight() -> None:

@@ -1,0 +1,287 @@
+"""A test of the tests: small faults are planted in copies of the code, and each must be caught.
+
+`python -m tests.mutants` runs all; `python -m tests.mutants NAME` one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+SIMULATION = ("tests.simulation", "--seeds", "60", "--processes", "1")
+TIMEOUT = 300
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One planted fault.
+
+    Attributes:
+        name: What is broken.
+        file: Where.
+        old: The text that is replaced; stands once in the file.
+        new: What replaces it.
+        check: Arguments of `python -m` that must fail on it.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    check: tuple[str, ...]
+
+
+def unit(*tests: str) -> tuple[str, ...]:
+    """A check by unit tests, stopping at the first that fails."""
+    return ("pytest", "-q", "-x", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests))
+
+
+FLEET = unit("simulation/test_fleet.py")
+
+MUTANTS = (
+    Mutant(
+        "no fencing: answers of older attempts count",
+        "actors/member.py",
+        "if self.result is not None or message.attempt < self.attempt:",
+        "if self.result is not None:",
+        unit("unit/test_groups.py", "unit/test_order.py", "unit/test_outcomes.py"),
+    ),
+    Mutant(
+        "acknowledged before it has run",
+        "bus/claimer.py",
+        "        self.claims.hold(request, delivery, now)\n",
+        "        self.claims.hold(request, delivery, now)\n        self.settle(delivery, Settlement.ACK, now)\n",
+        FLEET,
+    ),
+    Mutant(
+        "leases are never renewed",
+        "bus/claimer.py",
+        "kept = await self._transport.extend([claim.delivery for claim in claims])",
+        "kept = [True for claim in claims]",
+        FLEET,
+    ),
+    Mutant(
+        "a request that comes again runs again",
+        "bus/claimer.py",
+        "        answer = self.claims.remembered(request)\n",
+        "        answer = None\n",
+        FLEET,
+    ),
+    Mutant(
+        "a retried frame gets a new id",
+        "bus/outbox.py",
+        "await self._transport.send([item.frame for item in batch])",
+        "self._failures += 1\n"
+        "            await self._transport.send([Outgoing(item.frame.lane, item.frame.to, "
+        'f"{item.frame.id}-{self._failures}", item.frame.body) for item in batch])',
+        FLEET,
+    ),
+    Mutant(
+        "who has lost its lease goes on",
+        "bus/claimer.py",
+        'self._stop(request, "its lease was lost: another worker has it, or will")',
+        "pass",
+        FLEET,
+    ),
+    Mutant(
+        "who has lost its lease still answers",
+        "bus/network.py",
+        "                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers\n"
+        "                return None\n",
+        '                return self.put("inbox", message.destination, message)\n',
+        FLEET,
+    ),
+    Mutant(
+        "nobody is ever declared dead",
+        "bus/presence.py",
+        "gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]",
+        "gone: list[PeerRunner] = []",
+        FLEET,
+    ),
+    Mutant(
+        "a job of a dead requester goes on",
+        "bus/fleet.py",
+        "            self._bus.stop_orphans()\n",
+        "",
+        FLEET,
+    ),
+    Mutant(
+        "jobs are never given up",
+        "bus/claimer.py",
+        "elif delivery.attempt > self._max_deliver:",
+        "elif False:",
+        FLEET,
+    ),
+    Mutant(
+        "a cancel that overtakes its request is forgotten",
+        "bus/claimer.py",
+        'self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")',
+        "pass",
+        FLEET,
+    ),
+    Mutant(
+        "messages that come early are taken at once",
+        "actors/member.py",
+        "while self.early and self.expected in self.early:\n            message = self.early.pop(self.expected)",
+        "while self.early:\n            message = self.early.pop(next(iter(self.early)))",
+        FLEET,
+    ),
+    Mutant(
+        "no credit is granted",
+        "actors/requests.py",
+        "            member.granted = taken + WINDOW\n",
+        "            return\n",
+        FLEET,
+    ),
+    Mutant(
+        "a finished job stays in the table",
+        "actors/executor.py",
+        "self.jobs.pop(job.id, None)",
+        "pass",
+        unit("unit/test_outcomes.py"),
+    ),
+    Mutant(
+        "the deadline of a group is not armed",
+        "actors/requests.py",
+        "        if self.deadline != math.inf:\n            self._timer",
+        "        if False:\n            self._timer",
+        unit("unit/test_outcomes.py", "simulation/test_fleet.py"),
+    ),
+    Mutant(
+        "nobody notices that a name is not served any more",
+        "actors/host.py",
+        "if self.running and self.open_groups and not self.registry.serves(change.worker_name):",
+        "if False:",
+        FLEET,
+    ),
+    Mutant(
+        "a handler that swallows its cancellation is waited for",
+        "actors/executor.py",
+        "        self._finish(job, status, None, info)\n        self._release(job)",
+        "        pass",
+        unit("unit/test_cancellation.py"),
+    ),
+    Mutant(
+        "jobs asked for inside a cancelled job go on",
+        "actors/executor.py",
+        "        for group in tuple(job.groups or ()):\n",
+        "        for group in ():\n",
+        unit("unit/test_cancellation.py"),
+    ),
+    Mutant(
+        "the place of a message is not given back",
+        "actors/dispatch.py",
+        "    room.give()\n",
+        "    pass\n",
+        unit("unit/test_backpressure.py"),
+    ),
+    Mutant(
+        "only ordinary exceptions end a job",
+        "actors/executor.py",
+        "except BaseException as error:  # noqa: BLE001 - the boundary",
+        "except Exception as error:  # noqa: BLE001 - the boundary",
+        unit("unit/test_outcomes.py"),
+    ),
+    Mutant(
+        "an urgent event overtakes its own job",
+        "actors/worker.py",
+        "lambda queued: queued[0] == job_id",
+        "lambda queued: False",
+        unit("unit/test_order.py"),
+    ),
+    Mutant(
+        "payloads are shared instead of copied",
+        "actors/requester.py",
+        "travel(params.payload)",
+        "params.payload",
+        unit("unit/test_encoding_of_jobs.py"),
+    ),
+    Mutant(
+        "an inactive worker is given jobs",
+        "actors/dispatch.py",
+        "executor.paused = not (worker._active and worker._state is WorkerState.READY)",
+        "executor.paused = False",
+        unit("unit/test_lanes.py"),
+    ),
+    Mutant(
+        "parked requests are forgotten when somebody comes",
+        "bus/bus.py",
+        "for request in self._parked.pop(name, ()):",
+        "for request in ():",
+        unit("unit/test_supervision.py", "unit/test_outcomes.py"),
+    ),
+    Mutant(
+        "parents stop before their children",
+        "actors/roster.py",
+        "        order.reverse()\n",
+        "",
+        unit("unit/test_runner.py", "unit/test_supervision.py"),
+    ),
+)
+
+
+def plant(mutant: Mutant, tree: Path) -> None:
+    """Put a fault into a copy of the code."""
+    path = tree / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.name}: its text stands {text.count(mutant.old)} times in {mutant.file}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def copy_tree(to: Path) -> None:
+    """Copy what the checks need."""
+    for name in ("actors", "bus", "tests"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+
+
+def check(tree: Path, arguments: tuple[str, ...]) -> tuple[bool, str]:
+    """Run a check in a tree. Whether it passed, and the end of what it said."""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, "it did not end"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return done.returncode == 0, next((line for line in reversed(lines) if "failed" in line or "rror" in line), "")
+
+
+def try_mutant(mutant: Mutant) -> tuple[bool, str]:
+    """Whether a mutant is caught, and by what."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        plant(mutant, tree)
+        passed, said = check(tree, mutant.check)
+        return not passed, said
+
+
+def main(names: list[str]) -> int:
+    """Run mutants; 0 if all are caught."""
+    mutants = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tree(Path(folder))
+        for arguments in dict.fromkeys(mutant.check for mutant in mutants):
+            passed, said = check(Path(folder), arguments)
+            if not passed:
+                print(f"the code itself fails {' '.join(arguments)}: {said}")
+                return 1
+    missed = 0
+    with ThreadPoolExecutor(2) as pool:
+        for mutant, (caught, said) in zip(mutants, pool.map(try_mutant, mutants), strict=True):
+            missed += not caught
+            print(f"{'caught' if caught else 'MISSED'}  {mutant.name}  {said[:110]}", flush=True)
+    print(f"{len(mutants)} mutants, {len(mutants) - missed} caught, {missed} missed")
+    return 1 if missed or not mutants else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
