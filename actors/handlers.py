@@ -123,7 +123,7 @@ def job(
 
     def mark(method: MethodT) -> MethodT:
         if not inspect.isfunction(method):
-            raise HandlerError(f"@job stands on a plain method of a worker, not on {method!r}; a name is given as name=")
+            raise HandlerError(f"@job stands on a plain method of a worker, not on {method!r}; a name goes into name=")
         limit = 1 if sequential else max_concurrency
         served = check_name("job name", name or method.__name__)
         setattr(method, _JOB, _Mark(served, limit, retries, timeout, _hints(method, namespace)))
@@ -180,7 +180,8 @@ def collect(cls: type) -> HandlerTable:
             methods.setdefault(attribute, value)
     table = HandlerTable({}, {}, {})
     for attribute, method in methods.items():
-        marked: _Mark | None = getattr(method, _JOB, None)
+        inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod, to be refused below
+        marked: _Mark | None = getattr(inner, _JOB, None)
         if marked is not None:
             clash = table.jobs.get(marked.name)
             if clash is not None:
@@ -196,7 +197,7 @@ def collect(cls: type) -> HandlerTable:
                 hints=marked.hints,
             )
         for marker, names, what in ((_READY, table.ready, "worker"), (_TOPIC, table.topics, "topic")):
-            marked_name = getattr(method, marker, None)
+            marked_name = getattr(inner, marker, None)
             if marked_name is not None:
                 if marked_name in names:
                     _refuse_twice(cls, f"{what} {marked_name!r}", names[marked_name], attribute)

@@ -104,6 +104,8 @@ def checked(params: ParamsT) -> ParamsT:
     timeout = params.timeout
     if timeout is not None and not (type(timeout) is float and 0.0 <= timeout < math.inf):
         params = _with_valid_timeout(params)
+    if params.delivery not in {None, "at_least_once", "at_most_once"}:
+        raise ValueError(f"delivery must be 'at_least_once', 'at_most_once' or None, got {params.delivery!r}")
     if params.job_id is not None:
         if not isinstance(params.job_id, str):
             raise TypeError(f"job_id must be a text, got {params.job_id!r:.100}")

@@ -59,6 +59,8 @@ class Peer:
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send any message; waits and raises as `WorkerBus.send`."""
         host = self._host_for("send a message")
+        if not isinstance(message, BusMessage):
+            raise TypeError(f"a BusMessage is needed, not {message!r:.100}")
         room = self._room
         if message.target == self.name and takes_place(message) and room is not None and room.taken >= room.capacity:
             raise refusal(room)  # who waits for room in his own mailbox waits for himself
@@ -105,6 +107,7 @@ class Peer:
             args: What to hand over.
             deactivate_self: Become inactive first, so that the two are never active together.
         """
+        check_name("worker name", worker_name)
         if deactivate_self and self._active:
             await self.deactivate_worker(self.name)
         message = BusActivateWorkerMessage(source=self.name, target=worker_name, args=args.to_dict() if args else None)
@@ -112,6 +115,7 @@ class Peer:
 
     async def deactivate_worker(self, worker_name: str) -> None:
         """Make a worker inactive: it gets no new jobs or data messages; those wait. Jobs that run go on."""
+        check_name("worker name", worker_name)
         await self.send_bus_message(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
 
     async def watch_workers(self, *worker_names: str) -> None:
@@ -120,8 +124,8 @@ class Peer:
         if self._watched is None:
             self._watched = {}
         for worker_name in worker_names:
-            self._watched[worker_name] = None
-            await registry.watch(check_name("worker name", worker_name), self._on_ready, self._on_lost)
+            self._watched[check_name("worker name", worker_name)] = None
+            await registry.watch(worker_name, self._on_ready, self._on_lost)
 
     async def unwatch_workers(self, *worker_names: str) -> None:
         """Stop being told."""

@@ -224,6 +224,8 @@ class Requester:
                 f"job id {params.job_id!r} is in use by {self._groups[params.job_id]!r}: choose another, or wait for it"
             )
         payloads = params.payloads
+        if payloads is not None and not isinstance(payloads, dict):
+            raise TypeError(f"payloads= is a dict of payloads by worker name, not {payloads!r:.100}")
         if payloads and not payloads.keys() <= set(worker_names):
             strangers = ", ".join(repr(name) for name in payloads if name not in worker_names)
             raise ValueError(f"payloads= names workers that are not in the group: {strangers}")

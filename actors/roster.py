@@ -165,11 +165,18 @@ class Roster:
             self.host.tasks.spawn(self._failed, parent, error)
 
     def _require_addable(self, worker: BaseWorker, parent: BaseWorker | None) -> None:
+        from actors.worker import BaseWorker  # noqa: PLC0415 - the two know each other
+
+        if not isinstance(worker, BaseWorker):
+            raise TypeError(f"a worker or a function marked with @function() is needed, not {worker!r:.100}")
+        if not hasattr(worker, "_state"):
+            raise RunnerStateError(f"{type(worker).__name__}.__init__ does not call super().__init__(name)")
         known = self.entries.get(worker.name)
         if known is not None:
             if known.worker is worker:
                 raise RunnerStateError(f"worker {worker.name!r} was added to runner {self.host.name!r} before")
-            raise DuplicateNameError("worker name", worker.name, f"{known.worker!r} of runner {self.host.name!r}")
+            holder = f"{known.worker!r} of runner {self.host.name!r}"
+            raise DuplicateNameError("worker name", worker.name, holder, f"choose another name for {worker!r}")
         if parent is not None and parent._state not in ALIVE:
             raise RunnerStateError(f"{parent!r} is ending: it takes no new children")
         if self._open and parent is None:

@@ -67,6 +67,8 @@ class EventSource:
 
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """Call `handler(source, *details)` when the event happens; see `event_handler`."""
+        if not callable(handler):
+            raise TypeError(f"the handler of {event_name!r} cannot be called: {handler!r:.100}")
         if event_name not in self.event_names:
             guess = nearest(event_name, self.event_names) or self.event_names
             raise ValueError(f"no event {event_name!r} on {self}: there is {', '.join(guess)}")
