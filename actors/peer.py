@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.dispatch import takes_place
 from bus import (
@@ -85,7 +85,7 @@ class Peer:
             DuplicateNameError: A name is taken; the workers named before it were added.
             RunnerStateError: A worker was added before, or this one is not in a running runner.
         """
-        await self._host_for("add workers").add_children(self, workers, watch=watch)
+        await self._host_for("add workers").add_children(cast("BaseWorker", self), workers, watch=watch)
 
     async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
         """Add children that are made again when their `start()` or `run()` raises; this worker watches them.
@@ -95,7 +95,7 @@ class Peer:
             restart: Whom to make again, how often and how soon; the default is `RestartPolicy()`. When it gives up,
                 this worker fails with `SupervisionError`.
         """
-        await self._host_for("supervise workers").supervise_children(self, factories, restart)
+        await self._host_for("supervise workers").supervise_children(cast("BaseWorker", self), factories, restart)
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import JobStateError
-from actors.job import current_job
+from actors.job import current_hook, current_job
 from actors.params import JobGroupParams, JobParams, checked, resolve
 from actors.requests import JobGroup
 from bus import BusJobUpdateRequestMessage, BusMessage, check_name, travel
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
+    from actors.worker import BaseWorker
     from bus.mailbox import Room
 
 Delivery = Literal["at_least_once", "at_most_once"]
@@ -214,6 +215,8 @@ class Requester:
                 raise JobStateError(
                     f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask each other in a loop?"
                 )
+        elif (hook := current_hook.get()) is not None:
+            lineage = (f"@{hook}",)
         if parent is None or parent.ended:
             parent = None
             host.require_accepting()
@@ -238,7 +241,7 @@ class Requester:
                 values.append(travel(payloads[name], f"payloads[{name!r}]"))
             else:
                 values.append(travel(params.payload))
-        group = JobGroup(self, host, worker_names, params)
+        group = JobGroup(cast("BaseWorker", self), host, worker_names, params)
         group.begin(params.timeout, parent)
         remaining = group.remaining()
         late: Late | None = None

@@ -11,6 +11,7 @@ from actors.dispatch import DISPATCH, deliver_other
 from actors.errors import HandlerError, RunnerStateError
 from actors.handlers import Handler, HandlerTable, collect, make_handler
 from actors.hooks import Hooks
+from actors.job import current_hook, current_job
 from actors.lifecycle import ENDING, WORKER_STEPS, WorkerState, moved
 from actors.peer import Peer
 from actors.performer import Performer
@@ -159,7 +160,13 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     # --- life ---
 
-    async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, worker_runner: WorkerRunner) -> None:
+    async def attach(  # the runner knows its registry and bus; they are named for programs that call this
+        self,
+        *,
+        registry: WorkerRegistry,  # noqa: ARG002
+        bus: WorkerBus,  # noqa: ARG002
+        worker_runner: WorkerRunner,
+    ) -> None:
         """Belong to a runner; called by `add_workers`, once.
 
         Raises:
@@ -284,8 +291,27 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     def _lanes(self) -> Mailbox:
         if self._mailbox is None:
-            self._mailbox = Mailbox(self._name, _handle, self.worker_runner.tasks)
+            self._mailbox = Mailbox(self._name, self._handle, self.worker_runner.tasks)
         return self._mailbox
+
+    async def _handle(self, item: tuple[Any, ...]) -> None:
+        token = current_hook.set(self._name)
+        try:
+            await item[1](*item[2:])
+        finally:
+            current_hook.reset(token)
+
+    def _will_wait(self, group: JobGroup) -> None:
+        """Somebody is about to wait for a job; inside a hook of this worker, the job's own hooks go on beside that one."""
+        if self._wanted and not group.is_done:
+            job = current_job.get()
+            inside = current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
+            if inside:
+                self._lanes().apart(group.job_id)
+
+    def _group_ended(self, group: JobGroup) -> None:
+        if self._mailbox is not None:
+            self._mailbox.together(group.job_id)
 
     async def _call_hook(self, hook: str, argument: Any, group: JobGroup | None, member: Any) -> None:
         arguments = () if hook == "on_deactivated" else (argument,)
@@ -329,7 +355,3 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         """A job has ended; whoever drains or stops this worker looks again."""
         if self._state in ENDING and self._host is not None:
             self._host.drained.wake()
-
-
-async def _handle(item: tuple[Any, ...]) -> None:
-    await item[1](*item[2:])

@@ -114,7 +114,7 @@ class WorkerBus(EventSource):
             self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
 
     async def stop(self) -> None:
-        """Stop delivering. Whoever still uses the bus is told first; parked requests are dropped with their requesters."""
+        """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters."""
         if self._stack is None:
             return
         for callback in tuple(self._stop_callbacks):

@@ -26,7 +26,7 @@ class InvalidNameError(BusError, ValueError):
         self.kind = kind
         self.name = name
         super().__init__(
-            f"{kind} {name!r} is not a valid name: use 1 to 64 of the letters a-z and A-Z, the digits, and '_', '.', '-'"
+            f"{kind} {name!r} is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'"
         )
 
 

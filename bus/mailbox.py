@@ -87,11 +87,12 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
 
 
 class _Lane:
-    __slots__ = ("busy", "current", "queue", "task")
+    __slots__ = ("busy", "current", "leaves", "queue", "task")
 
     def __init__(self) -> None:
         self.queue: deque[tuple[Hashable, Any]] = deque()
         self.current: Hashable = None
+        self.leaves: Hashable = None
         self.busy = False
         self.task: PooledTask | None = None
 
@@ -107,7 +108,7 @@ class Mailbox:
     take a place in a `Room` first; everything else is bounded by the jobs it belongs to.
     """
 
-    __slots__ = ("_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
+    __slots__ = ("_apart", "_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
 
     def __init__(self, owner: str, handle: Callable[[Any], Awaitable[None]], tasks: Tasks) -> None:
         self._owner = owner
@@ -115,17 +116,20 @@ class Mailbox:
         self._tasks = tasks
         self._data = _Lane()
         self._system = _Lane()
+        self._apart: dict[Hashable, _Lane] | None = None
         self._closed: Callable[[], None] | None = None
         self.dropped = 0
 
     @property
     def busy(self) -> bool:
         """Whether something is being handled."""
-        return self._data.busy or self._system.busy
+        return any(lane.busy for lane in self._lanes())
 
     def put(self, item: Any, key: Hashable = None) -> None:
         """Append to the data lane; to the system lane if something of that key is still there."""
-        if key is not None and self._system.holds(key):
+        if self._apart is not None and key in self._apart:
+            self._put(self._apart[key], key, item)
+        elif key is not None and self._system.holds(key):
             self._put(self._system, key, item)
         else:
             self._put(self._data, key, item)
@@ -137,7 +141,9 @@ class Mailbox:
         """
         data = self._data
         lane = self._system
-        if key is not None and self._closed is None and data.holds(key):
+        if self._apart is not None and key in self._apart:
+            lane = self._apart[key]
+        elif key is not None and self._closed is None and data.holds(key):
             earlier = [entry for entry in data.queue if entry[0] == key]
             rest = [entry for entry in data.queue if entry[0] != key]
             data.queue.clear()
@@ -148,6 +154,35 @@ class Mailbox:
             lane.queue.extend(earlier)
         self._put(lane, key, item)
 
+    def apart(self, key: Hashable) -> None:
+        """Handle what waits and what comes of `key` in a lane of its own, beside the others, until `together(key)`.
+
+        For who waits, while he handles one message, for something that the handling of others brings about.
+        """
+        if self._apart is None:
+            self._apart = {}
+        lane = self._apart.get(key)
+        if lane is not None:
+            lane.leaves = None
+            return
+        lane = self._apart[key] = _Lane()
+        for other in (self._system, self._data):
+            moved = [entry for entry in other.queue if entry[0] == key]
+            if moved:
+                rest = [entry for entry in other.queue if entry[0] != key]
+                other.queue.clear()
+                other.queue.extend(rest)
+                for _, item in moved:
+                    self._put(lane, key, item)
+
+    def together(self, key: Hashable) -> None:
+        """End what `apart(key)` began, once what waits is handled."""
+        if self._apart is not None and key in self._apart:
+            if self._apart[key].busy:
+                self._apart[key].leaves = key
+            else:
+                del self._apart[key]
+
     def close(self, idle: Callable[[], None]) -> None:
         """Drop what waits and what still comes, counted in `dropped`; cancel what is being handled.
 
@@ -155,7 +190,7 @@ class Mailbox:
             idle: Called whenever a lane has stopped.
         """
         self._closed = idle
-        for lane in (self._data, self._system):
+        for lane in self._lanes():
             self.dropped += len(lane.queue)
             lane.queue.clear()
             if lane.task is not None:
@@ -163,13 +198,16 @@ class Mailbox:
 
     def shield(self) -> None:
         """Stop telling what is being handled to stop: it swallows that."""
-        for lane in (self._data, self._system):
+        for lane in self._lanes():
             if lane.task is not None:
                 lane.task.shield()
 
     def statistics(self) -> MailboxStatistics:
         """How much waits now."""
         return MailboxStatistics(data=len(self._data.queue), system=len(self._system.queue))
+
+    def _lanes(self) -> tuple[_Lane, ...]:
+        return (self._data, self._system, *(self._apart or {}).values())
 
     def _put(self, lane: _Lane, key: Hashable, item: Any) -> None:
         if self._closed is not None:
@@ -194,5 +232,7 @@ class Mailbox:
         finally:
             lane.busy = False
             lane.task = None
+            if lane.leaves is not None and self._apart is not None:
+                del self._apart[lane.leaves]
             if self._closed is not None:
                 self._closed()

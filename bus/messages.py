@@ -48,7 +48,7 @@ class _MessageType(msgspec.StructMeta):
 
     _MADE = frozenset({"__match_args__", "__init__", "__repr__", "__eq__"})
 
-    def __setattr__(cls, name: str, value: object) -> None:
+    def __setattr__(cls, name: str, value: object) -> None:  # noqa: N805 - in a metaclass self is the class
         if name not in cls._MADE:
             super().__setattr__(name, value)
 
@@ -221,7 +221,7 @@ class BusJobRequestMessage(BusDataMessage, kw_only=True):
         timeout: Seconds left until the deadline when this was sent; None for none.
         window: How many events (updates, chunks) may be sent before the requester grants more.
         attempt: 1, and one more for each redelivery.
-        lineage: Ids of the jobs inside which this one was asked for, outermost first.
+        lineage: Inside what it was asked for, outermost first: `job@worker` for a job, `@worker` for a hook.
         trace: Trace context, W3C `traceparent`.
         delivery: `at_least_once` or `at_most_once` over a network; None is the bus's setting.
     """

@@ -44,7 +44,7 @@ FLUSH_TIMEOUT = 5.0
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`: runners alive, what waits to be sent, what is held, frames that could not be read."""
+    """A snapshot of a `NetworkBus`: runners alive, what waits to be sent, what is held, frames that were unreadable."""
 
     peers: int
     outbox: OutboxStatistics
@@ -92,7 +92,7 @@ class NetworkBus(WorkerBus):
         self._max_deliver = max_deliver
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
-        self._rng = rng or Random(secrets.randbits(64))  # noqa: S311 - ids and jitter, no secrets
+        self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._frames = 0

@@ -57,7 +57,7 @@ class Outbox:
         self._closing = False
 
     def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> Room | None:
-        """Send a frame as soon as possible; then call `accepted`. Returns the room to wait for if it takes part in the bound."""
+        """Send a frame soon, then call `accepted`. Returns the room to wait for if it is `bounded` and has none."""
         if bounded and not self.room.take():
             return self.room
         self._items.append(_Item(frame, accepted, bounded))

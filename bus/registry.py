@@ -147,7 +147,7 @@ class WorkerRegistry:
         return remote is not None and any(data.active for data in remote.values())
 
     def serves(self, worker_name: str) -> bool:
-        """Whether a request for that name need not wait for anybody to come: a local worker keeps it even while inactive."""
+        """Whether a request for that name has somewhere to go: a local worker keeps it even while inactive."""
         return worker_name in self._local or self.available(worker_name)
 
     def who_is_alive(self, worker_name: str) -> str:

@@ -245,7 +245,7 @@ def copy_tree(to: Path) -> None:
 def check(tree: Path, arguments: tuple[str, ...]) -> tuple[bool, str]:
     """Run a check in a tree. Whether it passed, and the end of what it said."""
     try:
-        done = subprocess.run(  # noqa: S603 - our own code
+        done = subprocess.run(
             [sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:

@@ -69,10 +69,10 @@ class Simulation:
         **options: Any,
     ) -> None:
         self.seed = seed
-        self.rng = Random(seed)  # noqa: S311 - reproducible is the point
+        self.rng = Random(seed)
         self.trace: list[TraceEvent] = []
         self.network = SimulatedNetwork(
-            Random(self.rng.getrandbits(64)),  # noqa: S311
+            Random(self.rng.getrandbits(64)),
             faults or Faults(),
             MemoryBroker(ack_wait=ack_wait, fenced_ack=fenced_ack),
             self.trace.append,
@@ -94,20 +94,20 @@ class Simulation:
             SimulationError: It did not end within `limit` simulated seconds.
         """
         # The two switches make trio's choices depend on the seed alone; it has them for exactly this use.
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
+        vars(trio_run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
         trio_run._r.seed(self.seed)
         return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))
 
     async def start(self, label: str, *workers: BaseWorker, **options: Any) -> WorkerRunner:
-        """Start a runner with workers; after a crash of the same label, its next life. Returns when it is ready, or dead."""
+        """Start a runner with workers; after a crash of the label, its next life. Returns when it is ready, or dead."""
         assert self._task_group is not None
-        bus = NetworkBus(self.network.transport(label), rng=Random(self.rng.getrandbits(64)))  # noqa: S311
+        bus = NetworkBus(self.network.transport(label), rng=Random(self.rng.getrandbits(64)))
         runner = WorkerRunner(
             label,
             bus,
             handle_sigint=False,
             handle_sigterm=False,
-            rng=Random(self.rng.getrandbits(64)),  # noqa: S311
+            rng=Random(self.rng.getrandbits(64)),
             **{**self._options, **options},
         )
         await runner.add_workers(*workers)

@@ -31,7 +31,10 @@ def main() -> int:
             executions += int(outcome.summary.split()[2])
             if outcome.problems:
                 failed.append(outcome)
-                print(f"seed {outcome.seed} failed: {outcome.problems[0]}  (make simulate SEED={outcome.seed})", flush=True)
+                print(
+                    f"seed {outcome.seed} failed: {outcome.problems[0]}  (make simulate SEED={outcome.seed})",
+                    flush=True,
+                )
     print(f"{len(seeds)} seeds, {jobs} jobs, {executions} executions, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ import anyio
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors import BaseWorker, Job, JobGroupError, JobStatus, job
+from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobStatus, job
 from actors.testing import Faults, Simulation
 from actors.testing.history import Happening
 from bus import BusJobRequestMessage
@@ -63,7 +64,11 @@ def make_scenario(seed: int) -> Scenario:
     chaos: list[tuple[float, str, str]] = []
     if rng.random() < 0.7:
         chaos += [
-            (round(rng.uniform(1, 40), 3), rng.choice(("crash", "crash", "partition", "end", "remove", "sleep")), rng.choice(RUNNERS))
+            (
+                round(rng.uniform(1, 40), 3),
+                rng.choice(("crash", "crash", "partition", "end", "remove", "sleep")),
+                rng.choice(RUNNERS),
+            )
             for _ in range(rng.randint(1, 5))
         ]
     noisy = rng.random() < 0.7
@@ -128,35 +133,41 @@ class Asker(BaseWorker):
         """Ask for one job or group; raises when its outcome should make a handler fail."""
         payload = {"plan": msgspec.to_builtins(ask.plan)}
         context = self.job_group(
-            *ask.workers, name=ask.how or None, payload=payload, timeout=ask.timeout, cancel_on_error=ask.cancel_on_error
+            *ask.workers,
+            name=ask.how or None,
+            payload=payload,
+            timeout=ask.timeout,
+            cancel_on_error=ask.cancel_on_error,
         )
-        failure: JobGroupError | None = None
-        with anyio.move_on_after(ask.cancel_after if ask.cancel_after is not None else 1e9):
-            try:
-                async with context as group:
-                    for worker in ask.workers:
-                        self._note("asked", context.job_id, worker)
-                    async for event in group:
-                        if event.type in {event.UPDATE, event.STREAM_DATA}:
-                            number = event.data["number"]
-                            self._note("saw", context.job_id, event.worker_name, attempt=event.attempt, number=number)
-            except JobGroupError as error:
-                failure = error
-            except BaseException:
+        with anyio.move_on_after(ask.cancel_after if ask.cancel_after is not None else math.inf):
+            failure = await self._follow(ask, context)
+            for worker in ask.workers:
+                result = context.results[worker]
+                number = 0
+                if result.status is JobStatus.COMPLETED:
+                    number = count_events(ask.plan) if ask.how == "stream" else result.response["events"]
+                self._note("ended", context.job_id, worker, attempt=result.attempt, number=number, status=result.status)
+                self._check(ask, worker, result.status, str(result.error))
+            if failure is not None:
+                raise failure
+
+    async def _follow(self, ask: Ask, context: JobGroupContext) -> JobGroupError | None:
+        """Ask, and write down every event. Its failure is returned, its cancellation written down and raised."""
+        try:
+            async with context as group:
                 for worker in ask.workers:
-                    self._note("abandoned", context.job_id, worker)
-                raise
-        if any(line.kind == "abandoned" and line.job_id == context.job_id for line in self.recorder.lines):
-            return
-        for worker in ask.workers:
-            result = context.results[worker]
-            number = result.response["events"] if result.status is JobStatus.COMPLETED and result.response else 0
-            if result.status is JobStatus.COMPLETED and ask.how == "stream":
-                number = count_events(ask.plan)
-            self._note("ended", context.job_id, worker, attempt=result.attempt, number=number, status=result.status)
-            self._check(ask, worker, result.status, str(result.error))
-        if failure is not None:
-            raise failure
+                    self._note("asked", context.job_id, worker)
+                async for event in group:
+                    if event.type in {event.UPDATE, event.STREAM_DATA}:
+                        number = event.data["number"]
+                        self._note("saw", context.job_id, event.worker_name, attempt=event.attempt, number=number)
+        except JobGroupError as error:
+            return error
+        except BaseException:
+            for worker in ask.workers:
+                self._note("abandoned", context.job_id, worker)
+            raise
+        return None
 
     def _check(self, ask: Ask, worker: str, status: JobStatus, error: str) -> None:
         """Whether the outcome can be true, given what the handler was told to do."""

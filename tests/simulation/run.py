@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from traceback import format_exception
 
 import anyio
 import msgspec
 
-from actors import JobGroupError, RunnerStateError
+from actors import JobGroupError, RunnerStateError, WorkerRunner
 from actors.testing import Faults, Simulation, SimulationError
 from actors.testing.history import judge
-from tests.simulation.program import NAMES, RUNNERS, Actor, Asker, Recorder, Scenario, make_scenario
+from tests.simulation.program import NAMES, RUNNERS, Actor, Ask, Asker, Recorder, Scenario, make_scenario
 
 QUIET_LIMIT = 600.0
 """Simulated seconds in which everything must have settled after the last fault."""
@@ -34,8 +35,10 @@ class Outcome(msgspec.Struct, frozen=True):
 def simulate(seed: int) -> Outcome:
     """Run the scenario of a seed on the real code, and judge it."""
     scenario = make_scenario(seed)
-    fenced = seed % 4 != 3  # noqa: PLR2004 - every fourth run on a broker that accepts late acknowledgements
-    sim = Simulation(seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=3.0, drain_timeout=10.0)
+    fenced = seed % 4 != 3  # every fourth run on a broker that accepts late acknowledgements
+    sim = Simulation(
+        seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=3.0, drain_timeout=10.0
+    )
     recorder = Recorder(sim)
     problems: list[str] = []
     try:
@@ -51,7 +54,7 @@ def simulate(seed: int) -> Outcome:
     if scenario.harmless and verdict.executions > verdict.jobs:
         problems.append(f"{verdict.executions} executions of {verdict.jobs} jobs although nothing went wrong")
     network = [f"{time:.6f} {label} {event} {detail}" for time, label, event, detail in sim.trace]
-    lines = [f"{line.time:.6f} {line.life} {line.kind} {line.job_id} {line.worker} {line.attempt} {line.number} {line.status}" for line in recorder.lines]
+    lines = [" ".join(map(str, msgspec.structs.astuple(line))) for line in recorder.lines]
     summary = f"{verdict.jobs} jobs, {verdict.executions} executions, {verdict.outcomes}, {len(network)} network events"
     return Outcome(seed, tuple(problems), summary, tuple(network + lines))
 
@@ -61,12 +64,13 @@ async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, prob
         await _start(sim, scenario, recorder, runner)
     if scenario.faults.drop:
         recorder.note("disturbed", "the network loses renewals")
+    chaos = _Chaos(sim, scenario, recorder)
     async with anyio.create_task_group() as task_group:
         for runner in RUNNERS:
             for delay, ask in scenario.asks[runner]:
                 task_group.start_soon(_ask, sim, recorder, runner, delay, ask)
         for delay, what, runner in scenario.chaos:
-            task_group.start_soon(_disturb, sim, scenario, recorder, delay, what, runner)
+            task_group.start_soon(chaos.disturb, delay, what, runner)
     sim.network.faults = Faults()
     await _settle(sim, problems)
 
@@ -76,7 +80,7 @@ async def _start(sim: Simulation, scenario: Scenario, recorder: Recorder, runner
     await sim.start(runner, Asker(f"boss-{runner}", recorder), *workers)
 
 
-async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, ask: object) -> None:
+async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, ask: Ask) -> None:
     await anyio.sleep(delay)
     host = sim.runner(runner)
     boss = host.get_worker(f"boss-{runner}") if host is not None else None
@@ -88,49 +92,62 @@ async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, a
         await task.wait()
 
 
-async def _attempt(boss: Asker, ask: object) -> None:
-    try:
-        await boss.ask(ask)  # type: ignore[arg-type]
-    except (JobGroupError, RunnerStateError):
-        pass  # written down by the asker, or refused because its runner ends
+async def _attempt(boss: Asker, ask: Ask) -> None:
+    with suppress(JobGroupError, RunnerStateError):  # written down by the asker, or refused because its runner ends
+        await boss.ask(ask)
 
 
-async def _disturb(sim: Simulation, scenario: Scenario, recorder: Recorder, delay: float, what: str, runner: str) -> None:
-    await anyio.sleep(delay)
-    host = sim.runner(runner)
-    if host is None or not host.accepting:
-        return
-    recorder.note("disturbed", what)
-    if what == "crash":
-        recorder.note("died", sim.bus(runner).address)
-        sim.crash(runner)
-        await anyio.sleep(sim.rng.uniform(0.1, 15))
-        if sim.runner(runner) is None:
-            await _start(sim, scenario, recorder, runner)
-    elif what == "end":
-        recorder.note("died", sim.bus(runner).address)
-        await sim.end(runner)
-        await anyio.sleep(sim.rng.uniform(0.1, 5))
-        if sim.runner(runner) is None:
-            await _start(sim, scenario, recorder, runner)
-    elif what == "partition":
-        sim.partition(runner)
-        await anyio.sleep(sim.rng.uniform(0.5, 40))
-        sim.heal(runner)
-    elif what == "remove":
-        name = sim.rng.choice(NAMES)
-        if runner in scenario.homes[name] and await host.remove_worker(name) and host.accepting:
-            await anyio.sleep(sim.rng.uniform(0, 5))
-            if host.accepting and sim.runner(runner) is host:
-                await host.add_workers(Actor(name, recorder))
-    else:
-        name = sim.rng.choice(NAMES)
-        boss = host.get_worker(f"boss-{runner}")
-        if boss is not None and host.accepting:
+class _Chaos:
+    """The disturbances of one run, each a method that ends with everything whole again."""
+
+    def __init__(self, sim: Simulation, scenario: Scenario, recorder: Recorder) -> None:
+        self._sim = sim
+        self._scenario = scenario
+        self._recorder = recorder
+
+    async def disturb(self, delay: float, what: str, label: str) -> None:
+        """Do one of them after a while, unless that runner is down or ending."""
+        await anyio.sleep(delay)
+        host = self._sim.runner(label)
+        if host is not None and host.accepting:
+            self._recorder.note("disturbed", what)
+            await getattr(self, what)(label, host)
+
+    async def crash(self, label: str, _host: WorkerRunner) -> None:
+        self._recorder.note("died", self._sim.bus(label).address)
+        self._sim.crash(label)
+        await self._start_again(label, 15)
+
+    async def end(self, label: str, _host: WorkerRunner) -> None:
+        self._recorder.note("died", self._sim.bus(label).address)
+        await self._sim.end(label)
+        await self._start_again(label, 5)
+
+    async def partition(self, label: str, _host: WorkerRunner) -> None:
+        self._sim.partition(label)
+        await anyio.sleep(self._sim.rng.uniform(0.5, 40))
+        self._sim.heal(label)
+
+    async def remove(self, label: str, host: WorkerRunner) -> None:
+        name = self._sim.rng.choice(NAMES)
+        if label in self._scenario.homes[name] and await host.remove_worker(name):
+            await anyio.sleep(self._sim.rng.uniform(0, 5))
+            if host.accepting:
+                await host.add_workers(Actor(name, self._recorder))
+
+    async def sleep(self, label: str, host: WorkerRunner) -> None:
+        name = self._sim.rng.choice(NAMES)
+        boss = host.get_worker(f"boss-{label}")
+        if boss is not None:
             await boss.deactivate_worker(name)
-            await anyio.sleep(sim.rng.uniform(0, 10))
-            if host.accepting and sim.runner(runner) is host:
+            await anyio.sleep(self._sim.rng.uniform(0, 10))
+            if host.accepting:
                 await boss.activate_worker(name)
+
+    async def _start_again(self, label: str, within: float) -> None:
+        await anyio.sleep(self._sim.rng.uniform(0.1, within))
+        if self._sim.runner(label) is None:
+            await _start(self._sim, self._scenario, self._recorder, label)
 
 
 async def _settle(sim: Simulation, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Random programs on a failing network: nothing is lost, nothing hangs, nothing is left. Many more seeds: `make simulate`."""
+"""Random programs on a failing network: nothing is lost, nothing hangs, nothing is left; more by `make simulate`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:
     here = simulate(7)
     command = [sys.executable, "-c", "from tests.simulation.run import simulate; print(simulate(7).digest)"]
     digests = [
-        subprocess.run(  # noqa: S603 - our own code
+        subprocess.run(
             command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True, text=True
         ).stdout.strip()
         for hash_seed in ("1", "2")

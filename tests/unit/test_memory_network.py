@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
@@ -30,7 +31,7 @@ class Replica(BaseWorker):
 
     @job(name="where")
     async def where(self, job: Job[Any]) -> str:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return self.worker_runner.name
 
     @job(name="stream")
@@ -55,11 +56,8 @@ async def test_g32_two_runners_serve_one_name_and_a_client_reaches_both() -> Non
         answers = await client.gather("replica", range(40), name="where", max_concurrency=40, timeout=60)
         assert sorted(set(answers)) == ["left", "right"]
         assert len(answers) == 40
-        seen = []
         async with client.job("replica", name="stream", payload=1000, timeout=60) as streaming:
-            async for event in streaming:
-                if event.type == event.STREAM_DATA:
-                    seen.append(event.data)
+            seen = [event.data async for event in streaming if event.type == event.STREAM_DATA]
         assert seen == list(range(1000))
 
 
