@@ -158,14 +158,16 @@ class Job(Generic[PayloadT]):
 
     async def stream(self, data: Any = None) -> None:
         """Send one chunk; the first one opens the stream. Waits and raises as `update`."""
+        data = travel(data, "data")
         if not self.streaming:
             await self.stream_start()
-        await self.event(BusJobStreamDataMessage, data=travel(data, "data"))
+        await self.event(BusJobStreamDataMessage, data=data)
 
     async def stream_start(self, data: Any = None) -> None:
         """Open the stream with a value about it. Waits and raises as `update`."""
+        data = travel(data, "data")
         self.streaming = True
-        await self.event(BusJobStreamStartMessage, data=travel(data, "data"))
+        await self.event(BusJobStreamStartMessage, data=data)
 
     async def stream_end(self, data: Any = None) -> None:
         """End the stream and the job: `data` is its response.
