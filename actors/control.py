@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from actors.runner import WorkerRunner
 
 
+def hear_end(runner: WorkerRunner, message: BusEndMessage | BusCancelMessage) -> None:
+    """Begin to end, if the message is for this session."""
+    same = message.session is not None and message.session == runner.session
+    if same or _is_ours(runner, message):
+        runner.finish(
+            message.reason or f"worker {message.source!r} ended the session",
+            at_once=isinstance(message, BusCancelMessage),
+        )
+
+
 async def obey(runner: WorkerRunner, message: BusMessage) -> None:
-    """Do what a message to `runner` asks for."""
-    if isinstance(message, (BusEndMessage, BusCancelMessage)):
-        same = message.session is not None and message.session == runner.session
-        if same or _is_ours(runner, message):
-            runner.finish(
-                message.reason or f"worker {message.source!r} ended the session",
-                at_once=isinstance(message, BusCancelMessage),
-            )
-    elif isinstance(message, BusWorkerReadyMessage):
+    """Do what any other message to `runner` asks for."""
+    if isinstance(message, BusWorkerReadyMessage):
         await runner.registry.register(
             WorkerReadyData(
                 worker_name=message.worker_name,

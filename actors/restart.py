@@ -77,3 +77,7 @@ class Intensity:
         self._failures.append(now)
         count = len(self._failures)
         return count if count <= self._policy.max_restarts else None
+
+    def exhausted(self, now: float) -> bool:
+        """Whether one more failure is more than the policy allows."""
+        return sum(now - when < self._policy.period for when in self._failures) >= self._policy.max_restarts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio import get_cancelled_exc_class
 
@@ -121,6 +122,8 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait()
+                for _ in range(2 if busy else 0):  # whoever waited for those jobs takes the answer before it is stopped
+                    await anyio.lowlevel.checkpoint()
             return True
         return False
 
@@ -226,17 +229,16 @@ class Roster:
         supervisor = entry.supervisor if entry is not None and entry.worker is worker else None
         self.host.report(worker, "worker failed", error)
         text = str(describe(error))
-        restarting = (
-            supervisor is not None
-            and self.may_restart(self._parent_of(worker))
-            and supervisor.child_failed(worker, text)
-        )
         parent = self._parent_of(worker)
+        restarting = supervised = False
+        if supervisor is not None and self.may_restart(parent):
+            supervised = supervisor.child_failed(worker, text)
+            restarting = supervised and not supervisor.exhausted()
         data = WorkerErrorData(worker.name, text, restarting=restarting)
-        if restarting and parent is not None:  # before the supervisor may give up, and fail the parent
+        if supervised and parent is not None:  # before the supervisor may give up, and fail the parent
             parent._queue_hook("on_worker_failed", data)
         await self.stop(worker, f"it failed: {text}")
-        if not restarting and parent is not None:  # who makes it again there finds its name free
+        if not supervised and parent is not None:  # who makes it again there finds its name free
             parent._queue_hook("on_worker_failed", data)
 
     def _parent_of(self, worker: BaseWorker) -> BaseWorker | None:

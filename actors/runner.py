@@ -11,7 +11,7 @@ import anyio
 from anyio import CancelScope, get_cancelled_exc_class
 
 from actors import signals
-from actors.control import obey
+from actors.control import hear_end, obey
 from actors.errors import RunnerStateError
 from actors.function import Function
 from actors.host import Host, RunnerStatistics
@@ -313,8 +313,8 @@ class WorkerRunner(Host):
         self.deadlines = Deadlines(self.tasks)
         self._mailbox = Mailbox(self.name, self._handle, self.tasks)
         self.tasks.spawn(self.deadlines.run)
-        if self._signals and signals.can_watch():
-            self.tasks.spawn(signals.watch, self._signals, self._on_signal)
+        for number in self._signals if signals.can_watch() else ():
+            self.tasks.spawn(signals.watch, number, self._on_signal)
         self.running = self.accepting = True
         self.registry.listen(self.registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)
@@ -360,7 +360,7 @@ class WorkerRunner(Host):
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: ARG002 - its room is unbounded
         assert self._mailbox is not None
         if isinstance(message, (BusEndMessage, BusCancelMessage)):
-            self._mailbox.put_urgent(message)  # ahead of news about workers, whose watchers may take their time
+            hear_end(self, message)  # at once: its sender may be gone when the mailbox gets to it
         else:
             self._mailbox.put(message)
         return None

@@ -59,6 +59,10 @@ class Supervisor:
             self._roster.host.tasks.spawn(self._recover)
         return True
 
+    def exhausted(self) -> bool:
+        """Whether the next failure makes it give up."""
+        return self._intensity.exhausted(self._roster.host.tasks.now())
+
     async def _recover(self) -> None:
         try:
             while self._failed:
