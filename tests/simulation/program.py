@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -10,10 +12,10 @@ import anyio
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobStatus, job
+from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobGroupResponse, JobStatus, job
 from actors.testing import Faults, Simulation
 from actors.testing.history import Happening
-from bus import BusJobRequestMessage
+from bus import BusJobRequestMessage, BusJobResponseMessage
 
 NAMES = ("w0", "w1", "w2", "w3")
 RUNNERS = ("r0", "r1", "r2")
@@ -37,6 +39,8 @@ class Ask(msgspec.Struct, frozen=True):
     timeout: float | None = None
     cancel_on_error: bool = True
     cancel_after: float | None = None
+    reads_after: float = 0.0
+    reads: bool = True
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -91,6 +95,8 @@ def _draw_ask(rng: Random, depth: int) -> Ask:
         timeout=rng.choice((None, None, 0.2, 3.0, 60.0)),
         cancel_on_error=rng.random() < 0.6,
         cancel_after=rng.choice((None, None, None, None, 0.0, 0.5, 4.0)),
+        reads_after=rng.choice((0.0, 0.0, 0.0, 6.0)),
+        reads=rng.random() < 0.8,
     )
 
 
@@ -111,6 +117,7 @@ class Recorder:
         self.sim = sim
         self.lines: list[Happening] = []
         self.problems: list[str] = []
+        self.told: Counter[tuple[str, str]] = Counter()
 
     def note(self, kind: Any, life: str, job_id: str = "", worker: str = "", **more: Any) -> None:
         """Write a line."""
@@ -123,6 +130,14 @@ class Asker(BaseWorker):
     def __init__(self, name: str, recorder: Recorder) -> None:
         super().__init__(name)
         self.recorder = recorder
+
+    async def on_job_completed(self, result: JobGroupResponse) -> None:
+        """Count: each group ends in one of these two hooks, once."""
+        self.recorder.told[self.life, result.job_id] += 1
+
+    async def on_job_error(self, message: BusJobResponseMessage) -> None:
+        """Count."""
+        self.recorder.told[self.life, message.job_id] += 1
 
     @property
     def life(self) -> str:
@@ -146,6 +161,7 @@ class Asker(BaseWorker):
                 number = 0
                 if result.status is JobStatus.COMPLETED:
                     number = count_events(ask.plan) if ask.how == "stream" else result.response["events"]
+                    number = number if ask.reads else 0
                 self._note("ended", context.job_id, worker, attempt=result.attempt, number=number, status=result.status)
                 self._check(ask, worker, result.status, str(result.error))
             if failure is not None:
@@ -157,7 +173,8 @@ class Asker(BaseWorker):
             async with context as group:
                 for worker in ask.workers:
                     self._note("asked", context.job_id, worker)
-                async for event in group:
+                await anyio.sleep(ask.reads_after)
+                async for event in group if ask.reads else _nothing():
                     if event.type in {event.UPDATE, event.STREAM_DATA}:
                         number = event.data["number"]
                         self._note("saw", context.job_id, event.worker_name, attempt=event.attempt, number=number)
@@ -269,6 +286,11 @@ class Actor(Asker):
                         await anyio.sleep(max(until - anyio.current_time(), 0))
         else:
             await anyio.sleep(step.seconds)
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    for event in ():
+        yield event
 
 
 def _plan(payload: Any) -> list[Step]:

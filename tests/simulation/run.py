@@ -72,7 +72,7 @@ async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, prob
         for delay, what, runner in scenario.chaos:
             task_group.start_soon(chaos.disturb, delay, what, runner)
     sim.network.faults = Faults()
-    await _settle(sim, problems)
+    await _settle(sim, recorder, problems)
 
 
 async def _start(sim: Simulation, scenario: Scenario, recorder: Recorder, runner: str) -> None:
@@ -150,7 +150,7 @@ class _Chaos:
             await _start(self._sim, self._scenario, self._recorder, label)
 
 
-async def _settle(sim: Simulation, problems: list[str]) -> None:
+async def _settle(sim: Simulation, recorder: Recorder, problems: list[str]) -> None:
     """Wait until nothing is left anywhere, and say what is if it stays."""
     until = sim.now + QUIET_LIMIT
     left = _left(sim)
@@ -158,6 +158,15 @@ async def _settle(sim: Simulation, problems: list[str]) -> None:
         await anyio.sleep(5)
         left = _left(sim)
     problems += left
+    lives = {sim.bus(label).address for label in sim.alive()}
+    ended = dict.fromkeys(
+        (line.life, line.job_id)
+        for line in recorder.lines
+        if line.kind == "ended" and not (line.status == "cancelled" and not line.attempt)  # by the requester itself
+    )
+    for life, job_id in ended:
+        if life in lives and recorder.told[life, job_id] != 1:
+            problems.append(f"the hooks of {life} were told {recorder.told[life, job_id]} times how {job_id} ended")
 
 
 def _left(sim: Simulation) -> list[str]:
