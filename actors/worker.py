@@ -301,17 +301,12 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         finally:
             current_hook.reset(token)
 
-    def _will_wait(self, group: JobGroup) -> None:
-        """Somebody is about to wait for a job; inside a hook of this worker, the job's own hooks go on beside that one."""
-        if self._wanted and not group.is_done:
-            job = current_job.get()
-            inside = current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
-            if inside:
-                self._lanes().apart(group.job_id)
-
-    def _group_ended(self, group: JobGroup) -> None:
-        if self._mailbox is not None:
-            self._mailbox.together(group.job_id)
+    def _waits_inside_hook(self) -> bool:
+        """Whether a hook of this worker, if it has any, would wait for whatever the current task waits for."""
+        if not self._wanted:
+            return False
+        job = current_job.get()
+        return current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
 
     async def _call_hook(self, hook: str, argument: Any, group: JobGroup | None, member: Any) -> None:
         arguments = () if hook == "on_deactivated" else (argument,)
