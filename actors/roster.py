@@ -122,8 +122,8 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait()
-                for _ in range(2 if busy else 0):  # whoever waited for those jobs takes the answer before it is stopped
-                    await anyio.lowlevel.checkpoint()
+            for _ in range(2):  # who waits for an answer that has come takes it before being stopped
+                await anyio.lowlevel.checkpoint()
             return True
         return False
 
