@@ -1,6 +1,5 @@
 """A program as one writes it for Pipecat's bus: only the imports differ. Run it: `python -m examples.from_pipecat`.
 
-There they are:
     from pipecat.bus import BusJobRequestMessage, BusJobUpdateMessage
     from pipecat.pipeline.job_context import JobGroupParams, JobGroupResponse, JobParams, JobStatus
     from pipecat.registry.types import WorkerReadyData
@@ -40,7 +39,6 @@ class Librarian(BaseWorker):
         await self.watch_workers(*LIBRARY)
 
     async def on_worker_ready(self, data: WorkerReadyData) -> None:
-        await super().on_worker_ready(data)
         print(f"{data.worker_name} is ready")
         self._ready.append(data.worker_name)
         if len(self._ready) == len(LIBRARY):

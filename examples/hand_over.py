@@ -8,8 +8,8 @@ from actors import BaseWorker, Client, WorkerActivationArgs, WorkerRunner, job
 
 
 class Handover(WorkerActivationArgs):
-    caller: str
-    topic: str
+    caller: str = ""
+    topic: str = ""
 
 
 class Clerk(BaseWorker):
