@@ -177,7 +177,7 @@ class Executor:
     def statistics(self) -> ExecutorStatistics:
         """What there is now."""
         pending = sum(len(lane.pending) for lane in self._lanes.values())
-        return ExecutorStatistics(self._running, pending, self._quarantined)
+        return ExecutorStatistics(self._running, pending, self._quarantined, self._room.statistics().waiting)
 
     def _may_start(self, job: Job[Any], *, first: bool = False) -> bool:
         if self.paused:
