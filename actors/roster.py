@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import msgspec
-from anyio import get_cancelled_exc_class
 
 from actors.errors import RunnerStateError, describe
 from actors.lifecycle import ALIVE, WorkerState
 from actors.params import WorkerParams
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
 from bus.events import log
-from bus.tasks import PooledTask, cancelled_from_outside
+from bus.tasks import PooledTask, is_cancellation
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
@@ -209,7 +208,7 @@ class Roster:
         try:
             await worker.run(WorkerParams())
         except BaseException as failure:
-            if isinstance(failure, get_cancelled_exc_class()) and cancelled_from_outside():
+            if is_cancellation(failure):
                 raise
             error = failure
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.events import log
-from bus.tasks import PooledTask, Tasks, Waiter, cancelled_from_outside
+from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation
 
 
 class RoomStatistics(msgspec.Struct, frozen=True):
@@ -227,7 +227,7 @@ class Mailbox:
                 try:
                     await self._handle(item)
                 except BaseException as error:
-                    if cancelled_from_outside():
+                    if is_cancellation(error):
                         raise
                     log().error("message handler failed", owner=self._owner, error=repr(error), exc_info=True)
                 lane.current = None

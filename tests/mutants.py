@@ -134,9 +134,9 @@ MUTANTS = (
     ),
     Mutant(
         "no credit is granted",
-        "actors/member.py",
-        "        self.granted = taken + WINDOW\n",
-        "        return None\n",
+        "actors/requests.py",
+        "            member.granted = taken + WINDOW\n",
+        "            return\n",
         FLEET,
     ),
     Mutant(
@@ -163,7 +163,7 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish_cancelled(job)\n        self._release(job)",
+        "        self._finish(job, status, None, info)\n        self._release(job)",
         "        pass",
         unit("unit/test_cancellation.py"),
     ),
@@ -190,9 +190,9 @@ MUTANTS = (
     ),
     Mutant(
         "an urgent event overtakes its own job",
-        "bus/mailbox.py",
-        "elif key is not None and self._closed is None and data.holds(key):",
-        "elif False:",
+        "actors/worker.py",
+        "lambda queued: queued[0] == job_id",
+        "lambda queued: False",
         unit("unit/test_order.py"),
     ),
     Mutant(
@@ -205,14 +205,14 @@ MUTANTS = (
     Mutant(
         "an inactive worker is given jobs",
         "actors/dispatch.py",
-        "executor.paused = not (worker._active and serving)",
+        "executor.paused = not (worker._active and worker._state is WorkerState.READY)",
         "executor.paused = False",
         unit("unit/test_lanes.py"),
     ),
     Mutant(
         "parked requests are forgotten when somebody comes",
         "bus/bus.py",
-        "for request in self._parked.pop(name, ()):",
+        "for request in self._parked.pop(name, {}).values():",
         "for request in ():",
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),
