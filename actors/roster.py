@@ -322,6 +322,8 @@ class Roster:
             host.bus.post(
                 BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=worker.name, reason=reason)
             )
+        if parent is not None and entry.supervisor is None and not parent._watches(worker.name):
+            await host.registry.unwatch(worker.name, parent._on_ready)
         for waiter in tuple(worker._waiters or ()):
             waiter.wake()
         host.worker_stopped()

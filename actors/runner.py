@@ -242,8 +242,8 @@ class WorkerRunner(Host):
         for given in workers:
             worker = given.worker() if isinstance(given, Function) else given
             await self._roster.add(worker, parent=parent)
-            if watch:
-                await parent.watch_workers(worker.name)
+            if watch:  # for as long as the child lives
+                await self.registry.watch(worker.name, parent._on_ready, parent._on_lost)
 
     async def supervise_children(
         self, parent: BaseWorker, factories: tuple[Factory, ...], restart: RestartPolicy | None

@@ -339,6 +339,10 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
             if group is not None:
                 group.hook_done(member)
 
+    def _watches(self, worker_name: str) -> bool:
+        """Whether it asked itself to be told of a worker, as opposed to being told of its children."""
+        return worker_name in self._table.ready or worker_name in (self._watched or ())
+
     def _on_ready(self, data: WorkerReadyData) -> None:
         method = self._table.ready.get(data.worker_name)
         if method is not None:

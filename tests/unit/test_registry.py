@@ -282,6 +282,22 @@ async def test_a_parent_hears_of_its_children_unless_told_otherwise(watch: bool)
         assert parent.told == (["+child", "-child"] if watch else [])
 
 
+async def test_a_parent_forgets_children_that_are_gone_but_not_what_it_asked_for_itself() -> None:
+    parent = Watcher("parent")
+    async with running(parent) as runner:
+        before = runner.registry.statistics()
+        for number in range(3):
+            await parent.add_workers(BaseWorker(f"child{number}"))
+            await runner.remove_worker(f"child{number}")
+        assert runner.registry.statistics() == before
+        await parent.watch_workers("asked")
+        await parent.add_workers(BaseWorker("asked"))
+        await runner.remove_worker("asked")
+        await runner.add_workers(BaseWorker("asked"))
+        await anyio.wait_all_tasks_blocked()
+        assert parent.told[-3:] == ["+asked", "-asked", "+asked"]
+
+
 async def test_nothing_of_a_watcher_is_left_when_it_is_gone() -> None:
     async with running(BaseWorker("other")) as runner:
         before = runner.registry.statistics()
