@@ -275,6 +275,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         super().add_event_handler(event_name, handler)
         self._wanted |= {event_name}
         self._hears = "on_bus_message" in self._wanted
+        if self._hears and self._host is not None and self._host.running:
+            self._host.bus.listen(self._name)
 
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
         deliver = DISPATCH.get(type(message))

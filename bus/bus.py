@@ -210,6 +210,11 @@ class WorkerBus(EventSource):
         if name in self._routes or name in self._subscribers:
             self._refuse_duplicate(name)
 
+    def listen(self, name: str) -> None:
+        """Hand messages for everybody to a reader that did not want them before."""
+        if name in self._routes:
+            self._listeners[name] = self._routes[name]
+
     def unroute(self, name: str) -> None:
         """Forget a name and its topics."""
         self._routes.pop(name, None)
