@@ -7,7 +7,7 @@ from actors import BaseWorker, JobGroupParams, JobGroupResponse, JobParams, JobS
 from bus import BusJobRequestMessage, BusJobUpdateMessage, WorkerReadyData
 
 # In a Pipecat program the same names come from pipecat.workers.base_worker (BaseWorker), pipecat.workers.runner
-# (WorkerRunner), pipecat.pipeline.job_context (Job...), pipecat.bus (Bus...) and pipecat.registry.types (WorkerReadyData).
+# (WorkerRunner), pipecat.pipeline.job_context (Job...), pipecat.bus (Bus...), pipecat.registry.types (WorkerReadyData).
 # Nothing below these lines differs.
 
 LIBRARY = {"atlas": "rivers, mountains", "almanac": "tides, rivers"}
