@@ -27,7 +27,7 @@ from bus import (
 )
 from bus.deadlines import Deadlines
 from bus.events import EventSource, log
-from bus.tasks import Tasks, Waiter, is_cancellation
+from bus.tasks import Tasks, Waiter, is_cancellation, wake
 
 if TYPE_CHECKING:
     from actors.job import Job
@@ -92,7 +92,7 @@ class Signal:
         """It happened."""
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
-            waiter.wake()
+            wake(waiter)
 
     async def wait(self) -> None:
         """Wait until it happens next."""

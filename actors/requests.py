@@ -22,6 +22,7 @@ from bus import (
     JobStatus,
 )
 from bus.subscriber import refusal
+from bus.tasks import wake
 
 if TYPE_CHECKING:
     from actors.job import Job
@@ -384,7 +385,7 @@ class JobGroup:
         if self._sending is not None:
             self._sending.cancel()
         for waiter in self._waiters or ():
-            waiter.wake()
+            wake(waiter)
         self._wake_reader()
 
     def _own_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
@@ -395,7 +396,7 @@ class JobGroup:
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
-            self._reader.wake()
+            wake(self._reader)
 
     def _wait_inside_hook(self) -> None:
         """Whether the owner waits for this inside a hook: then hooks of this job that must go on do so beside that one."""

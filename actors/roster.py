@@ -13,7 +13,7 @@ from actors.lifecycle import ALIVE, WorkerState
 from actors.params import WorkerParams
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
 from bus.events import log
-from bus.tasks import PooledTask, is_cancellation
+from bus.tasks import PooledTask, is_cancellation, wake
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
@@ -325,7 +325,7 @@ class Roster:
         if parent is not None and entry.supervisor is None and not parent._watches(worker.name):
             await host.registry.unwatch(worker.name, parent._on_ready)
         for waiter in tuple(worker._waiters or ()):
-            waiter.wake()
+            wake(waiter)
         host.worker_stopped()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.events import log
-from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation
+from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation, wake
 
 
 class RoomStatistics(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Room:
     def pass_on(self) -> None:
         """Let the next in line try, if there is a place. Call it after a `wait()`, once sent or given up."""
         if self._waiters and self.taken < self.capacity:
-            self._waiters.popleft().wake()
+            wake(self._waiters.popleft())
 
     async def wait(self) -> None:
         """Wait until a place was given back, or the reader is gone. Another sender may be faster: try again and see.
@@ -72,7 +72,7 @@ class Room:
     def close(self) -> None:
         """Wake everybody: the reader is gone."""
         while self._waiters:
-            self._waiters.popleft().wake()
+            wake(self._waiters.popleft())
 
     def statistics(self) -> RoomStatistics:
         """What is taken now, and who waits."""
