@@ -17,7 +17,6 @@ from bus import (
     EncodeError,
     ErrorInfo,
     JobStatus,
-    nearest,
     travel,
 )
 from bus.events import log
@@ -45,6 +44,7 @@ class Executor:
         self._networked = host.bus.networked
         self._running = 0
         self._quarantined = 0
+        self._places = 0
         self._lanes: dict[str | None, Lane] = {}
 
     @property
@@ -63,7 +63,7 @@ class Executor:
             return None
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
-            self._refuse(request, JobStatus.ERROR, self._no_handler(request.job_name))
+            self._refuse(request, JobStatus.ERROR, self._worker._table.missing(request.job_name, self.name))
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
@@ -85,6 +85,8 @@ class Executor:
         self.jobs[request.job_id] = job
         if request.timeout is not None:
             self._arm(job, request.timeout)
+        self._places += 1
+        job.place = self._places
         lane.pending[job.id] = job
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
@@ -140,9 +142,18 @@ class Executor:
     def resume(self) -> None:
         """Start what may start now."""
         self.host.bus.capacity_changed(self.name)
-        for lane in tuple(self._lanes.values()):
-            while lane.pending and self._may_start(job := next(iter(lane.pending.values())), first=True):
-                self._start_pending(job)
+        while (job := self._next()) is not None:
+            self._start_pending(job)
+
+    def _next(self) -> Job[Any] | None:
+        """The job that has waited longest, of those that may start."""
+        longest: Job[Any] | None = None
+        for lane in self._lanes.values():
+            if lane.pending:
+                job = next(iter(lane.pending.values()))
+                if (longest is None or job.place < longest.place) and self._may_start(job, first=True):
+                    longest = job
+        return longest
 
     def drain(self) -> None:
         """Start nothing new but what running jobs ask for; hand back what has not started."""
@@ -167,7 +178,7 @@ class Executor:
                 if not (keep_nested and _nested(job.request)):
                     del lane.pending[job.id]
                     self._room.give()
-                    self._forget(job)
+                    self.jobs.pop(job.id, None)
                     job.move(JobState.ENDED)
                     if job.timer is not None:
                         job.timer.cancel()
@@ -308,7 +319,7 @@ class Executor:
         if pending:
             del job.lane.pending[job.id]
             self._room.give()
-        self._forget(job)
+        self.jobs.pop(job.id, None)
         self.post(job.answer(status, response, error, urgent=urgent, stream_end=stream_end))
         if job.groups and status is not JobStatus.COMPLETED:
             self._cancel_groups(job)
@@ -369,9 +380,6 @@ class Executor:
         for group in tuple(job.groups or ()):
             group.cancel(f"job {job.id!r} that asked for it did not complete")
 
-    def _forget(self, job: Job[Any]) -> None:
-        self.jobs.pop(job.id, None)
-
     def _refuse(self, request: BusJobRequestMessage, status: JobStatus, message: str) -> None:
         info = ErrorInfo(type=HandlerError.__name__, message=message)
         self.post(
@@ -385,14 +393,6 @@ class Executor:
                 error=info,
             )
         )
-
-    def _no_handler(self, job_name: str | None) -> str:
-        table = self._worker._table.jobs
-        if job_name is None:
-            served = ", ".join(map(repr, table)) or "none"
-            return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
-        close = nearest(job_name, table) or list(table)
-        return f"no handler for job {job_name!r} on worker {self.name!r}; it serves {', '.join(map(repr, close)) or 'none'}"
 
 
 def _nested(request: BusJobRequestMessage) -> bool:

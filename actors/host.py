@@ -39,6 +39,17 @@ THREADS = 40
 """Sync handlers of one runner that run at once: anyio's own default."""
 
 
+def seconds(name: str, value: float) -> float:
+    """Return a duration that is one.
+
+    Raises:
+        ValueError: It is negative, or not a number.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name} must be seconds, 0 or more, got {value!r}")
+    return value
+
+
 class JobRecord(msgspec.Struct, frozen=True):
     """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
 
@@ -129,8 +140,8 @@ class Host(EventSource):
         self.bus = bus
         self.registry = WorkerRegistry(self.name)
         self.session = check_name("session", session) if session is not None else None
-        self.ready_timeout = ready_timeout
-        self.cancel_grace = cancel_grace
+        self.ready_timeout = seconds("ready_timeout", ready_timeout)
+        self.cancel_grace = seconds("cancel_grace", cancel_grace)
         self.tracebacks = tracebacks
         self.open_groups: dict[JobGroup, None] = {}
         self.job_hooks = False

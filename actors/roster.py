@@ -173,6 +173,7 @@ class Roster:
             raise TypeError(f"a worker or a function marked with @function() is needed, not {worker!r:.100}")
         if not hasattr(worker, "_state"):
             raise RunnerStateError(f"{type(worker).__name__}.__init__ does not call super().__init__(name)")
+        _require_bounds(worker)
         known = self.entries.get(worker.name)
         if known is not None:
             if known.worker is worker:
@@ -327,6 +328,15 @@ class Roster:
         for waiter in tuple(worker._waiters or ()):
             wake(waiter)
         host.worker_stopped()
+
+
+def _require_bounds(worker: BaseWorker) -> None:
+    """Refuse bounds under which jobs would wait for ever."""
+    for limit in ("max_concurrency", "mailbox_size"):
+        if not getattr(worker, limit) >= 1:
+            raise ValueError(f"{type(worker).__name__}.{limit} must be 1 or more, got {getattr(worker, limit)!r}")
+    if worker.when_full not in {"wait", "refuse"}:
+        raise ValueError(f"{type(worker).__name__}.when_full must be 'wait' or 'refuse', got {worker.when_full!r}")
 
 
 def _busy(worker: BaseWorker) -> bool:

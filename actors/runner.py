@@ -13,7 +13,7 @@ from anyio import CancelScope, get_cancelled_exc_class
 from actors.control import hear_end, obey
 from actors.errors import RunnerStateError
 from actors.function import Function
-from actors.host import Host, RunnerStatistics
+from actors.host import Host, RunnerStatistics, seconds
 from actors.job import current_job
 from actors.restart import RestartPolicy
 from actors.roster import Roster
@@ -86,7 +86,7 @@ class WorkerRunner(Host):
             tracebacks=tracebacks,
             rng=rng,
         )
-        self.drain_timeout = drain_timeout
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.cancelling = False
         self._signals = [
             number for number, wanted in ((signal.SIGINT, handle_sigint), (signal.SIGTERM, handle_sigterm)) if wanted
