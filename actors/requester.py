@@ -242,8 +242,7 @@ class Requester:
             else:
                 values.append(travel(params.payload))
         group = JobGroup(cast("BaseWorker", self), host, worker_names, params)
-        group.begin(params.timeout, parent)
-        remaining = group.remaining()
+        remaining = group.begin(params.timeout, parent)
         late: Late | None = None
         try:
             for name, value in zip(worker_names, values, strict=True):

@@ -115,16 +115,20 @@ class JobGroup:
         """
         self._wait_inside_hook()
         while not self._done:
-            waiter = self._host.tasks.waiter()
-            waiters = self._waiters = self._waiters or []
-            waiters.append(waiter)
+            waiter = self.waiter()
             try:
                 await waiter
             finally:
-                if not self._done:
-                    waiters.remove(waiter)
+                if self._waiters is not None and not self._done:
+                    self._waiters.remove(waiter)
         if self._error is not None:
             raise self._error
+
+    def waiter(self) -> Waiter:
+        """What is woken when the group has ended."""
+        waiter = self._host.tasks.waiter()
+        self._waiters = [*(self._waiters or ()), waiter]
+        return waiter
 
     def member_error(self) -> JobError:
         """The error of a group of one, as the error of its job."""
@@ -151,30 +155,31 @@ class JobGroup:
                     self.fail_member(name, JobStatus.FAILED, error)
                     break
                 await room.wait()
-                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, self.remaining())
+                left = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, left)
                 waited.pass_on()
         self._sending = None
 
-    def begin(self, timeout: float | None, parent: Job[Any] | None) -> None:
-        """Enter the tables, arm the deadline, and belong to the job inside which this was asked for."""
+    def begin(self, timeout: float | None, parent: Job[Any] | None) -> float | None:
+        """Enter the tables, belong to the job inside which this was asked for, and arm the deadline. Returns what is left."""
+        left = timeout
         if timeout is not None:
             self.deadline = self._host.tasks.now() + timeout
         if parent is not None:
-            self.deadline = min(self.deadline, parent.deadline)
+            if parent.deadline < self.deadline:
+                self.deadline = parent.deadline
+                left = parent.remaining
             self.parent = parent
             if parent.groups is None:
                 parent.groups = {}
             parent.groups[self] = None
-        if self.deadline != math.inf:
+        if left is not None:
             self._timer = self._host.deadlines.add(self.deadline, self._expired)
         self._owner._groups[self.job_id] = self
         self._host.open_groups[self] = None
         if not self._open:
             self._end(None)
-
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, 0 when it has passed; None if there is none."""
-        return None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+        return left
 
     def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
