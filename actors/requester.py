@@ -246,6 +246,8 @@ class Requester:
         late: Late | None = None
         try:
             for name, value in zip(worker_names, values, strict=True):
+                if group.is_done:  # ended by one that refused at once: the others would work for nobody
+                    break
                 room = group.ask(name, value, lineage, remaining)
                 if room is not None:
                     late = late or []
