@@ -11,12 +11,14 @@ from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane
 from actors.lifecycle import JobState
+from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     EncodeError,
     ErrorInfo,
     JobStatus,
+    PayloadError,
     travel,
 )
 from bus.events import log
@@ -92,7 +94,7 @@ class Executor:
             self._limit_pause(job)
         return None
 
-    def cancel(self, job_id: str, reason: str | None, kind: str = "JobCancelled") -> Job[Any] | None:
+    def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
         """Tell a job to stop. One that has not started never will; one that runs is answered when its handler has stopped,
         or after `cancel_grace`. Returns the job if there was one to cancel.
         """
@@ -271,10 +273,10 @@ class Executor:
             self._finish(job, JobStatus.COMPLETED, response, None, stream_end=job.streaming)
 
     def _raised(self, job: Job[Any], error: BaseException) -> None:
-        cancelled = isinstance(error, get_cancelled_exc_class()) or (
+        is_cancel = isinstance(error, get_cancelled_exc_class()) or (
             isinstance(error, BaseExceptionGroup) and error.split(get_cancelled_exc_class())[1] is None
         )
-        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not cancelled):
+        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not is_cancel):
             log().warning(
                 "handler raised after its job was over", worker=self.name, job=job.id, error=repr(describe(error))
             )
@@ -282,17 +284,15 @@ class Executor:
             return
         if job.state is JobState.CANCELLING:
             self._finish_cancelled(job)
-        elif cancelled and cancelled_from_outside():
-            job.cancelled_for = ErrorInfo(type="JobCancelled", message=f"worker {self.name!r} was stopped")
+        elif is_cancel and cancelled_from_outside():
+            job.cancelled_for = cancelled(f"worker {self.name!r} was stopped")
             self._finish_cancelled(job)
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
-            if cancelled:
-                info = ErrorInfo(
-                    type=info.type, message="the handler was cancelled by something it awaited, not by its requester"
-                )
+            if is_cancel:
+                info = cancelled_by_stranger(info.type)
             log().debug("handler raised", worker=self.name, job=job.id, error=str(info), exc_info=error)
-            status = JobStatus.FAILED if info.type == "PayloadError" else JobStatus.ERROR
+            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
             self._finish(job, status, None, info)
 
     def _finish_cancelled(self, job: Job[Any]) -> None:
@@ -371,10 +371,7 @@ class Executor:
     def _still_paused(self, job: Job[Any]) -> None:
         job.timer = None
         if job.state is JobState.PENDING and self.paused:
-            message = (
-                f"worker {self.name!r} was not active within {self.host.ready_timeout:g} s: activate it, or ask another"
-            )
-            self._finish(job, JobStatus.FAILED, None, ErrorInfo("WorkerUnavailableError", message, retryable=True))
+            self._finish(job, JobStatus.FAILED, None, inactive(self.name, self.host.ready_timeout))
 
     def _cancel_groups(self, job: Job[Any]) -> None:
         for group in tuple(job.groups or ()):

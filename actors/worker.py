@@ -27,8 +27,7 @@ from bus import (
     WorkerReadyData,
     check_name,
 )
-from bus.mailbox import Mailbox, Room
-from bus.subscriber import DEFAULT_MAILBOX_SIZE
+from bus.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
 
 if TYPE_CHECKING:
     from actors.executor import Executor
