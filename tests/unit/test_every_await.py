@@ -419,7 +419,7 @@ async def test_f14_a_handler_cancelled_at_any_await_ends_and_its_requester_is_to
             assert handler.ended == 1
             assert [performer.active_handlers for performer in performers] == [0, 0]
     assert at > 2
-    assert cancelled >= 1
+    assert cancelled or body is answers_early  # which may have answered before the cancellation comes
 
 
 # --- the runner itself ---
