@@ -354,9 +354,9 @@ async def test_g19_the_performer_answers_cancelled_after_the_grace_and_not_befor
         group = await client.create_job_group_and_request_job(["stubborn"], name="shield")
         await anyio.wait_all_tasks_blocked()
         group.cancel()
-        await anyio.sleep(4.9)
+        await anyio.sleep(4)
         assert answers == []
-        await anyio.sleep(0.2)
+        await anyio.sleep(2)
         assert [(round(when - start, 6), status) for when, status in answers] == [(5.0, JobStatus.CANCELLED)]
         stubborn.released.set()
         await anyio.wait_all_tasks_blocked()
