@@ -123,7 +123,6 @@ class JobGroup:
         Raises:
             JobGroupError: It did not complete.
         """
-        self._wait_inside_hook()
         while not self._done:
             waiter = self.waiter()
             try:
@@ -136,6 +135,7 @@ class JobGroup:
 
     def waiter(self) -> Waiter:
         """What is woken when the group has ended."""
+        self._wait_inside_hook()
         waiter = self._host.tasks.waiter()
         self._waiters = [*(self._waiters or ()), waiter]
         return waiter
@@ -159,7 +159,7 @@ class JobGroup:
         self._sending = None
 
     def begin(self, timeout: float | None, parent: Job[Any] | None) -> float | None:
-        """Enter the tables, belong to the job inside which this was asked for, and arm the deadline. Returns what is left."""
+        """Enter the tables, belong to the job inside which this was asked for, arm the deadline; return what is left."""
         left = timeout
         if timeout is not None:
             self.deadline = self._host.tasks.now() + timeout
