@@ -582,6 +582,26 @@ async def test_g20_jobs_that_a_handler_leaves_running_when_it_completes_go_on() 
         assert patient.cancelled == [answer["id"]]
 
 
+async def test_g20_jobs_below_are_cancelled_at_once_though_the_handler_above_lingers() -> None:
+    release = anyio.Event()
+
+    class Lingering(BaseWorker):
+        @job
+        async def ask(self, job: Job[Any]) -> None:
+            await self.request_job("patient", name="hold")
+            with anyio.CancelScope(shield=True):
+                await release.wait()
+
+    async with running(Lingering("lingering"), patient := Patient(), client := BaseWorker("client"), cancel_grace=60.0):
+        group = await client.create_job_group_and_request_job(["lingering"], name="ask")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert len(patient.cancelled) == 1
+        release.set()
+        await anyio.wait_all_tasks_blocked()
+
+
 @virtual_time()
 async def test_g20_g6_jobs_below_end_with_the_deadline_of_the_job_above() -> None:
     nodes = tree("job")

@@ -388,10 +388,25 @@ async def test_g14_g12_events_that_come_reordered_and_doubled_are_seen_once_in_o
             messages += [event(job_id, rng.randrange(200)) for _ in range(50)]
             messages.append(answer(job_id, 200))
             rng.shuffle(messages)
+            group = client.job_groups[job_id]
             for message in messages:
                 client._route(message)
+                assert group.statistics().early <= 201
+            assert group.is_done
+            assert group.statistics().early == 0
             assert [each.data async for each in asked] == [(1, number) for number in range(200)]
         assert asked.response == {"attempt": 1}
+
+
+async def test_g12_g47_an_event_that_comes_again_after_its_turn_is_not_kept() -> None:
+    async with running(client := BaseWorker("client")) as runner:
+        group = await client.create_job_group_and_request_job(["ghost"])
+        withdraw(client, group.job_id)
+        for number in (0, 1, 2, 1, 0, 2):
+            client._route(event(group.job_id, number))
+        assert group.statistics().early == 0
+        assert runner.statistics().late_answers == 3
+        group.cancel()
 
 
 async def test_g14_an_answer_that_overtakes_events_waits_for_them() -> None:
