@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish_cancelled(job)\n        self._release(job)\n",
-        "",
+        "        self._finish_cancelled(job)\n        self._release(job)",
+        "        pass",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(
@@ -206,7 +206,7 @@ MUTANTS = (
         "an inactive worker is given jobs",
         "actors/dispatch.py",
         "executor.paused = not (worker._active and serving)",
-        "executor.paused = not serving",
+        "executor.paused = False",
         unit("unit/test_lanes.py"),
     ),
     Mutant(
