@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish_cancelled(job)\n        self._release(job)",
-        "        pass",
+        "        self._finish_cancelled(job)\n        self._release(job)\n",
+        "",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(
@@ -206,7 +206,7 @@ MUTANTS = (
         "an inactive worker is given jobs",
         "actors/dispatch.py",
         "executor.paused = not (worker._active and serving)",
-        "executor.paused = False",
+        "executor.paused = not serving",
         unit("unit/test_lanes.py"),
     ),
     Mutant(
