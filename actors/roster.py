@@ -307,6 +307,8 @@ class Roster:
 
     async def _forget(self, entry: Entry, reason: str) -> None:
         worker, host = entry.worker, self.host
+        for group in tuple(worker._groups.values()):  # what its own stop() still asked for
+            group.cancel(f"worker {worker.name!r} stopped: {reason}")
         if entry.routed:
             host.bus.unroute(worker.name)
         del self.entries[worker.name]

@@ -67,7 +67,7 @@ class WorkerRunner(Host):
                 stopped by the runner.
             handle_sigint: End gracefully on the first Ctrl-C, at once on the second.
             handle_sigterm: The same for SIGTERM.
-            session: `end()` and `cancel()` of its workers reach all runners of this session; None is a session of its own.
+            session: `end()` and `cancel()` of its workers reach all runners of this session; None is one of its own.
             ready_timeout: Seconds a job waits for somebody to serve its name; long enough for a process to start.
             cancel_grace: Seconds a cancelled handler may take before its job is answered without it.
             drain_timeout: Seconds running jobs may take when the runner ends.
@@ -350,8 +350,6 @@ class WorkerRunner(Host):
         reason = self._ending or "the runner ended"
         for worker in self._roster.children_first():
             await self._roster.stop(worker, reason)
-        for group in tuple(self.open_groups):
-            group.cancel(reason)
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self.registry_changed)

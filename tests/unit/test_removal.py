@@ -366,3 +366,17 @@ async def test_g26_a_worker_whose_start_never_ends_can_be_removed_and_its_jobs_f
         assert runner.get_worker("stuck") is None
     assert isinstance(asker.outcomes["j"], WorkerUnavailableError)
     assert anyio.current_time() - began == pytest.approx(20.0)
+
+
+async def test_g26_what_a_worker_asks_for_while_it_stops_ends_with_it() -> None:
+    class Asking(Asker):
+        async def stop(self) -> None:
+            await self.request_job("performer", name="work")
+            await super().stop()
+
+    performer = Performer("performer")
+    async with running(performer, Asking("asking")) as runner:
+        await runner.remove_worker("asking")
+        await anyio.wait_all_tasks_blocked()
+        assert performer.active_jobs == {}
+        assert runner.statistics().groups == 0
