@@ -217,11 +217,11 @@ MUTANTS = (
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),
     Mutant(
-        "parents stop before their children",
-        "actors/roster.py",
-        "        order.reverse()\n",
-        "",
-        unit("unit/test_runner.py", "unit/test_supervision.py"),
+        "restarts are never too many",
+        "actors/restart.py",
+        "return count if count <= self._policy.max_restarts else None",
+        "return count",
+        unit("unit/test_supervision.py", "unit/test_escalation.py"),
     ),
 )
 
