@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobStateError, JobStatus, job
+from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobRecord, JobStateError, JobStatus, job
 from actors.member import WINDOW
 from bus import (
     BusJobCancelMessage,
@@ -473,3 +473,26 @@ async def test_g15_the_on_job_request_event_of_a_job_comes_before_its_cancellati
         await client.cancel_job_group(job_id)
         await anyio.wait_all_tasks_blocked()
         assert seen == ["requested", "cancelled"]
+
+
+async def test_the_runner_tells_of_the_jobs_in_order_and_of_the_start_of_each_before_its_end() -> None:
+    seen: list[tuple[str, str]] = []
+    async with running(Sender(), client := BaseWorker("client")) as runner:
+
+        @runner.event_handler("on_job_start")
+        async def started(_runner: object, record: JobRecord) -> None:
+            await anyio.lowlevel.checkpoint()
+            seen.append(("start", record.job_id))
+
+        @runner.event_handler("on_job_complete")
+        def completed(_runner: object, record: JobRecord) -> None:
+            seen.append(("complete", record.job_id))
+
+        groups = [
+            await client.create_job_group_and_request_job(["sender"], name="updates", payload=0) for _ in range(20)
+        ]
+        for group in groups:
+            await group.wait()
+        await anyio.wait_all_tasks_blocked()
+        for group in groups:
+            assert [what for what, job_id in seen if job_id == group.job_id] == ["start", "complete"]
