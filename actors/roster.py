@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from actors.errors import RunnerStateError, describe
@@ -121,8 +120,6 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait()
-            for _ in range(2):  # who waits for an answer that has come takes it before being stopped
-                await anyio.lowlevel.checkpoint()
             return True
         return False
 
