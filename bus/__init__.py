@@ -1,5 +1,7 @@
 """How messages travel between actors: buses, messages, the registry."""
 
+from typing import TYPE_CHECKING, Any
+
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.errors import (
@@ -57,6 +59,9 @@ from bus.subscriber import BusSubscriber
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
+if TYPE_CHECKING:
+    from bus.redis_bus import RedisBus
+
 __all__ = [
     "AsyncQueueBus",
     "Backoff",
@@ -103,6 +108,7 @@ __all__ = [
     "JobStatus",
     "MailboxFullError",
     "PayloadError",
+    "RedisBus",
     "TransportError",
     "WorkerBus",
     "WorkerErrorData",
@@ -118,3 +124,11 @@ __all__ = [
     "register_type",
     "travel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RedisBus":  # loads its client library: only for who asks
+        from bus.redis_bus import RedisBus  # noqa: PLC0415
+
+        return RedisBus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
