@@ -7,6 +7,7 @@ from actors.errors import (
     HandlerError,
     JobError,
     JobGroupError,
+    JobRefusedError,
     JobResult,
     JobStateError,
     JobTimeoutError,
@@ -19,6 +20,7 @@ from actors.function import Function, function
 from actors.handlers import job, subscribe, worker_ready
 from actors.host import JobRecord, RunnerStatistics
 from actors.job import Job
+from actors.lane import WorkerStatistics
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
 from actors.restart import RestartPolicy, RetryPolicy
@@ -46,6 +48,7 @@ __all__ = [
     "JobGroupResponse",
     "JobParams",
     "JobRecord",
+    "JobRefusedError",
     "JobResult",
     "JobStateError",
     "JobStatus",
@@ -58,6 +61,7 @@ __all__ = [
     "WorkerActivationArgs",
     "WorkerParams",
     "WorkerRunner",
+    "WorkerStatistics",
     "WorkerUnavailableError",
     "function",
     "job",

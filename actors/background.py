@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope
 
-from bus.tasks import cancelled_from_outside
+from bus.tasks import is_cancellation
 
 if TYPE_CHECKING:
     from bus.tasks import Tasks, Waiter
@@ -60,7 +60,7 @@ class BackgroundTask:
             with self._scope:
                 await self._coroutine
         except BaseException as error:
-            if isinstance(error, get_cancelled_exc_class()) and cancelled_from_outside():
+            if is_cancellation(error):
                 raise
             failure = error
         finally:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from actors.requests import JobGroup
 
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
+AnswerT = TypeVar("AnswerT")
 
 
-class _Context(Generic[EventT]):
+class _Context(Generic[EventT, AnswerT]):
     """What `JobContext` and `JobGroupContext` share."""
 
     def __init__(self, requester: Requester, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
@@ -53,7 +54,7 @@ class _Context(Generic[EventT]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         group = self._entered("exit")
         group.stop_listening()
@@ -66,12 +67,12 @@ class _Context(Generic[EventT]):
             self._interrupted(group, error)
             raise
 
-    async def _run(self) -> Any:
+    def __await__(self) -> Generator[Any, None, AnswerT]:
         group, late = self._ask()
         if late is not None:
-            await self._requester._request_late(group, late)
+            yield from self._requester._request_late(group, late).__await__()
         try:
-            await group.wait()
+            yield from group.wait().__await__()
         except BaseException as error:
             self._interrupted(group, error)
             raise
@@ -97,14 +98,14 @@ class _Context(Generic[EventT]):
             )
         return self._group
 
-    def _answer(self, group: JobGroup) -> Any:
+    def _answer(self, group: JobGroup) -> AnswerT:
         raise NotImplementedError
 
     def _raise(self, group: JobGroup) -> None:
         raise NotImplementedError
 
 
-class JobContext(_Context[JobEvent]):
+class JobContext(_Context[JobEvent, Any]):
     """One job: `async with worker.job("name") as job`, or `answer = await worker.job("name")`.
 
     Entering asks for the job, leaving waits for its answer; iterating yields its events in order, from the first one
@@ -121,9 +122,6 @@ class JobContext(_Context[JobEvent]):
         group = self._entered("response")
         return group.responses.get(group.worker_names[0], {})
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._run().__await__()
-
     async def __anext__(self) -> JobEvent:
         event = await self._entered("iteration").next_event()
         if event is None:
@@ -137,7 +135,7 @@ class JobContext(_Context[JobEvent]):
         raise group.member_error() from None
 
 
-class JobGroupContext(_Context[JobGroupEvent]):
+class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
     """Several jobs: `async with worker.job_group("a", "b") as group`, or `answers = await worker.job_group("a", "b")`.
 
     As `JobContext`; leaving waits for all members.
@@ -151,9 +149,6 @@ class JobGroupContext(_Context[JobGroupEvent]):
     def responses(self) -> dict[str, Any]:
         """Answers that have come in, by worker name."""
         return self._entered("responses").responses
-
-    def __await__(self) -> Generator[Any, None, JobGroupResponse]:
-        return self._run().__await__()
 
     async def __anext__(self) -> JobGroupEvent:
         event = await self._entered("iteration").next_event()

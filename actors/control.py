@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def hear_end(runner: WorkerRunner, message: BusEndMessage | BusCancelMessage) -> None:
     """Begin to end, if the message is for this session."""
-    same = message.session is not None and message.session == runner.session
-    if same or _is_ours(runner, message):
+    if message.session == runner.session if message.session is not None else _is_ours(runner, message):
         runner.finish(
             message.reason or f"worker {message.source!r} ended the session",
             at_once=isinstance(message, BusCancelMessage),

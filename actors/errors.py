@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from bus import ErrorInfo, JobStatus
+from bus import ErrorInfo, JobStatus, MailboxFullError
 
 Fault = Literal["caller", "remote", "system"]
 
@@ -23,6 +23,9 @@ class ActorError(Exception):
 
     retryable: ClassVar[bool] = False
     fault: ClassVar[Fault] = "caller"
+
+    def __init__(self, message: str = "") -> None:
+        Exception.__init__(self, message)  # not that of a second base, whose arguments are others
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -88,6 +91,18 @@ class WorkerUnavailableError(JobError):
     fault = "system"
 
 
+class JobRefusedError(JobError, MailboxFullError):
+    """The worker had no room for the job and does not let requesters wait (`when_full="refuse"`).
+
+    Attributes:
+        capacity: 0: the text tells it.
+    """
+
+    retryable = True
+    fault = "remote"
+    capacity = 0
+
+
 class JobGroupError(JobError):
     """A group did not complete: the member in `worker_name` failed, the deadline passed, or it was cancelled.
 
@@ -141,6 +156,7 @@ class SupervisionError(ActorError):
 KINDS: dict[str, type[JobError]] = {
     "JobTimeoutError": JobTimeoutError,
     "WorkerUnavailableError": WorkerUnavailableError,
+    "MailboxFullError": JobRefusedError,
 }
 """Outcomes that have an error class of their own at the requester, by `ErrorInfo.type`."""
 

@@ -69,7 +69,7 @@ class Executor:
         if lane is None:
             lane = self._lanes[handler.name] = Lane(handler.limit or self._limit)
         job: Job[Any] = Job(self, request, handler, lane)
-        if self.draining and (self.paused or not request.lineage):
+        if self.draining and (self.paused or not _nested(request)):
             self.host.bus.give_back(request)
             return None
         if self._may_start(job):
@@ -164,7 +164,7 @@ class Executor:
         """Give the jobs that have not started back to the bus, for another worker of this name."""
         for lane in self._lanes.values():
             for job in tuple(lane.pending.values()):
-                if not (keep_nested and job.request.lineage):
+                if not (keep_nested and _nested(job.request)):
                     del lane.pending[job.id]
                     self._room.give()
                     self._forget(job)
@@ -177,7 +177,7 @@ class Executor:
     def statistics(self) -> ExecutorStatistics:
         """What there is now."""
         pending = sum(len(lane.pending) for lane in self._lanes.values())
-        return ExecutorStatistics(self._running, pending, self._quarantined)
+        return ExecutorStatistics(self._running, pending, self._quarantined, self._room.statistics().waiting)
 
     def _may_start(self, job: Job[Any], *, first: bool = False) -> bool:
         if self.paused:
@@ -393,3 +393,8 @@ class Executor:
             return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
         close = nearest(job_name, table) or list(table)
         return f"no handler for job {job_name!r} on worker {self.name!r}; it serves {', '.join(map(repr, close)) or 'none'}"
+
+
+def _nested(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a job, and not only inside a hook."""
+    return any(not entry.startswith("@") for entry in request.lineage)

@@ -28,7 +28,8 @@ class Hooks(EventSource):
     """Called by the machinery, one at a time and in order; overriding one never needs a call of `super()`.
 
     A hook that raises is logged and reported to the runner's `on_error`; delivery goes on, and no job's outcome depends
-    on it. While a hook is blocked, system messages, jobs and answers to jobs go on; other hooks of the worker wait.
+    on it. While a hook is blocked, system messages, jobs and answers to jobs go on; other hooks of the worker wait. If
+    it waits for a job that sends many events, the hooks of that job go on beside it, or neither would ever end.
     Each hook is also an event: `@worker.event_handler("on_job_update")`, called after the hook as
     `handler(worker, argument)`.
     """

@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from anyio import CapacityLimiter, get_cancelled_exc_class
+from anyio import CapacityLimiter
 
 from actors.errors import RunnerStateError, describe
 from actors.lifecycle import WorkerState
@@ -27,7 +27,7 @@ from bus import (
 )
 from bus.deadlines import Deadlines
 from bus.events import EventSource, log
-from bus.tasks import Tasks, Waiter, cancelled_from_outside
+from bus.tasks import Tasks, Waiter, is_cancellation
 
 if TYPE_CHECKING:
     from actors.job import Job
@@ -194,7 +194,7 @@ class Host(EventSource):
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:
-            if isinstance(error, get_cancelled_exc_class()) and cancelled_from_outside():
+            if is_cancellation(error):
                 raise
             self.report(worker, f"hook {what} failed", error)
 

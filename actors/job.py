@@ -37,6 +37,9 @@ PayloadT = TypeVar("PayloadT")
 current_job: ContextVar[Job[Any] | None] = ContextVar("current_job", default=None)
 """The job whose handler the current task runs."""
 
+current_hook: ContextVar[str | None] = ContextVar("current_hook", default=None)
+"""Name of the worker whose hook the current task runs."""
+
 
 class Job(Generic[PayloadT]):
     """One request as its performer holds it: `async def handler(self, job: Job[Question])`.

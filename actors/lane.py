@@ -22,6 +22,28 @@ class Lane:
         self.pending: OrderedDict[str, Job[Any]] = OrderedDict()
 
 
+class WorkerStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a worker: everything it holds.
+
+    Attributes:
+        running: Jobs that hold a slot (at most `max_concurrency`, plus jobs asked for inside them).
+        pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
+        quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
+        messages: Messages of others that wait to be handled (at most `mailbox_size`).
+        hooks: Hooks that wait in line, for messages and for the jobs it does and asks for (256 for events of each).
+        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
+        groups: Groups it asked for that have not ended.
+    """
+
+    running: int = 0
+    pending: int = 0
+    quarantined: int = 0
+    messages: int = 0
+    hooks: int = 0
+    senders: int = 0
+    groups: int = 0
+
+
 class ExecutorStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one worker's jobs.
 
@@ -29,8 +51,10 @@ class ExecutorStatistics(msgspec.Struct, frozen=True):
         running: Jobs that hold a slot (at most the worker's `max_concurrency`, plus jobs asked for inside them).
         pending: Jobs that wait for a slot (at most its `mailbox_size`).
         quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
+        senders: Requesters that wait for room.
     """
 
     running: int
     pending: int
     quarantined: int
+    senders: int

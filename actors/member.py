@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from bus import BusJobCancelMessage, BusJobStreamCreditMessage
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -12,6 +16,20 @@ if TYPE_CHECKING:
 
 WINDOW = 256
 """Events of one job that may be on their way or untaken: bounds memory, and costs a credit message for 128 events."""
+
+
+class GroupStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `JobGroup`.
+
+    Attributes:
+        open: Members that have not ended.
+        buffered: Events that wait for its iterator (at most 256 for each attempt of a member).
+        early: Messages that wait for one that a network delivers later (at most 256 for each member).
+    """
+
+    open: int
+    buffered: int
+    early: int
 
 
 class Member:
@@ -50,6 +68,32 @@ class Member:
             self.early = {}
         self.early[message.sequence] = message
         return self._due()
+
+    def credit(self, taken: int, owner: str, job_id: str) -> BusJobStreamCreditMessage | None:
+        """The message that lets the performer send more, now that `taken` events were; None while that can wait."""
+        if self.result is not None or taken + WINDOW - self.granted < WINDOW // 2:
+            return None
+        self.granted = taken + WINDOW
+        return BusJobStreamCreditMessage(
+            source=owner,
+            target=self.name,
+            destination=self.origin or "",
+            job_id=job_id,
+            limit=self.granted,
+            attempt=self.attempt,
+        )
+
+    def cancellations(self, owner: str, job_id: str, reason: str) -> list[BusJobCancelMessage]:
+        """To all who serve the name, for it may wait there yet; and to who has it, for we may think that one dead."""
+        return [
+            BusJobCancelMessage(source=owner, target=self.name, destination=destination, job_id=job_id, reason=reason)
+            for destination in (("", self.origin) if self.origin else ("",))
+        ]
+
+    @property
+    def stalls(self) -> bool:
+        """Whether the performer will soon have to wait for hooks."""
+        return self.expected - self.hooked >= WINDOW // 2
 
     def _due(self) -> Iterator[Any]:
         while self.early and self.expected in self.early:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -50,7 +51,15 @@ class WorkerParams(msgspec.Struct, kw_only=True):
     task_manager: Any = None
 
 
-class WorkerActivationArgs(msgspec.Struct, kw_only=True):
+@dataclass_transform()
+class _Dataclass:
+    """Makes its subclasses dataclasses; `@dataclass` may stand on them all the same."""
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(cls)
+
+
+class WorkerActivationArgs(_Dataclass):
     """What a worker is activated with; subclass it to add fields.
 
     Attributes:
@@ -62,11 +71,13 @@ class WorkerActivationArgs(msgspec.Struct, kw_only=True):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Make it from a mapping; unknown keys are ignored."""
-        return cls(**{key: value for key, value in data.items() if key in cls.__struct_fields__})
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in names})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None."""
-        return {field: value for field in self.__struct_fields__ if (value := getattr(self, field)) is not None}
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 ParamsT = TypeVar("ParamsT", bound=JobParams)

@@ -130,6 +130,8 @@ class Peer:
     async def unwatch_workers(self, *worker_names: str) -> None:
         """Stop being told."""
         for worker_name in worker_names:
+            if self._watched is not None:
+                self._watched.pop(worker_name, None)
             await self.registry.unwatch(worker_name, self._on_ready)
 
     async def publish(self, topic: str, data: Any = None) -> int:

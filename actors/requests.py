@@ -10,13 +10,11 @@ from anyio import CancelScope
 
 from actors.errors import KINDS, JobError, JobGroupError, JobResult, JobStateError
 from actors.events import JobGroupEvent, JobGroupResponse
-from actors.member import WINDOW, Member
+from actors.member import WINDOW, GroupStatistics, Member
 from bus import (
-    BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
-    BusJobStreamCreditMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
@@ -77,6 +75,7 @@ class JobGroup:
         self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
         self._reader: Waiter | None = None
         self._sending: CancelScope | None = None
+        self._inside_hook = False
 
     def __repr__(self) -> str:
         state = "done" if self._done else f"{self._open} open"
@@ -102,12 +101,18 @@ class JobGroup:
         """Why it did not complete; None while it runs and when it did."""
         return self._error
 
+    def statistics(self) -> GroupStatistics:
+        """What it holds now."""
+        early = sum(len(member.early or ()) for member in self._members.values())
+        return GroupStatistics(open=self._open, buffered=len(self._buffer or ()), early=early)
+
     async def wait(self) -> None:
         """Wait until the group has ended. Cancelling the wait leaves the group running.
 
         Raises:
             JobGroupError: It did not complete.
         """
+        self._wait_inside_hook()
         while not self._done:
             waiter = self._host.tasks.waiter()
             waiters = self._waiters = self._waiters or []
@@ -208,6 +213,7 @@ class JobGroup:
         while not buffer:
             if self._done:
                 return None
+            self._wait_inside_hook()
             if self._reader is not None:
                 raise JobStateError(f"two tasks iterate over {self!r} at once: let one of them hand on what it gets")
             self._reader = self._host.tasks.waiter()
@@ -298,7 +304,10 @@ class JobGroup:
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
-        elif not hooked:
+        elif hooked:
+            if self._inside_hook and member.stalls:
+                self._owner._lanes().apart(self.job_id)
+        else:
             member.hooked += 1
             if self._buffer is None:
                 self._grant(member)
@@ -370,6 +379,8 @@ class JobGroup:
         elif error.error is None or error.error.type != "JobCancelled" or message is not None:
             message = message or self._own_answer(error.worker_name, error.status, error.error)
             self._owner._queue_hook("on_job_error", message)
+        if self._inside_hook:
+            self._owner._lanes().together(self.job_id)
         if self._sending is not None:
             self._sending.cancel()
         for waiter in self._waiters or ():
@@ -386,33 +397,22 @@ class JobGroup:
         if self._reader is not None:
             self._reader.wake()
 
+    def _wait_inside_hook(self) -> None:
+        """Whether the owner waits for this inside a hook: then hooks of this job that must go on do so beside that one."""
+        if not self._done and self._owner._waits_inside_hook():
+            self._inside_hook = True
+            if any(member.stalls for member in self._members.values()):
+                self._owner._lanes().apart(self.job_id)
+
     def _grant(self, member: Member) -> None:
         taken = member.hooked if self._buffer is None else min(member.hooked, member.iterated)
-        if member.result is None and taken + WINDOW - member.granted >= WINDOW // 2:
-            member.granted = taken + WINDOW
-            self._host.bus.post(
-                BusJobStreamCreditMessage(
-                    source=self._owner.name,
-                    target=member.name,
-                    destination=member.origin or "",
-                    job_id=self.job_id,
-                    limit=member.granted,
-                    attempt=member.attempt,
-                )
-            )
+        credit = member.credit(taken, self._owner.name, self.job_id)
+        if credit is not None:
+            self._host.bus.post(credit)
 
     def _tell_to_stop(self, member: Member, reason: str) -> None:
-        # To all who serve the name, for it may wait there yet; and to who has it, for we may think that one dead.
-        for destination in ("", member.origin) if member.origin else ("",):
-            self._host.bus.post(
-                BusJobCancelMessage(
-                    source=self._owner.name,
-                    target=member.name,
-                    destination=destination,
-                    job_id=self.job_id,
-                    reason=reason,
-                )
-            )
+        for message in member.cancellations(self._owner.name, self.job_id, reason):
+            self._host.bus.post(message)
 
     def _expired(self) -> None:
         waited = [name for name in self.worker_names if self.awaits(name)]

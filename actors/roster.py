@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import msgspec
-from anyio import get_cancelled_exc_class
 
 from actors.errors import RunnerStateError, describe
 from actors.lifecycle import ALIVE, WorkerState
 from actors.params import WorkerParams
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
 from bus.events import log
-from bus.tasks import PooledTask, cancelled_from_outside
+from bus.tasks import PooledTask, is_cancellation
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
@@ -122,8 +121,8 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait()
-                for _ in range(2 if busy else 0):  # whoever waited for those jobs takes the answer before it is stopped
-                    await anyio.lowlevel.checkpoint()
+            for _ in range(2):  # who waits for an answer that has come takes it before being stopped
+                await anyio.lowlevel.checkpoint()
             return True
         return False
 
@@ -209,7 +208,7 @@ class Roster:
         try:
             await worker.run(WorkerParams())
         except BaseException as failure:
-            if isinstance(failure, get_cancelled_exc_class()) and cancelled_from_outside():
+            if is_cancellation(failure):
                 raise
             error = failure
         finally:
@@ -323,6 +322,8 @@ class Roster:
             host.bus.post(
                 BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=worker.name, reason=reason)
             )
+        if parent is not None and entry.supervisor is None and not parent._watches(worker.name):
+            await host.registry.unwatch(worker.name, parent._on_ready)
         for waiter in tuple(worker._waiters or ()):
             waiter.wake()
         host.worker_stopped()

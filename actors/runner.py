@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from anyio import CancelScope, get_cancelled_exc_class
 
-from actors import signals
 from actors.control import hear_end, obey
 from actors.errors import RunnerStateError
 from actors.function import Function
@@ -18,6 +17,7 @@ from actors.host import Host, RunnerStatistics
 from actors.job import current_job
 from actors.restart import RestartPolicy
 from actors.roster import Roster
+from actors.signals import can_watch, watch
 from actors.supervisor import Factory, Supervisor
 from actors.worker import BaseWorker
 from bus import (
@@ -242,8 +242,8 @@ class WorkerRunner(Host):
         for given in workers:
             worker = given.worker() if isinstance(given, Function) else given
             await self._roster.add(worker, parent=parent)
-            if watch:
-                await parent.watch_workers(worker.name)
+            if watch:  # for as long as the child lives
+                await self.registry.watch(worker.name, parent._on_ready, parent._on_lost)
 
     async def supervise_children(
         self, parent: BaseWorker, factories: tuple[Factory, ...], restart: RestartPolicy | None
@@ -313,8 +313,8 @@ class WorkerRunner(Host):
         self.deadlines = Deadlines(self.tasks)
         self._mailbox = Mailbox(self.name, self._handle, self.tasks)
         self.tasks.spawn(self.deadlines.run)
-        for number in self._signals if signals.can_watch() else ():
-            self.tasks.spawn(signals.watch, number, self._on_signal)
+        for number in self._signals if can_watch() else ():
+            self.tasks.spawn(watch, number, self._on_signal)
         self.running = self.accepting = True
         self.registry.listen(self.registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)
@@ -341,7 +341,9 @@ class WorkerRunner(Host):
         self._begun.set()
 
     async def _drain(self) -> None:
-        if not self.cancelling and not await self._roster.drain(self._roster.children_first(), self.drain_timeout):
+        if self.cancelling or await self._roster.drain(self._roster.children_first(), self.drain_timeout):
+            return
+        if not self.cancelling:  # else it was cut short on purpose
             log().warning("jobs did not drain in time", runner=self.name, seconds=self.drain_timeout)
 
     async def _tear_down(self) -> None:

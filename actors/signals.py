@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import anyio
+
+_watches: dict[signal.Signals, list[tuple[Callable[[signal.Signals], None], anyio.Event]]] = {}
+"""Who watches each signal in this process; the first one of each receives it for all."""
 
 
 def can_watch() -> bool:
@@ -14,11 +17,24 @@ def can_watch() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-async def watch(numbers: Sequence[signal.Signals], received: Callable[[signal.Signals], None]) -> None:
+async def watch(number: signal.Signals, received: Callable[[signal.Signals], None]) -> None:
     """Call `received` for each signal until cancelled.
 
-    The handlers run in the event loop, between tasks: one that raises out of `signal.signal` would land inside any.
+    It runs in the event loop, between tasks: a handler that raises out of `signal.signal` would land inside any. All
+    watches of a signal share one receiver: a second receiver takes the signal from the first one.
     """
-    with anyio.open_signal_receiver(*numbers) as signals:
-        async for number in signals:
-            received(number)
+    watch = (received, anyio.Event())
+    watches = _watches.setdefault(number, [])
+    watches.append(watch)
+    try:
+        if watches[0] is not watch:
+            await watch[1].wait()
+        with anyio.open_signal_receiver(number) as signals:
+            async for _ in signals:
+                for told, _first in tuple(watches):
+                    told(number)
+    finally:
+        was_first = watches[0] is watch
+        watches.remove(watch)
+        if was_first and watches:
+            watches[0][1].set()

@@ -11,7 +11,7 @@ from actors.errors import RunnerStateError, SupervisionError
 from actors.lifecycle import ALIVE
 from actors.restart import Intensity, RestartPolicy
 from bus.events import log
-from bus.tasks import cancelled_from_outside
+from bus.tasks import is_cancellation
 
 if TYPE_CHECKING:
     from actors.roster import Roster
@@ -69,7 +69,7 @@ class Supervisor:
                 child = next(iter(self._failed))
                 await self._restart(child, self._failed.pop(child))
         except BaseException as error:
-            if cancelled_from_outside():
+            if is_cancellation(error):
                 raise
             self._give_up(error)  # also a factory that raises is a failure of the parent
         finally:

@@ -12,6 +12,7 @@ from actors.errors import HandlerError, RunnerStateError
 from actors.handlers import Handler, HandlerTable, collect, make_handler
 from actors.hooks import Hooks
 from actors.job import current_hook, current_job
+from actors.lane import WorkerStatistics
 from actors.lifecycle import ENDING, WORKER_STEPS, WorkerState, moved
 from actors.peer import Peer
 from actors.performer import Performer
@@ -46,7 +47,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     Attributes:
         max_concurrency: Jobs that may run at once, 1 or more; jobs asked for inside one of them do not count.
-        mailbox_size: Jobs and messages of others that may wait; past it senders wait or are refused.
+        mailbox_size: Jobs that may wait, and messages of others, 1 or more each; past it senders wait or are refused.
         when_full: `wait` lets senders wait until their deadline, `refuse` fails them at once.
     """
 
@@ -158,6 +159,21 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         """Where it is in its life."""
         return self._state
 
+    def statistics(self) -> WorkerStatistics:
+        """What it holds now."""
+        jobs = self._executor.statistics() if self._executor is not None else None
+        room = self._room.statistics() if self._room is not None else None
+        lanes = self._mailbox.statistics() if self._mailbox is not None else None
+        return WorkerStatistics(
+            running=jobs.running if jobs else 0,
+            pending=jobs.pending if jobs else 0,
+            quarantined=jobs.quarantined if jobs else 0,
+            messages=room.taken if room else 0,
+            hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
+            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
+            groups=len(self._groups),
+        )
+
     # --- life ---
 
     async def attach(  # the runner knows its registry and bus; they are named for programs that call this
@@ -171,9 +187,15 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
         Raises:
             RunnerStateError: It belongs to one already, or was stopped: make a new worker.
+            ValueError: `max_concurrency`, `mailbox_size` or `when_full` is out of its range.
         """
         if self._state is not WorkerState.NEW:
             raise RunnerStateError(f"worker {self._name!r} is {self._state.name.lower()}: add a new one")
+        for bound in ("max_concurrency", "mailbox_size"):
+            if not isinstance(getattr(self, bound), int) or getattr(self, bound) < 1:
+                raise ValueError(f"{bound} of {self!r} must be a number, 1 or more; got {getattr(self, bound)!r}")
+        if self.when_full not in {"wait", "refuse"}:
+            raise ValueError(f"when_full of {self!r} must be 'wait' or 'refuse', got {self.when_full!r}")
         if not self._name:
             self._name = worker_runner.new_name(type(self).__name__)
         self._host = worker_runner
@@ -253,6 +275,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         super().add_event_handler(event_name, handler)
         self._wanted |= {event_name}
         self._hears = "on_bus_message" in self._wanted
+        if self._hears and self._host is not None and self._host.running:
+            self._host.bus.listen(self._name)
 
     def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
         deliver = DISPATCH.get(type(message))
@@ -301,17 +325,12 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         finally:
             current_hook.reset(token)
 
-    def _will_wait(self, group: JobGroup) -> None:
-        """Somebody is about to wait for a job; inside a hook of this worker, the job's own hooks go on beside that one."""
-        if self._wanted and not group.is_done:
-            job = current_job.get()
-            inside = current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
-            if inside:
-                self._lanes().apart(group.job_id)
-
-    def _group_ended(self, group: JobGroup) -> None:
-        if self._mailbox is not None:
-            self._mailbox.together(group.job_id)
+    def _waits_inside_hook(self) -> bool:
+        """Whether a hook of this worker, if it has any, would wait for whatever the current task waits for."""
+        if not self._wanted:
+            return False
+        job = current_job.get()
+        return current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
 
     async def _call_hook(self, hook: str, argument: Any, group: JobGroup | None, member: Any) -> None:
         arguments = () if hook == "on_deactivated" else (argument,)
@@ -321,6 +340,10 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         finally:
             if group is not None:
                 group.hook_done(member)
+
+    def _watches(self, worker_name: str) -> bool:
+        """Whether it asked itself to be told of a worker, as opposed to being told of its children."""
+        return worker_name in self._table.ready or worker_name in (self._watched or ())
 
     def _on_ready(self, data: WorkerReadyData) -> None:
         method = self._table.ready.get(data.worker_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import ClassVar, Self
@@ -68,7 +67,7 @@ class WorkerBus(EventSource):
         self._runners: dict[str, Route] = {}
         self._topics: dict[str, dict[str, Route]] = {}
         self._followed: dict[str, dict[str, None]] = {}
-        self._parked: dict[str, deque[BusJobRequestMessage]] = {}
+        self._parked: dict[str, dict[tuple[str, str], BusJobRequestMessage]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
         self._subscribers: dict[str, BusSubscriber] = {}
         self._stop_callbacks: list[Callable[[], None]] = []
@@ -199,7 +198,7 @@ class WorkerBus(EventSource):
             self._listeners[name] = route
         if runner:
             self._runners[name] = route
-        for request in self._parked.pop(name, ()):
+        for request in self._parked.pop(name, {}).values():
             route(request, force=True)
 
     def require_free(self, name: str) -> None:
@@ -210,6 +209,11 @@ class WorkerBus(EventSource):
         """
         if name in self._routes or name in self._subscribers:
             self._refuse_duplicate(name)
+
+    def listen(self, name: str) -> None:
+        """Hand messages for everybody to a reader that did not want them before."""
+        if name in self._routes:
+            self._listeners[name] = self._routes[name]
 
     def unroute(self, name: str) -> None:
         """Forget a name and its topics."""
@@ -288,15 +292,15 @@ class WorkerBus(EventSource):
     def park(self, request: BusJobRequestMessage) -> Room | None:
         """Keep a request until somebody serves its name."""
         assert request.target is not None
-        parked = self._parked.setdefault(request.target, deque())
+        parked = self._parked.setdefault(request.target, {})
         if len(parked) >= DEFAULT_MAILBOX_SIZE:
             raise refusal(Room(request.target, DEFAULT_MAILBOX_SIZE, self.tasks))
-        parked.append(request)
+        parked[request.source, request.job_id] = request
         return None
 
     def give_back(self, request: BusJobRequestMessage) -> None:
         """Take back a request that its worker has not started, for the next one that serves the name."""
-        self._parked.setdefault(request.target or "", deque()).append(request)
+        self._parked.setdefault(request.target or "", {})[request.source, request.job_id] = request
 
     def _unrouted(self, message: BusMessage) -> Room | None:
         if isinstance(message, BusJobRequestMessage):
@@ -308,15 +312,10 @@ class WorkerBus(EventSource):
 
     def _unpark(self, cancel: BusJobCancelMessage) -> bool:
         assert cancel.target is not None
-        parked = self._parked.get(cancel.target, deque())
-        kept = deque(
-            request for request in parked if (request.job_id, request.source) != (cancel.job_id, cancel.source)
-        )
-        if len(kept) == len(parked):
+        parked = self._parked.get(cancel.target, {})
+        if parked.pop((cancel.source, cancel.job_id), None) is None:
             return False
-        if kept:
-            self._parked[cancel.target] = kept
-        else:
+        if not parked:
             del self._parked[cancel.target]
         return True
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bus.names import nearest
-from bus.tasks import cancelled_from_outside
+from bus.tasks import is_cancellation
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -89,7 +89,7 @@ class EventSource:
                 if inspect.isawaitable(result):
                     await result
             except BaseException as error:
-                if cancelled_from_outside():
+                if is_cancellation(error):
                     raise
                 log().error(
                     "event handler failed", owner=str(self), handler=event_name, error=repr(error), exc_info=True

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.events import log
-from bus.tasks import PooledTask, Tasks, Waiter, cancelled_from_outside
+from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation
 
 
 class RoomStatistics(msgspec.Struct, frozen=True):
@@ -80,10 +80,11 @@ class Room:
 
 
 class MailboxStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Mailbox`: messages waiting in each lane."""
+    """A snapshot of a `Mailbox`: messages waiting in each lane, and in those that are apart."""
 
     data: int
     system: int
+    apart: int = 0
 
 
 class _Lane:
@@ -204,7 +205,8 @@ class Mailbox:
 
     def statistics(self) -> MailboxStatistics:
         """How much waits now."""
-        return MailboxStatistics(data=len(self._data.queue), system=len(self._system.queue))
+        apart = sum(len(lane.queue) for lane in (self._apart or {}).values())
+        return MailboxStatistics(data=len(self._data.queue), system=len(self._system.queue), apart=apart)
 
     def _lanes(self) -> tuple[_Lane, ...]:
         return (self._data, self._system, *(self._apart or {}).values())
@@ -225,7 +227,7 @@ class Mailbox:
                 try:
                     await self._handle(item)
                 except BaseException as error:
-                    if cancelled_from_outside():
+                    if is_cancellation(error):
                         raise
                     log().error("message handler failed", owner=self._owner, error=repr(error), exc_info=True)
                 lane.current = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -48,7 +49,17 @@ class _MessageType(msgspec.StructMeta):
 
     _MADE = frozenset({"__match_args__", "__init__", "__repr__", "__eq__"})
 
-    def __setattr__(cls, name: str, value: object) -> None:  # noqa: N805 - in a metaclass self is the class
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> type:
+        for attribute, value in tuple(namespace.items()):
+            if isinstance(value, dataclasses.Field):
+                del namespace[attribute]
+                if value.default_factory is not dataclasses.MISSING:
+                    namespace[attribute] = msgspec.field(default_factory=value.default_factory)
+                elif value.default is not dataclasses.MISSING:
+                    namespace[attribute] = value.default
+        return super().__new__(mcs, name, bases, namespace, **options)
+
+    def __setattr__(cls, name: str, value: object) -> None:
         if name not in cls._MADE:
             super().__setattr__(name, value)
 

@@ -11,7 +11,7 @@ import msgspec
 from bus.events import log
 from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
-from bus.tasks import cancelled_from_outside
+from bus.tasks import is_cancellation
 
 
 class WorkerReadyData(msgspec.Struct, frozen=True):
@@ -262,6 +262,6 @@ async def _call(handler: Callable[[Any], Awaitable[None] | None], data: object) 
         if inspect.isawaitable(result):
             await result
     except BaseException as error:  # one watcher's defect must not hide the news from the others
-        if cancelled_from_outside():
+        if is_cancellation(error):
             raise
         log().error("watch handler failed", handler=repr(handler), error=repr(error), exc_info=True)

@@ -179,6 +179,14 @@ def _same(after: Context, before: Context) -> bool:
     return len(after) == len(before) and all(map(is_, after.values(), before.values()))
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Whether `error` tells that a scope around the current task was cancelled: only that must be raised again."""
+    if not cancelled_from_outside():
+        return False
+    kind = anyio.get_cancelled_exc_class()
+    return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
+
+
 def cancelled_from_outside() -> bool:
     """Whether a scope around the current task is cancelled, as opposed to somebody having cancelled what it awaits."""
     return anyio.current_effective_deadline() == -math.inf

@@ -212,7 +212,7 @@ MUTANTS = (
     Mutant(
         "parked requests are forgotten when somebody comes",
         "bus/bus.py",
-        "for request in self._parked.pop(name, ()):",
+        "for request in self._parked.pop(name, {}).values():",
         "for request in ():",
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),

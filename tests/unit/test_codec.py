@@ -113,7 +113,7 @@ def test_every_type_of_the_bus_has_a_frame_unless_it_is_local() -> None:
         if isinstance(cls, type) and issubclass(cls, BusMessage) and cls.__name__.endswith("Message"):
             if cls.__name__.startswith("_") or issubclass(cls, BusLocalMessage):
                 continue
-            wanted = {"runner", "job_id", "error", "topic"} & set(cls.__struct_fields__)
+            wanted = {"runner", "job_id", "error", "topic", "worker_name"} & set(cls.__struct_fields__)
             values: dict[str, Any] = dict.fromkeys(wanted, "x")
             if "status" in cls.__struct_fields__:
                 values = {"job_id": "x", "status": JobStatus.FAILED}

@@ -133,7 +133,7 @@ async def test_g29_a_runner_whose_only_worker_is_being_made_again_does_not_end(f
             if len(made) <= fails:
                 raise ValueError("again")
 
-    def make() -> Root:
+    def make() -> BaseWorker:
         made.append(Root("root"))
         return made[-1]
 

@@ -21,6 +21,7 @@ from actors import (
     JobResult,
     JobStatus,
     JobTimeoutError,
+    WorkerRunner,
     WorkerUnavailableError,
     job,
 )
@@ -425,6 +426,21 @@ async def test_g5_a_job_waits_for_a_worker_that_comes_in_time() -> None:
         assert [(each.job_id, each.response) for each in boss.responses] == [(job_id, "waited")]
 
 
+async def test_g5_jobs_that_wait_for_a_worker_are_kept_in_order_and_cancelled_one_by_one() -> None:
+    boss = Boss()
+    async with running(boss, ready_timeout=50.0) as runner:
+        jobs = [await boss.request_job("late", name="echo", payload=number) for number in range(5)]
+        await boss.cancel_job_group(jobs[1])
+        await boss.cancel_job_group(jobs[3])
+        assert runner.bus.statistics().parked == 3
+        late = Echo("late")
+        late.max_concurrency = 1
+        await runner.add_workers(late)
+        await anyio.wait_all_tasks_blocked()
+        answered = [each.response for each in boss.responses if each.status is JobStatus.COMPLETED]
+        assert answered == [0, 2, 4]
+
+
 async def test_g5_a_job_whose_worker_is_removed_before_it_began_goes_to_its_successor_or_fails() -> None:
     class OneByOne(Hanging):
         @job(name="hang", sequential=True)
@@ -711,3 +727,39 @@ async def test_a_thousand_jobs_that_end_in_every_way_leave_nothing() -> None:
         assert outcomes == {"completed": 200, "ValueError": 200, "JobTimeoutError": 400, "WorkerUnavailableError": 200}
         await anyio.wait_all_tasks_blocked()
         assert runner.statistics().late_answers <= 400
+
+
+async def raise_when_cancelled(*_arguments: Any) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise ValueError("not now")
+
+
+class RaisesWhenCancelled(Echo):
+    on_job_completed = raise_when_cancelled  # type: ignore[assignment]
+
+    @job(name="wait")
+    async def wait_for_ever(self, message: Any) -> None:
+        await raise_when_cancelled()
+
+    async def run(self, params: Any) -> None:
+        await self.start()
+        await raise_when_cancelled()
+
+
+async def test_code_that_raises_when_it_is_cancelled_does_not_make_its_runner_raise() -> None:
+    boss, other = RaisesWhenCancelled("boss"), RaisesWhenCancelled("other")
+    runner = WorkerRunner(handle_sigint=False, handle_sigterm=False, drain_timeout=0.02, cancel_grace=1.0)
+    await runner.add_workers(boss, other)
+    runner.add_event_handler("on_job_start", raise_when_cancelled)
+    runner.add_event_handler("on_job_complete", raise_when_cancelled)
+    other.add_event_handler("on_job_response", raise_when_cancelled)
+    with anyio.fail_after(60):
+        async with runner:
+            boss.create_task(raise_when_cancelled())
+            assert await boss.job("other", name="echo", payload=1) == 1
+            assert await other.job("boss", name="echo", payload=1) == 1
+            await boss.request_job("other", name="wait")
+            await anyio.wait_all_tasks_blocked()
+    assert not runner.running

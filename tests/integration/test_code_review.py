@@ -1,0 +1,257 @@
+"""The demo on trees of many kinds, in a pipe and on a terminal, to its end and interrupted."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGINT
+
+import pytest
+
+from tests.integration.programs import DEADLINE, assert_says, environment, run
+
+FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
+
+
+def table(output: str) -> tuple[int, int, int]:
+    """Files, findings and jobs of the table at the end."""
+    head, row = output.rstrip().splitlines()[-2:]
+    assert head.split() == ["files", "findings", "jobs", "seconds"], output
+    files, findings, jobs, seconds = row.split()
+    assert float(seconds) >= 0
+    return int(files), int(findings), int(jobs)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small source tree with one finding of each kind, in a folder with a space."""
+    root = tmp_path / "source tree"
+    files = {
+        "good.py": '"""A module."""\n',
+        "broken.py": "def f(:\n",
+        "null.py": "x = '\0'\n",
+        "deep.py": "x = " + " + ".join("1" * 20000) + "\n",
+        "dangers.py": "import os, sys\n\n\ndef run(text):\n    eval(text)\n    os.system(text)\n",
+        "knots/complex.py": "def knot(a):\n" + "    if a: return 1\n" * 11,
+        "knots/escapes.py": 'x = "\\d"\n',
+        "knots/tests/skipped.py": "def f(:\n",
+        "knots/__init__.py": "import os\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "dangling.py").symlink_to(root / "nothing.py")
+    (root / "folder.py").mkdir()
+    os.mkfifo(root / "pipe.py")
+    Path(os.fsdecode(os.fsencode(root) + b"/na\xefve.py")).write_text("x = 1\n")
+    return root
+
+
+@pytest.fixture
+def large_tree(tmp_path: Path) -> Path:
+    """More files than are reviewed before a signal arrives."""
+    root = tmp_path / "large"
+    root.mkdir()
+    for number in range(2000):
+        (root / f"module_{number}.py").write_text(FUNCTIONS)
+    return root
+
+
+def demo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    ended = run("-m", "examples.code_review", *map(str, arguments), cwd=cwd)
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def test_the_demo_finds_what_there_is(tree: Path, tmp_path: Path) -> None:
+    ended = demo(tree, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
+    assert_says(
+        ended.stdout, [r"8 files in .*source tree; skipped: 'na\\udcefve.py', knots/tests", "## Unreadable.*: 3"]
+    )
+    report = (tmp_path / "code_review.md").read_text()
+    assert_says(
+        report,
+        [
+            "# Review of .*source tree",
+            "- dangers.py: begin with run in line 4",
+            "## Unreadable files: 3",
+            "- broken.py:1 .*",
+            "- deep.py:1 .*",
+            "- null.py:.*null bytes.*",
+            "## Dangerous calls: 2",
+            "- dangers.py:5 eval",
+            "- dangers.py:6 os.system",
+            "## Complex functions: 1",
+            "- knots/complex.py:1 knot has 11 branches",
+            "## Dead imports: 1",
+            "- dangers.py:1 sys",
+            "## Missing docstrings: 2",
+        ],
+    )
+
+
+def test_the_demo_writes_the_same_report_again(tree: Path, tmp_path: Path) -> None:
+    reports = [tmp_path / "one.md", tmp_path / "two words.md"]
+    for report in reports:
+        assert demo(tree, "--report", report, cwd=tmp_path).returncode == 0
+    assert reports[0].read_bytes() == reports[1].read_bytes()
+
+
+def test_the_demo_of_an_empty_folder_finds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = demo("empty", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert table(ended.stdout)[:2] == (0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+def test_what_the_demo_may_not_read_is_a_finding(tree: Path, tmp_path: Path) -> None:
+    (tree / "good.py").chmod(0)
+    (tree / "knots").chmod(0)
+    ended = demo(tree, cwd=tmp_path)
+    (tree / "knots").chmod(0o700)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "skipped: [Errno 13] Permission denied" in ended.stdout
+    assert "- good.py:1 Permission denied" in (tmp_path / "code_review.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["missing"], ["missing/file.py"], [".", "--report", "missing/report.md"]])
+def test_the_demo_refuses_a_path_that_is_not_there(arguments: list[str], tmp_path: Path) -> None:
+    ended = demo(*arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert re.search(r"error: not a directory: .*missing", ended.stderr)
+
+
+def test_a_report_that_cannot_be_written_is_told_without_a_traceback(tree: Path, tmp_path: Path) -> None:
+    ended = demo(tree, "--report", tmp_path, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert_says(ended.stdout, ["editor: IsADirectoryError: .*", "Stopped before the end. Done so far:"])
+    assert table(ended.stdout)[:2] == (8, 9)
+
+
+def test_the_demo_ends_when_nobody_reads_its_output(large_tree: Path, tmp_path: Path) -> None:
+    with started(large_tree, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert "2000 files" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode != 0
+
+
+def test_sigint_ends_the_demo_cleanly_and_it_says_what_was_done(large_tree: Path, tmp_path: Path) -> None:
+    with started(large_tree, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "50 of 501 jobs done" in line:
+                os.killpg(process.pid, SIGINT)
+                break
+        output = "".join(lines) + process.stdout.read()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+    assert "Stopped before the end. Done so far:" in output
+    files, findings, jobs = table(output)
+    assert 50 <= files < 2000
+    assert findings == 30 * files
+    assert jobs == files + 1
+    assert not (tmp_path / "code_review.md").exists()
+
+
+def test_the_demo_on_a_terminal_shows_a_bar_per_worker(tree: Path, tmp_path: Path) -> None:
+    returncode, output = on_terminal(tree, cwd=tmp_path)
+    assert returncode == 0
+    assert "Traceback" not in output
+    for worker in ("scout", "reviewer-1", "reviewer-4", "critic", "editor"):
+        assert re.search(rf"{worker} +\S*━+\S* \S*100%", output), worker
+    assert table(output)[:2] == (8, 9)
+
+
+def test_sigint_on_a_terminal_ends_the_bars_and_shows_the_table(large_tree: Path, tmp_path: Path) -> None:
+    returncode, output = on_terminal(large_tree, cwd=tmp_path, interrupt_at=r"reviewer-1 .*%")
+    assert returncode == 1
+    assert "Traceback" not in output
+    assert output.rindex("\x1b[?25h") > output.rindex("━"), "the cursor is hidden still"
+    assert "Stopped before the end. Done so far:" in output
+    assert 0 < table(output)[0] < 2000
+
+
+def test_without_rich_a_terminal_gets_plain_lines(large_tree: Path, tmp_path: Path) -> None:
+    for path in sorted(large_tree.iterdir())[240:]:
+        path.unlink()
+    without = (
+        "import runpy, sys; sys.modules['rich'] = None; sys.argv[0] = 'demo'; runpy.run_module('examples.code_review')"
+    )
+    returncode, output = on_terminal(large_tree, cwd=tmp_path, command=("-c", without))
+    assert returncode == 0
+    assert "━" not in output
+    assert "reviewer-1: 50 of 61 jobs done" in output
+    assert table(output)[0] == 240
+
+
+@contextmanager
+def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo as a process of its own group, as a shell starts it."""
+    command = [sys.executable, "-m", "examples.code_review", *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+            process.wait(DEADLINE)
+        finally:
+            process.kill()
+
+
+def on_terminal(
+    *arguments: object, cwd: Path, command: tuple[str, ...] = ("-m", "examples.code_review"), interrupt_at: str = ""
+) -> tuple[int, str]:
+    """Run the demo on a pseudo-terminal; its return code, and all that it showed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *command, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := read(ours):
+            shown += chunk
+            if interrupt_at and re.search(interrupt_at, shown.decode(errors="replace")):
+                interrupt_at = ""
+                os.killpg(process.pid, SIGINT)
+        return process.wait(DEADLINE), shown.decode(errors="replace").replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+
+
+def read(terminal: int) -> bytes:
+    """What is there; nothing when the other side is closed, which Linux reports as an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""

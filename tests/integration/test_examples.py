@@ -1,0 +1,115 @@
+"""The examples run as a user runs them, and say what they promise."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.integration.programs import ROOT, assert_says, run
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
+DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))
+
+# What each example prints, in this order, with whatever between: patterns of whole lines.
+SAYS = {
+    "hello": ["Hello, world!", "HELLO, WORLD!"],
+    "typed_jobs": [
+        r"receipt: Receipt\(customer='Ada', total=Decimal\('8.10'\)\)",
+        "third time lucky: Ada paid 8.10",
+        r"failed: PayloadError: payload.items\[0\].count: expected int, got str",
+        "error: HandlerError: no handler for job 'ordr' .*'order'",
+    ],
+    "fan_out": [
+        "  alice thinks about 'why\\?'",
+        "  carol failed: LookupError: no idea",
+        "whoever can: each outcome stands for itself",
+        "  alice: completed .*",
+        "  carol: error LookupError: no idea",
+        "  bob: 2 words, says bob",
+    ],
+    "streaming": [
+        "stream_start *",
+        "stream_data once",
+        "stream_data time",
+        "stream_end *",
+        "read 1 chunk of 10000, and the storyteller waits: it has sent 25[56]",
+        "read all of them: 10000",
+        r"cancelled: JobCancelled: heard enough; the storyteller stopped at 1\d\d\d",
+    ],
+    "hand_over": [
+        "reception takes over",
+        "reception: welcome! You said 'hello'",
+        "reception steps back",
+        "billing takes over: Ada about an invoice",
+        "billing: about 'it says 12 pens', let me see",
+        "billing steps back",
+        "reception takes over",
+        "reception: welcome! You said 'hello again'",
+    ],
+    "supervision": [
+        "station: sensor is up",
+        "21.5 degrees, from life 1",
+        "station: sensor failed: OSError: the cable is loose; restarting: True",
+        "21.5 degrees, from life 2",
+        "21.5 degrees, from life 3",
+        "station: sensor failed: OSError: the cable is loose; restarting: False",
+        "the station gave up",
+    ],
+    "sub_jobs": [
+        "  flight: airline to Rome for 3 days",
+        "  guide: guide to Rome for 3 days",
+        "  hotel: this takes time, (60.0|59.*) s are left",
+        "  cancelled: JobCancelled: too expensive",
+        "out of time: .*",
+        "  JobTimeoutError: no answer from 'agency' before the deadline",
+    ],
+    "from_pipecat": [
+        "atlas is ready",
+        "atlas: searching for mountains",
+        "atlas: {'found': 'rivers, mountains'}",
+        "both: {'atlas': {'error': 'no tides'}, 'almanac': {'found': 'tides, rivers'}}",
+        "the last one: {.*}",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_says_what_it_shows_and_ends(name: str) -> None:
+    ended = run("-m", f"examples.{name}")
+    assert ended.stderr == ""
+    assert ended.returncode == 0
+    assert_says(ended.stdout, SAYS[name])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short_and_says_how_to_run_it(name: str) -> None:
+    text = (ROOT / "examples" / f"{name}.py").read_text()
+    assert len(text.splitlines()) < 80
+    assert f"`python -m examples.{name}`" in text
+
+
+def test_the_demo_is_short() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in DEMO) < 250
+
+
+def test_the_first_program_of_the_readme_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    program, printed = re.findall(r"```(?:python|text)\n(.*?)```", readme, re.DOTALL)[:2]
+    ended = run("-c", program)
+    assert (ended.stdout, ended.stderr, ended.returncode) == (printed, "", 0)
+    assert len(program.splitlines()) <= 15
+    assert len(readme.splitlines()) <= 200
+
+
+def test_the_readme_names_every_example_and_no_other() -> None:
+    named = set(re.findall(r"`examples/(\w+)(?:\.py|/)`", (ROOT / "README.md").read_text()))
+    assert named == {*EXAMPLES, "code_review"}
+
+
+def test_every_file_the_readme_names_is_there() -> None:
+    named = re.findall(r"`([\w/]+\.py|[\w/]+/)`", (ROOT / "README.md").read_text())
+    assert len(named) > 40
+    for name in named:
+        places = [folder / name for folder in (ROOT, ROOT / "bus", ROOT / "actors")]
+        assert any(place.exists() for place in places), f"{name} is nowhere"

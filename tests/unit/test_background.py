@@ -1,0 +1,88 @@
+"""Background tasks of a worker."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from actors import BaseWorker, JobError
+from tests.cast import Performer
+from tests.running import running
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_background_task_runs_beside_its_worker_and_tells_when_it_is_done() -> None:
+    worker, seen = BaseWorker("worker"), []
+
+    async def background() -> None:
+        seen.append("ran")
+
+    async with running(worker):
+        task = worker.create_task(background(), "seeing")
+        assert (task.get_name(), task.done(), repr(task)) == (
+            "worker::seeing",
+            False,
+            "<BackgroundTask worker::seeing running>",
+        )
+        await task.wait()
+        await task.wait()
+        assert task.done()
+        assert seen == ["ran"]
+        assert not worker._background
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+async def test_what_a_background_task_raises_is_reported_and_goes_no_further(kind: type[BaseException]) -> None:
+    worker, errors = BaseWorker("worker"), []
+
+    async def background() -> None:
+        raise kind("no")
+
+    async with running(worker) as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        await worker.create_task(background()).wait()
+        await anyio.wait_all_tasks_blocked()
+        assert errors == [f"background task 'worker::task' failed: {kind.__name__}: no"]
+        assert worker.state.name == "READY"
+
+
+async def test_a_background_task_can_be_cancelled_before_and_while_it_runs() -> None:
+    worker, left = BaseWorker("worker"), []
+
+    async def background(number: int) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            left.append(number)
+
+    async with running(worker):
+        await worker.cancel_task(worker.create_task(background(1)))
+        running_task = worker.create_task(background(2))
+        await anyio.wait_all_tasks_blocked()
+        await worker.cancel_task(running_task)
+        assert left == [1, 2]
+        with anyio.move_on_after(0):
+            await worker.create_task(background(3)).wait()
+        await worker.stop()
+        assert left == [1, 2, 3]
+
+
+async def test_a_job_asked_for_in_a_background_task_ends_with_the_worker() -> None:
+    worker, performer, outcomes = BaseWorker("worker"), Performer("performer"), []
+
+    async def background() -> None:
+        try:
+            await worker.job("performer", name="work")
+        except JobError as error:
+            outcomes.append(error.status.value)
+            raise
+
+    async with running(worker, performer):
+        worker.create_task(background())
+        await anyio.wait_all_tasks_blocked()
+        assert performer.begun
+        await worker.stop()
+        await anyio.wait_all_tasks_blocked()
+        assert performer.active_jobs == {}
+        assert worker.job_groups == {}
