@@ -1,6 +1,6 @@
 """How messages travel between actors: buses, messages, the registry."""
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
@@ -59,7 +59,7 @@ from bus.subscriber import BusSubscriber
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from bus.redis_bus import RedisBus
 
 __all__ = [
@@ -126,7 +126,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "RedisBus":  # loads its client library: only for who asks
         from bus.redis_bus import RedisBus  # noqa: PLC0415
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from random import Random
 
 from bus.codec import MAX_MESSAGE_BYTES
 from bus.network import NetworkBus
+from bus.transports.redis_link import RedisClient
 from bus.transports.redis_streams import RedisTransport
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from redis.asyncio import Redis
 
 
 class RedisBus(NetworkBus):
@@ -44,7 +40,7 @@ class RedisBus(NetworkBus):
         self,
         url: str | None = None,
         *,
-        redis: Redis | None = None,
+        redis: RedisClient | None = None,
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
         consumer_id: str | None = None,

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from bus.errors import TransportError
 
+RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
 MakeConnection: TypeAlias = Callable[[], AbstractConnection]
 
@@ -143,7 +144,7 @@ class RedisLink:
         return f"<RedisLink to {self._label}: {'connected' if self.connected else 'not connected'}>"
 
 
-def connections(url: str | None, client: Redis | None) -> tuple[MakeConnection, str]:
+def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnection, str]:
     """How to make connections to the server of a URL or of a client, and what to call it: without its password.
 
     Raises:

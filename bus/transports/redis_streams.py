@@ -14,14 +14,13 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims
-from bus.transports.redis_link import PATIENCE, Command, RedisLink, connections
+from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
 
@@ -67,7 +66,7 @@ class RedisTransport:
         self,
         url: str | None = None,
         *,
-        redis: Redis | None = None,
+        redis: RedisClient | None = None,
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
         consumer_id: str | None = None,
