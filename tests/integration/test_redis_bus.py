@@ -1,0 +1,225 @@
+"""`redis://`: the same program on several runners, over a real server that is killed, and in processes that are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from actors import BaseWorker, Client, Job, WorkerRunner, job
+from bus import BusError, RedisBus, open_bus
+from bus.transport import Outgoing, Settlement
+from bus.transports.redis_streams import RedisTransport
+from tests.brokers import ValkeyBroker, valkey
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ValkeyBroker]:
+    with valkey(tmp_path) as broker:
+        yield broker
+
+
+class Performer(BaseWorker):
+    max_concurrency = 4
+
+    def __init__(self, name: str, runs: Counter[Any] | None = None) -> None:
+        super().__init__(name)
+        self.runs: Counter[Any] = Counter() if runs is None else runs
+
+    @job(name="echo")
+    async def echo(self, job: Job[Any]) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return job.payload
+
+    @job(name="where")
+    async def where(self, job: Job[Any]) -> str:
+        self.runs[job.payload] += 1
+        await anyio.lowlevel.checkpoint()
+        return self.worker_runner.name
+
+    @job(name="meet")
+    async def meet(self, job: Job[Any]) -> str:
+        self.runs["met"] += 1
+        while self.runs["met"] < job.payload:
+            await anyio.sleep(1)
+        return self.worker_runner.name
+
+    @job(name="stream")
+    async def stream(self, job: Job[Any]) -> AsyncIterator[int]:
+        for number in range(job.payload):
+            yield number
+
+
+@asynccontextmanager
+async def runners(url: str, **workers: BaseWorker) -> AsyncGenerator[None]:
+    async with AsyncExitStack() as stack:
+        for label, worker in workers.items():
+            runner = WorkerRunner(label, open_bus(url), handle_sigint=False, handle_sigterm=False)
+            await runner.add_workers(worker)
+            await stack.enter_async_context(runner)
+        yield
+
+
+async def test_g32_replicas_share_jobs_and_a_stream_arrives_in_order(broker: ValkeyBroker) -> None:
+    runs: Counter[int] = Counter()
+    async with (
+        runners(broker.url, left=Performer("performer", runs), right=Performer("performer", runs)),
+        Client(broker.url) as client,
+    ):
+        assert await client.request("performer", {"any": b"\xff"}, name="echo", timeout=60) == {"any": b"\xff"}
+        answers = await client.gather("performer", range(200), name="where", max_concurrency=40, timeout=60)
+        assert runs == Counter(range(200))
+        assert not {*answers} - {"left", "right"}
+        met = await client.gather("performer", [8] * 8, name="meet", timeout=60)
+        assert Counter(met) == {"left": 4, "right": 4}, "each replica runs as many at once as it can"
+        async with client.job("performer", name="stream", payload=2000, timeout=60) as streaming:
+            seen = [event.data async for event in streaming if event.type == event.STREAM_DATA]
+        assert seen == list(range(2000))
+
+
+async def test_g37_nothing_is_lost_when_the_broker_is_killed_under_load(broker: ValkeyBroker) -> None:
+    runs: Counter[int] = Counter()
+    crashes = {400: anyio.Event(), 900: anyio.Event()}
+
+    async def crash(moment: anyio.Event) -> None:
+        await moment.wait()
+        await anyio.to_thread.run_sync(broker.kill)
+        await anyio.to_thread.run_sync(broker.start)
+
+    def payloads() -> Iterator[int]:
+        for number in range(1500):
+            if number in crashes:
+                crashes[number].set()
+            yield number
+
+    async with (
+        runners(broker.url, left=Performer("performer", runs)),
+        Client(broker.url) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for moment in crashes.values():
+            tasks.start_soon(crash, moment)
+        answers = await client.gather("performer", payloads(), name="where", max_concurrency=50, timeout=100)
+    assert Counter(answers) == {"left": 1500}
+    assert runs == Counter(range(1500)), "a job that was under way goes on and is not run again"
+
+
+async def test_the_bus_works_again_on_a_server_that_came_back_empty(broker: ValkeyBroker) -> None:
+    async with runners(broker.url, left=Performer("performer")), Client(broker.url) as client:
+        assert await client.request("performer", 1, name="echo", timeout=60) == 1
+        other = RedisTransport(broker.url)
+        await other.open("other#1")
+        await other._writer.checked([("FLUSHALL",)])
+        await other.close()
+        with anyio.fail_after(60):
+            answer = None
+            while answer != 2:  # what was on its way is gone with the server's memory
+                answer = (await client.gather("performer", [2], name="echo", timeout=3))[0]
+
+
+def started(url: str, label: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.performer", url, label]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@asynccontextmanager
+async def performer(url: str, label: str) -> AsyncGenerator[subprocess.Popen[str]]:
+    with started(url, label) as process:
+        try:
+            assert await line_of(process) == "ready"
+            yield process
+        finally:
+            process.kill()
+
+
+async def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return (await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)).strip()
+
+
+async def test_g33_a_job_whose_process_is_killed_is_done_by_another(broker: ValkeyBroker) -> None:
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await client.request("performer", 1, name="do", job_id="j", timeout=60))
+
+    with anyio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(Client(RedisBus(broker.url, ack_wait=2.0)))
+            stuck = await stack.enter_async_context(performer(broker.url, "stuck"))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                assert await line_of(stuck) == "begun j 1"
+                healthy = await stack.enter_async_context(performer(broker.url, "healthy"))
+                stuck.kill()
+                assert await line_of(healthy) == "begun j 2"
+    assert answers == [{"by": "healthy", "attempt": 2, "payload": 1}]
+
+
+async def test_a_process_of_the_same_consumer_id_goes_on_with_what_its_last_life_claimed(broker: ValkeyBroker) -> None:
+    first = RedisTransport(broker.url, ack_wait=1000.0, consumer_id="me")
+    await first.open("runner#1")
+    first.demand("work", 1)
+    await first.send([Outgoing("queue", "work", "1", b"job")])
+    assert [delivery.attempt for delivery in await first.receive()] == [1]
+    for link in (first._reader, first._writer):  # it dies
+        await link.shut()
+    second = RedisTransport(broker.url, ack_wait=1000.0, consumer_id="me")
+    await second.open("runner#2")
+    second.demand("work", 1)
+    assert [(delivery.body, delivery.attempt) for delivery in await second.receive()] == [(b"job", 2)]
+    await second.close()
+
+
+async def test_what_was_given_up_is_kept_with_its_history(broker: ValkeyBroker) -> None:
+    transport = RedisTransport(broker.url, namespace="mine")
+    await transport.open("runner#1")
+    await transport.send([Outgoing("queue", "work", "1", b"poison")])
+    for how in (Settlement.NAK, Settlement.NAK, Settlement.TERM):
+        transport.demand("work", 1)
+        (delivery,) = await transport.receive()
+        assert await transport.settle(delivery, how)
+    ((_, fields),) = (await transport._writer.checked([("XRANGE", "mine:dead", "-", "+")]))[0]
+    letter = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert letter[b"b"] == b"poison"
+    lines = [line.split()[:3] for line in letter[b"h"].decode().splitlines()]
+    assert lines == [["1", "runner#1", "nak"], ["2", "runner#1", "nak"], ["3", "runner#1", "term"]]
+    await transport.close()
+
+
+async def test_a_server_that_keeps_nothing_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with valkey(tmp_path, persistent=False) as broker:
+        transport = RedisTransport(broker.url)
+        await transport.open("runner#1")
+        await transport.close()
+    assert [record.getMessage() for record in caplog.records if "appendonly yes" in record.getMessage()]
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_trio_is_refused_by_name() -> None:
+    with pytest.raises(BusError, match="needs asyncio"):
+        await RedisBus("redis://127.0.0.1:1").start()
+
+
+def test_a_password_is_never_shown() -> None:
+    assert "secret" not in repr(open_bus("redis://user:secret@127.0.0.1:1/0"))
+    with pytest.raises(ValueError, match=r"^'http://user:\*\*\*@host/' is not the URL of a Redis server"):
+        RedisTransport("http://user:secret@host/")
