@@ -37,12 +37,26 @@ def broker(tmp_path: Path) -> Iterator[ValkeyBroker]:
         yield broker
 
 
+class Meeting:
+    """Goes on once all have come."""
+
+    def __init__(self, missing: int) -> None:
+        self.complete = anyio.Event()
+        self._missing = missing
+
+    def come(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self.complete.set()
+
+
 class Performer(BaseWorker):
     max_concurrency = 4
 
-    def __init__(self, name: str, runs: Counter[Any] | None = None) -> None:
+    def __init__(self, name: str, runs: Counter[Any] | None = None, meeting: Meeting | None = None) -> None:
         super().__init__(name)
         self.runs: Counter[Any] = Counter() if runs is None else runs
+        self.meeting = meeting or Meeting(1)
 
     @job(name="echo")
     async def echo(self, job: Job[Any]) -> Any:
@@ -57,9 +71,8 @@ class Performer(BaseWorker):
 
     @job(name="meet")
     async def meet(self, job: Job[Any]) -> str:
-        self.runs["met"] += 1
-        while self.runs["met"] < job.payload:
-            await anyio.sleep(1)
+        self.meeting.come()
+        await self.meeting.complete.wait()
         return self.worker_runner.name
 
     @job(name="stream")
@@ -80,15 +93,17 @@ async def runners(url: str, **workers: BaseWorker) -> AsyncGenerator[None]:
 
 async def test_g32_replicas_share_jobs_and_a_stream_arrives_in_order(broker: ValkeyBroker) -> None:
     runs: Counter[int] = Counter()
+    meeting = Meeting(8)
+    replicas = {label: Performer("performer", runs, meeting) for label in ("left", "right")}
     async with (
-        runners(broker.url, left=Performer("performer", runs), right=Performer("performer", runs)),
+        runners(broker.url, **replicas),
         Client(broker.url) as client,
     ):
         assert await client.request("performer", {"any": b"\xff"}, name="echo", timeout=60) == {"any": b"\xff"}
         answers = await client.gather("performer", range(200), name="where", max_concurrency=40, timeout=60)
         assert runs == Counter(range(200))
         assert not {*answers} - {"left", "right"}
-        met = await client.gather("performer", [8] * 8, name="meet", timeout=60)
+        met = await client.gather("performer", [None] * 8, name="meet", timeout=60)
         assert Counter(met) == {"left": 4, "right": 4}, "each replica runs as many at once as it can"
         async with client.job("performer", name="stream", payload=2000, timeout=60) as streaming:
             seen = [event.data async for event in streaming if event.type == event.STREAM_DATA]
