@@ -99,9 +99,15 @@ class RedisClaims:
         """They were executed."""
         self._excess.clear()
 
-    def settle(self, claim: Claim, how: Settlement) -> Command:
-        """The command that ends a claim."""
-        return self._give_back(claim.stream, how.value, [claim.id])
+    def settlements(self, claims: Iterable[tuple[Claim, Settlement]]) -> list[tuple[Command, list[Claim]]]:
+        """The commands that end claims, each with those it ends; they return 1 for each that was ours, else 0."""
+        runs: dict[tuple[str, Settlement], list[Claim]] = {}
+        for claim, how in claims:
+            runs.setdefault((claim.stream, how), []).append(claim)
+        return [
+            (self._give_back(stream, how.value, [claim.id for claim in run]), run)
+            for (stream, how), run in runs.items()
+        ]
 
     def renewals(self, claims: Sequence[Claim]) -> list[Command]:
         """The commands that renew leases; each returns the ids whose claims have not ended."""

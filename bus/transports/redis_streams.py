@@ -197,11 +197,24 @@ class RedisTransport:
         Raises:
             TransportError: Not open, or no answer; the claim may have ended.
         """
+        (settled,) = await self.settle_all([(delivery, how)])
+        return settled
+
+    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims in one round trip. False for each that had ended before.
+
+        Raises:
+            TransportError: Not open, or no answer; each claim may have ended or not.
+        """
         self._connected()
-        claim = _claim(delivery)
-        ((settled,),) = await self._writer.checked([self._claims.settle(claim, how)])
-        self._claims.forget(claim)
-        return bool(settled)
+        claims = [(_claim(delivery), how) for delivery, how in settlements]
+        ended: dict[Claim, None] = {}
+        runs = self._claims.settlements(claims)
+        for (_, run), reply in zip(runs, await self._writer.checked([command for command, _ in runs]), strict=True):
+            ended.update(dict.fromkeys(claim for claim, settled in zip(run, reply, strict=True) if settled))
+        for claim, _ in claims:
+            self._claims.forget(claim)
+        return [claim in ended for claim, _ in claims]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.
