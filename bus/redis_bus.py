@@ -21,8 +21,7 @@ class RedisBus(NetworkBus):
         url: `redis://user:password@host:6379/0`, or `rediss://` for TLS.
         redis: Instead of a URL, a client of `redis.asyncio` to connect as.
         namespace: How all keys begin; networks of different namespaces do not see each other.
-        ack_wait: Seconds after which the job of a performer that does not renew its claim goes to another. The same on
-            all runners of a namespace.
+        ack_wait: Seconds after which a job of this process goes to another, if its claim has not been renewed.
         consumer_id: A name of this process that stays the same over restarts, so that a new life of it goes on with
             the jobs of the last at once. No two living processes may share it.
         heartbeat: Seconds between two signs of life.

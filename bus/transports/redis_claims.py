@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.redis_link import Command, RedisLink
-from bus.transports.redis_scripts import GROUP, SERVE, SETTLE, call
+from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
 
 
 class Claim(NamedTuple):
@@ -125,9 +125,9 @@ class RedisClaims:
             self._give_back(stream, "closed", ids) for stream, ids in _by_stream(self._open).items()
         ]
 
-    def leave(self) -> list[Command]:
-        """The commands that take us off the rosters."""
-        return [("XGROUP", "DELCONSUMER", stream, GROUP, self.owner) for stream in self.streams(self.served)]
+    def leave(self) -> Command:
+        """The command that takes us off the rosters."""
+        return call(LEAVE, self.streams(self.served), GROUP, self.owner)
 
     def lost_touch(self) -> None:
         """The server was not there to take the claims back."""

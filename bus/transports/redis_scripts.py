@@ -65,9 +65,10 @@ end
 """
 
 ALIVE = """
--- KEYS: the inbox, the nodes. ARGV: group, node, milliseconds until both are forgotten.
+-- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease.
 redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000 + ARGV[3]), ARGV[2])
 """
@@ -89,6 +90,15 @@ for n, key in ipairs(KEYS) do
   end
 end
 return claimed
+"""
+
+LEAVE = """
+-- KEYS: streams. ARGV: group, consumer. It is taken off the rosters where it has no claim: with it they would be lost.
+for _, key in ipairs(KEYS) do
+  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
+    if other[2] == ARGV[2] and other[4] == 0 then redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], other[2]) end
+  end
+end
 """
 
 CLAIM = """
@@ -124,17 +134,19 @@ return settled
 EXPIRE = (
     _MOVE
     + """
--- KEYS: of each queue the stream with what went back and that with what is new. ARGV: group, milliseconds of a lease.
+-- KEYS: of each queue the stream with what went back and that with what is new. ARGV: group, milliseconds of our
+-- leases, prefix of everybody's: an owner may have chosen longer ones.
 for n, key in ipairs(KEYS) do
   local back = KEYS[n - (n + 1) % 2]
   for _, claim in ipairs(redis.call('XPENDING', key, ARGV[1], 'IDLE', ARGV[2], '-', '+', 256)) do
-    move(key, back, '', ARGV[1], 'expired', claim[2], claim[1])
+    local lease = redis.call('GET', ARGV[3] .. claim[2])
+    if not lease or claim[3] >= tonumber(lease) then move(key, back, '', ARGV[1], 'expired', claim[2], claim[1]) end
   end
 end
 """
 )
 
-SCRIPTS = (PUT, SPREAD, ALIVE, SERVE, CLAIM, SETTLE, EXPIRE)
+SCRIPTS = (PUT, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

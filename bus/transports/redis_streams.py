@@ -20,16 +20,17 @@ from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims
+from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
 
 IDLE_WAIT = 1.0
 """Seconds after which `receive` returns without any."""
-BATCH = 256
-"""Most entries one read takes from a stream, and most frames packed into one entry."""
-ENTRY_BYTES = 1_048_576
-"""Bytes after which no further frame is packed into an entry."""
+BATCH = 64
+"""Most entries one read takes from a stream: this many packs or frames are what one reply can hold."""
+SLOWEST = 1_000_000.0
+"""Bytes in a second that a link must carry, or it counts as broken."""
 FORGOTTEN_AFTER = 60.0
 """Least seconds without a `receive` after which the inbox of a node is dropped; ten leases, if that is longer."""
 REMEMBERED = 300.0
@@ -53,7 +54,7 @@ class RedisTransport:
         url: `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them.
         redis: A client of `redis.asyncio` instead, to connect as it does. It is not used otherwise.
         namespace: How all keys begin: networks of different namespaces do not see each other.
-        ack_wait: Seconds a claim lasts unless renewed; the same for all nodes of a namespace.
+        ack_wait: Seconds a claim of this node lasts unless renewed.
         consumer_id: A name that stays the same over restarts: what its earlier life had claimed goes back to the queues
             as soon as the new one serves them, not only when its lease ends. Two living nodes must not share it.
 
@@ -84,8 +85,7 @@ class RedisTransport:
         self._slots: dict[str, int] = {}
         self._blocked: tuple[int, dict[str, None]] | None = None
         self._more = False
-        self._read_ids: list[bytes] = []
-        self._last_read = (0, 0)
+        self._inbox = RedisInbox("")
         self._alive_until = self._expire_at = 0.0
         self._receiving = asyncio.Lock()
         self._nudging: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class RedisTransport:
         await self._reader.checked([self._alive(node)])
         self._node = node
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
-        self._last_read = (0, 0)
+        self._inbox = RedisInbox(self._inbox_of(node))
 
     async def close(self) -> None:
         """Disconnect, drop the inbox and give back open claims, as far as the server can be reached. Never raises."""
@@ -129,9 +129,9 @@ class RedisTransport:
                 await self._reader.drop()
             goodbye: list[Command] = [
                 *self._claims.give_back_all(),
-                ("DEL", self._inbox(node)),
+                ("DEL", self._inbox_of(node)),
                 ("ZREM", self._nodes, node),
-                *self._claims.leave(),
+                self._claims.leave(),
             ]
             try:
                 await self._writer.exchange(goodbye, patience=CLOSE_PATIENCE)
@@ -161,7 +161,8 @@ class RedisTransport:
             spreads = frame.lane == "everyone"
             batches.setdefault((frame.lane, frame.to), []).append(frame)
         commands += self._store(batches)
-        await self._writer.checked(commands)
+        size = sum(len(frame.body) for frame in frames)
+        await self._writer.checked(commands, patience=PATIENCE + size / SLOWEST)
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -240,21 +241,21 @@ class RedisTransport:
 
     def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[Command]:
         for (lane, to), frames in batches.items():
-            for pack in _packs(frames):
-                if lane == "inbox":
-                    fields = [part for frame in pack for part in ("f", frame.body)]
-                    # A node that is gone has no inbox, and must not get one that nobody will ever drop.
-                    yield ("XADD", self._inbox(to), "NOMKSTREAM", "*", *fields)
-                elif lane == "everyone":
-                    fields = [part for frame in pack for part in ("e", frame.body)]
-                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields)
-                else:
+            for pack in packs(frames):
+                if lane == "queue":
                     fields = [part for frame in pack for part in (frame.id, frame.body)]
                     ids = self._prefix + "id:"
                     yield call(PUT, [self._claims.new(to)], GROUP, ids, int(1000 * REMEMBERED), *fields)
+                    continue
+                fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
+                if lane == "inbox":
+                    # A node that is gone has no inbox, and must not get one that nobody will ever drop.
+                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields)
+                else:
+                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields)
 
     async def _send_nudge(self, node: str) -> None:
-        nudge = ("XADD", self._inbox(node), "NOMKSTREAM", "*", "n", "")
+        nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
         try:
             await self._writer.exchange([nudge], patience=CLOSE_PATIENCE)
         except TransportError:
@@ -263,19 +264,18 @@ class RedisTransport:
     # --- in ---
 
     async def _read(self, node: str, end: float) -> list[Delivery]:
-        deliveries: list[Delivery] = []
-        if not self._reader.connected:
-            deliveries = await self._recover(node)
+        if not self._reader.connected and (deliveries := await self._recover(node)):
+            return deliveries
         serve = [queue for queue in self._slots if queue not in self._claims.served]
         if serve:
             await self._claims.serve(serve, self._reader)
         now = anyio.current_time()
-        chores, done = self._chores(node, now), len(self._read_ids)
+        chores = self._chores(node, now)
         slots = dict(self._slots)
         count = min((BATCH, *slots.values()))
         wait = max(0.0, min(end, self._expire_at) - now)
-        keys = [self._inbox(node), *self._claims.streams(slots)]
-        if self._more or deliveries or wait <= 0:
+        keys = [self._inbox_of(node), *self._claims.streams(slots)]
+        if self._more or wait <= 0:
             wait = 0.0
             read: Command = call(CLAIM, keys, GROUP, self._claims.owner, BATCH, *slots.values())
         else:
@@ -287,7 +287,7 @@ class RedisTransport:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
             self._blocked = None
-        del self._read_ids[:done]
+        self._inbox.deleted()
         self._claims.excess_returned()
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -295,57 +295,45 @@ class RedisTransport:
                     await self._reader.refused(reply)
                 # Made anew, and what was claimed before the error found, as after any broken connection.
                 await self._reader.drop()
-                return deliveries
+                return []
         streams = replies[-1] or []
         self._more = bool(streams) and (wait == 0 or any(len(entries) >= count for _, entries in streams))
-        return deliveries + self._take(streams)
+        return self._take(streams)
 
     def _chores(self, node: str, now: float) -> list[Command]:
         """What goes along with a read: settling what was read before, and what is due."""
-        chores: list[Command] = [*self._claims.return_excess()]
-        if self._read_ids:
-            chores += [
-                ("XACK", self._inbox(node), GROUP, *self._read_ids),
-                ("XDEL", self._inbox(node), *self._read_ids),
-            ]
+        chores = [*self._claims.return_excess(), *self._inbox.delete()]
         if now >= self._alive_until:
             chores.append(self._alive(node))
             self._alive_until = now + self._keep / 4
         if now >= self._expire_at:
             if self._slots:
-                chores.append(call(EXPIRE, self._claims.streams(self._slots), GROUP, int(1000 * self._ack_wait)))
+                streams = self._claims.streams(self._slots)
+                chores.append(call(EXPIRE, streams, GROUP, int(1000 * self._ack_wait), self._prefix + "lease:"))
             self._expire_at = now + min(IDLE_WAIT, self._ack_wait / 4)
         return chores
 
     async def _recover(self, node: str) -> list[Delivery]:
         """After a new connection: what the old one was sent and never brought is ours still."""
         self._claims.served.clear()
-        read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox(node), "0")
+        read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
         _, streams = await self._reader.checked([self._alive(node), read])
-        last = self._last_read
-        found = [entry for _, entries in streams or () for entry in entries]
-        self._read_ids = [entry for entry, _ in found if _place(entry) <= last]  # returned, but not yet deleted
-        return self._take([(self._inbox(node).encode(), [entry for entry in found if _place(entry[0]) > last])])
+        return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
 
     def _take(self, streams: Iterable[Any]) -> list[Delivery]:
         deliveries: list[Delivery] = []
         for key, entries in streams:
             queue = self._claims.queue_of(key)
+            if queue is None:
+                deliveries += self._inbox.take(entries)
+                continue
             for entry, fields in entries:
-                if queue is None:
-                    self._read_ids.append(entry)
-                    self._last_read = _place(entry)
-                    deliveries += _unpack(fields)
-                else:
-                    slots = self._slots.get(queue, 0)
-                    if slots > 1:
-                        self._slots[queue] = slots - 1
-                    elif slots == 1:
-                        del self._slots[queue]
-                    if slots:
-                        deliveries.append(self._claims.claimed(queue, key, entry, fields))
-                    else:
-                        self._claims.exceeding(key, entry)
+                slots = self._slots.get(queue, 0)
+                if not slots:
+                    self._claims.exceeding(key, entry)
+                    continue
+                self.demand(queue, slots - 1)
+                deliveries.append(self._claims.claimed(queue, key, entry, fields))
         return deliveries
 
     # --- names ---
@@ -354,11 +342,13 @@ class RedisTransport:
     def _nodes(self) -> str:
         return self._prefix + "nodes"
 
-    def _inbox(self, node: str) -> str:
+    def _inbox_of(self, node: str) -> str:
         return f"{self._prefix}inbox:{node}"
 
     def _alive(self, node: str) -> Command:
-        return call(ALIVE, [self._inbox(node), self._nodes], GROUP, node, int(1000 * self._keep))
+        lease = f"{self._prefix}lease:{self._consumer_id or node}"
+        keys = [self._inbox_of(node), self._nodes, lease]
+        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
 
     def _connected(self) -> str:
         if self._node is None:
@@ -373,30 +363,3 @@ def _claim(delivery: Delivery) -> Claim:
     if not isinstance(delivery.token, Claim):
         raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
     return delivery.token
-
-
-_LANES: dict[bytes, Lane] = {b"f": "inbox", b"e": "everyone"}
-
-
-def _unpack(fields: Sequence[bytes] | None) -> list[Delivery]:
-    pairs = zip(fields[::2], fields[1::2], strict=True) if fields is not None else ()
-    return [Delivery(_LANES[field], "", body) for field, body in pairs if field in _LANES]
-
-
-def _place(entry: bytes) -> tuple[int, int]:
-    """Where an entry stands in its stream."""
-    time, _, number = entry.partition(b"-")
-    return int(time), int(number)
-
-
-def _packs(frames: Sequence[Outgoing]) -> Iterable[list[Outgoing]]:
-    pack: list[Outgoing] = []
-    size = 0
-    for frame in frames:
-        if pack and (len(pack) == BATCH or size + len(frame.body) > ENTRY_BYTES):
-            yield pack
-            pack, size = [], 0
-        pack.append(frame)
-        size += len(frame.body)
-    if pack:
-        yield pack
