@@ -110,10 +110,10 @@ class RedisTransport:
         if not self._inspected:
             await inspect_server(self._writer, self._label)
             self._inspected = True
-        await self._reader.checked([self._alive(node)])
-        self._node = node
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
         self._inbox = RedisInbox(self._inbox_of(node))
+        await self._reader.checked([self._alive(node)])
+        self._node = node
 
     async def close(self) -> None:
         """Disconnect, drop the inbox and give back open claims, as far as the server can be reached. Never raises."""
@@ -129,7 +129,7 @@ class RedisTransport:
                 await self._reader.drop()
             goodbye: list[Command] = [
                 *self._claims.give_back_all(),
-                ("DEL", self._inbox_of(node)),
+                ("DEL", self._inbox_of(node), self._lease),
                 ("ZREM", self._nodes, node),
                 self._claims.leave(),
             ]
@@ -342,12 +342,15 @@ class RedisTransport:
     def _nodes(self) -> str:
         return self._prefix + "nodes"
 
+    @property
+    def _lease(self) -> str:
+        return f"{self._prefix}lease:{self._claims.owner}"
+
     def _inbox_of(self, node: str) -> str:
         return f"{self._prefix}inbox:{node}"
 
     def _alive(self, node: str) -> Command:
-        lease = f"{self._prefix}lease:{self._consumer_id or node}"
-        keys = [self._inbox_of(node), self._nodes, lease]
+        keys = [self._inbox_of(node), self._nodes, self._lease]
         return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
 
     def _connected(self) -> str:
