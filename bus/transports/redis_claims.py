@@ -136,7 +136,7 @@ class RedisClaims:
 
     def _give_back(self, stream: str, how: str, ids: Sequence[bytes]) -> Command:
         queue = self._queues[stream.encode()][0]
-        return call(SETTLE, [stream, self.back(queue), self._prefix + "dead"], GROUP, how, self.owner, *ids)
+        return call(SETTLE, [stream, self.back(queue)], GROUP, self._prefix, how, self.owner, *ids)
 
     def __repr__(self) -> str:
         return f"<RedisClaims of {self.owner!r}: {len(self._open)} open, {len(self.served)} queues>"

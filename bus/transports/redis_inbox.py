@@ -27,6 +27,8 @@ class RedisInbox:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.rung: list[str] = []
+        """Queues that have a frame, as we wanted to be told; for the reader to take out."""
         self._read: list[bytes] = []
         self._last = (0, 0)
 
@@ -38,7 +40,11 @@ class RedisInbox:
             self._last = _place(entry)
             if fields is not None:
                 pairs = zip(fields[::2], fields[1::2], strict=True)
-                deliveries += [Delivery(_LANES[field], "", body) for field, body in pairs if field in _LANES]
+                for field, body in pairs:
+                    if field == b"q":
+                        self.rung.append(body.decode())
+                    elif field in _LANES:
+                        deliveries.append(Delivery(_LANES[field], "", body))
         return deliveries
 
     def recover(self, entries: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:

@@ -15,14 +15,27 @@ from hashlib import sha1
 GROUP = "actorbus"
 """Name of the consumer group of every stream."""
 
-_MOVE = """
+_RING = """
+-- Tell who waits for a frame of a queue without reading it.
+local function ring(prefix, queue)
+  local bells = prefix .. 'bells:' .. queue
+  for _, node in ipairs(redis.call('SMEMBERS', bells)) do
+    redis.call('XADD', prefix .. 'inbox:' .. node, 'NOMKSTREAM', '*', 'q', queue)
+  end
+  redis.call('DEL', bells)
+end
+"""
+
+_MOVE = (
+    _RING
+    + """
 local function now()
   local time = redis.call('TIME')
   return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 end
 
 -- End the claim on one entry; unless it is done, put the frame into the stream `to`. 0 if there was no such claim.
-local function move(from, to, dead, group, how, owner, id)
+local function move(prefix, from, to, group, how, owner, id)
   local entry = how ~= 'ack' and redis.call('XRANGE', from, id, id)[1]
   if redis.call('XACK', from, group, id) == 0 then return 0 end
   redis.call('XDEL', from, id)
@@ -35,24 +48,36 @@ local function move(from, to, dead, group, how, owner, id)
     history = history .. attempt .. ' ' .. owner .. ' ' .. how .. ' ' .. now() .. '\\n'
   end
   if how == 'term' then
-    redis.call('XADD', dead, 'MAXLEN', '~', 10000, '*', 'q', from, 'i', old.i, 'b', old.b, 'a', attempt, 'h', history)
+    local dead = {'q', string.sub(to, #prefix + #'again:' + 1), 'i', old.i, 'b', old.b, 'a', attempt, 'h', history}
+    redis.call('XADD', prefix .. 'dead', 'MAXLEN', '~', 10000, '*', unpack(dead))
   else
     redis.call('XADD', to, '*', 'i', old.i, 'b', old.b, 'a', attempt, 'h', history)
+    ring(prefix, string.sub(to, #prefix + #'again:' + 1))
   end
   return 1
 end
 """
+)
 
-PUT = """
--- KEYS: the queue. ARGV: group, prefix of the ids, milliseconds they are remembered, then id and bytes of each frame.
+PUT = (
+    _RING
+    + """
+-- KEYS: stream of a queue. ARGV: group, prefix, queue, milliseconds ids are known, then id and bytes of each frame.
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
-for n = 4, #ARGV, 2 do
-  local known = ARGV[2] .. ARGV[n]
+for n = 5, #ARGV, 2 do
+  local known = ARGV[2] .. 'id:' .. ARGV[n]
   if redis.call('EXISTS', known) == 0 then
     redis.call('XADD', KEYS[1], '*', 'i', ARGV[n], 'b', ARGV[n + 1])
-    redis.call('SET', known, '', 'PX', ARGV[3])
+    redis.call('SET', known, '', 'PX', ARGV[4])
   end
 end
+ring(ARGV[2], ARGV[3])
+"""
+)
+
+HANG = """
+-- ARGV: prefix, node, then queues: it wants to be told of their next frames.
+for n = 3, #ARGV do redis.call('SADD', ARGV[1] .. 'bells:' .. ARGV[n], ARGV[2]) end
 """
 
 SPREAD = """
@@ -124,9 +149,9 @@ return streams
 SETTLE = (
     _MOVE
     + """
--- KEYS: stream of the claims, stream for what goes back, dead letters. ARGV: group, how, owner, then the entries.
+-- KEYS: stream of the claims, stream for what goes back. ARGV: group, prefix, how, owner, then the entries.
 local settled = {}
-for n = 4, #ARGV do settled[n - 3] = move(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3], ARGV[n]) end
+for n = 5, #ARGV do settled[n - 4] = move(ARGV[2], KEYS[1], KEYS[2], ARGV[1], ARGV[3], ARGV[4], ARGV[n]) end
 return settled
 """
 )
@@ -135,18 +160,20 @@ EXPIRE = (
     _MOVE
     + """
 -- KEYS: of each queue the stream with what went back and that with what is new. ARGV: group, milliseconds of our
--- leases, prefix of everybody's: an owner may have chosen longer ones.
+-- leases, prefix. An owner may have chosen longer ones.
 for n, key in ipairs(KEYS) do
   local back = KEYS[n - (n + 1) % 2]
   for _, claim in ipairs(redis.call('XPENDING', key, ARGV[1], 'IDLE', ARGV[2], '-', '+', 256)) do
-    local lease = redis.call('GET', ARGV[3] .. claim[2])
-    if not lease or claim[3] >= tonumber(lease) then move(key, back, '', ARGV[1], 'expired', claim[2], claim[1]) end
+    local lease = redis.call('GET', ARGV[3] .. 'lease:' .. claim[2])
+    if not lease or claim[3] >= tonumber(lease) then
+      move(ARGV[3], key, back, ARGV[1], 'expired', claim[2], claim[1])
+    end
   end
 end
 """
 )
 
-SCRIPTS = (PUT, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
+SCRIPTS = (PUT, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

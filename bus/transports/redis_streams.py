@@ -22,8 +22,9 @@ from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims
 from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, PUT, SCRIPTS, SPREAD, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
+from bus.transports.redis_watch import RedisWatch
 
 IDLE_WAIT = 1.0
 """Seconds after which `receive` returns without any."""
@@ -83,7 +84,8 @@ class RedisTransport:
         self._node: str | None = None
         self._claims = RedisClaims("", self._prefix, self._keep)
         self._slots: dict[str, int] = {}
-        self._blocked: tuple[int, dict[str, None]] | None = None
+        self._watch = RedisWatch()
+        self._blocked: tuple[int, dict[str, int]] | None = None
         self._more = False
         self._inbox = RedisInbox("")
         self._alive_until = self._expire_at = 0.0
@@ -112,6 +114,7 @@ class RedisTransport:
             self._inspected = True
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
         self._inbox = RedisInbox(self._inbox_of(node))
+        self._watch_anew()
         await self._reader.checked([self._alive(node)])
         self._node = node
 
@@ -184,11 +187,13 @@ class RedisTransport:
         """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
         if slots > 0:
             self._slots[queue] = slots
+            self._watch.demanded(queue)
         else:
             self._slots.pop(queue, None)
+            self._watch.unwanted(queue)
         if self._blocked is not None:
             count, queues = self._blocked
-            fits = slots >= count if queue in queues else slots <= 0
+            fits = slots >= count if queue in queues else slots <= 0 or self._watch.waits_for(queue)
             if not fits and self._node is not None and (self._nudging is None or self._nudging.done()):
                 self._nudging = asyncio.get_running_loop().create_task(self._send_nudge(self._node))
 
@@ -244,8 +249,7 @@ class RedisTransport:
             for pack in packs(frames):
                 if lane == "queue":
                     fields = [part for frame in pack for part in (frame.id, frame.body)]
-                    ids = self._prefix + "id:"
-                    yield call(PUT, [self._claims.new(to)], GROUP, ids, int(1000 * REMEMBERED), *fields)
+                    yield call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
                     continue
                 fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
                 if lane == "inbox":
@@ -266,23 +270,26 @@ class RedisTransport:
     async def _read(self, node: str, end: float) -> list[Delivery]:
         if not self._reader.connected and (deliveries := await self._recover(node)):
             return deliveries
-        serve = [queue for queue in self._slots if queue not in self._claims.served]
+        serve = [queue for queue in self._watch.fresh if queue not in self._claims.served]
         if serve:
             await self._claims.serve(serve, self._reader)
         now = anyio.current_time()
         chores = self._chores(node, now)
-        slots = dict(self._slots)
+        bells = self._watch.place()
+        if bells:
+            chores.append(call(HANG, [], self._prefix, node, *bells))
+        slots = {queue: self._slots[queue] for queue in (*self._watch.hot, *bells) if queue in self._slots}
         count = min((BATCH, *slots.values()))
         wait = max(0.0, min(end, self._expire_at) - now)
         keys = [self._inbox_of(node), *self._claims.streams(slots)]
-        if self._more or wait <= 0:
+        if self._more or bells or wait <= 0:
             wait = 0.0
             read: Command = call(CLAIM, keys, GROUP, self._claims.owner, BATCH, *slots.values())
         else:
             block = max(1, int(1000 * wait))
             read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "COUNT", count, "BLOCK", block, "STREAMS", *keys)
             read = (*read, *[">"] * len(keys))
-            self._blocked = (count, dict.fromkeys(slots))
+            self._blocked = (count, slots)
         try:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
@@ -298,7 +305,21 @@ class RedisTransport:
                 return []
         streams = replies[-1] or []
         self._more = bool(streams) and (wait == 0 or any(len(entries) >= count for _, entries in streams))
-        return self._take(streams)
+        deliveries = self._take(streams)
+        while self._inbox.rung:
+            self._more = True
+            self._used(self._inbox.rung.pop())
+        return deliveries
+
+    def _watch_anew(self) -> None:
+        self._watch.forget()
+        for queue in self._slots:
+            self._watch.demanded(queue)
+
+    def _used(self, queue: str) -> None:
+        unread = self._watch.used(queue)
+        if unread in self._slots:
+            self._watch.demanded(unread)
 
     def _chores(self, node: str, now: float) -> list[Command]:
         """What goes along with a read: settling what was read before, and what is due."""
@@ -309,13 +330,14 @@ class RedisTransport:
         if now >= self._expire_at:
             if self._slots:
                 streams = self._claims.streams(self._slots)
-                chores.append(call(EXPIRE, streams, GROUP, int(1000 * self._ack_wait), self._prefix + "lease:"))
+                chores.append(call(EXPIRE, streams, GROUP, int(1000 * self._ack_wait), self._prefix))
             self._expire_at = now + min(IDLE_WAIT, self._ack_wait / 4)
         return chores
 
     async def _recover(self, node: str) -> list[Delivery]:
         """After a new connection: what the old one was sent and never brought is ours still."""
         self._claims.served.clear()
+        self._watch_anew()
         read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
         _, streams = await self._reader.checked([self._alive(node), read])
         return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
@@ -327,6 +349,7 @@ class RedisTransport:
             if queue is None:
                 deliveries += self._inbox.take(entries)
                 continue
+            self._used(queue)
             for entry, fields in entries:
                 slots = self._slots.get(queue, 0)
                 if not slots:

@@ -17,7 +17,7 @@ import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import BusError, RedisBus, open_bus
-from bus.transport import Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_streams import RedisTransport
 from tests.brokers import ValkeyBroker, valkey
 
@@ -202,6 +202,36 @@ async def test_a_process_of_the_same_consumer_id_goes_on_with_what_its_last_life
     second.demand("work", 1)
     assert [(delivery.body, delivery.attempt) for delivery in await second.receive()] == [(b"job", 2)]
     await second.close()
+
+
+async def test_g45_a_node_that_serves_many_queues_hears_of_each(broker: ValkeyBroker) -> None:
+    sender, node = RedisTransport(broker.url), RedisTransport(broker.url, ack_wait=3.0)
+    await sender.open("sender#1")
+    await node.open("node#1")
+    queues = [f"queue{number}" for number in range(50)]
+
+    async def take(attempt: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        for queue in queues:
+            node.demand(queue, 5)
+        while len(taken) < len(queues):
+            taken += await node.receive()
+        assert sorted((claim.queue, claim.attempt) for claim in taken) == sorted((queue, attempt) for queue in queues)
+        return taken
+
+    with anyio.fail_after(60):
+        await node.receive()
+        for turn in range(2):  # in order, so that each is one that was not used lately
+            await sender.send([Outgoing("queue", queue, f"{queue}-{turn}", queue.encode()) for queue in queues])
+            await node.settle_all([(claim, Settlement.ACK) for claim in await take(1)])
+        assert len(node._watch.hot) < len(queues)
+        await sender.send([Outgoing("queue", queue, f"{queue}-last", queue.encode()) for queue in queues])
+        await node.settle_all([(claim, Settlement.NAK) for claim in await take(1)])
+        await take(2)
+        await take(3)  # as their leases end
+    await node.close()
+    await sender.close()
+    assert node._reader.is_shut
 
 
 async def test_what_was_given_up_is_kept_with_its_history(broker: ValkeyBroker) -> None:
