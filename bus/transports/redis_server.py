@@ -11,6 +11,14 @@ from bus.transports.redis_link import RedisLink
 OLDEST = 7
 """The first major version of Redis that the scripts run on; Valkey calls itself 7.2 and newer."""
 
+RIGHTS = (
+    "+info +script|load +evalsha +xadd +xreadgroup +xack +xdel +xclaim +xpending +xrange "
+    "+xgroup|create +xgroup|delconsumer +xinfo|consumers +exists +set +get +del +pexpire "
+    "+sadd +smembers +zadd +zrem +zremrangebyscore +zrange +time"
+)
+"""All that a user of the server needs to be allowed, beside the keys of the namespace and the choice of a database:
+`ACL SETUSER worker on >password ~actorbus:* +select` and this."""
+
 
 async def inspect_server(link: RedisLink, label: str) -> None:
     """Refuse a server that is too old, and warn of settings under which accepted jobs can vanish.

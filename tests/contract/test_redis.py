@@ -8,10 +8,12 @@ from itertools import count
 
 import anyio
 import pytest
+import redis
 
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
-from tests.brokers import ValkeyBroker, valkey
+from tests.brokers import valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -26,18 +28,19 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyBroker]:
-    with valkey(tmp_path_factory.mktemp("valkey")) as broker:
-        yield broker
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server, as a user that may do nothing but what is said to be needed."""
+    with valkey(tmp_path_factory.mktemp("valkey")) as broker, redis.Redis.from_url(broker.url) as admin:
+        admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
+        admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
+        yield f"redis://worker:secret@127.0.0.1:{broker.port}"
 
 
-def over(broker: ValkeyBroker) -> MakeNetwork:
+def over(url: str) -> MakeNetwork:
     @asynccontextmanager
     async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
         namespace = next(namespaces)
-        transports = {
-            f"node{n}#1": RedisTransport(broker.url, namespace=namespace, ack_wait=ACK_WAIT) for n in range(nodes)
-        }
+        transports = {f"node{n}#1": RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT) for n in range(nodes)}
         for address, transport in transports.items():
             await transport.open(address)
         try:
@@ -51,5 +54,5 @@ def over(broker: ValkeyBroker) -> MakeNetwork:
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
-async def test_redis_streams_keep_the_contract(check: TransportCheck, broker: ValkeyBroker) -> None:
-    await check(over(broker))
+async def test_redis_streams_keep_the_contract(check: TransportCheck, url: str) -> None:
+    await check(over(url))
