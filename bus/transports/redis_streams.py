@@ -20,6 +20,7 @@ from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims
+from bus.transports.redis_dead_letters import RedisDeadLetters
 from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
@@ -97,6 +98,11 @@ class RedisTransport:
     def ack_wait(self) -> float:
         """Seconds a claim lasts unless renewed."""
         return self._ack_wait
+
+    @property
+    def dead_letters(self) -> RedisDeadLetters:
+        """What was given up on, of all queues of the namespace."""
+        return RedisDeadLetters(self._writer, self._prefix)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`; warn, once, of a server that does not keep what it accepts.

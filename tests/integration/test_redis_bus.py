@@ -234,19 +234,31 @@ async def test_g45_a_node_that_serves_many_queues_hears_of_each(broker: ValkeyBr
     assert node._reader.is_shut
 
 
-async def test_what_was_given_up_is_kept_with_its_history(broker: ValkeyBroker) -> None:
+async def test_g36_what_was_given_up_is_kept_with_its_history_and_can_be_put_back(broker: ValkeyBroker) -> None:
     transport = RedisTransport(broker.url, namespace="mine")
     await transport.open("runner#1")
-    await transport.send([Outgoing("queue", "work", "1", b"poison")])
+    await transport.send([Outgoing("queue", "work", "1", b"poison"), Outgoing("queue", "other", "2", b"worse")])
+    transport.demand("other", 1)
+    (delivery,) = await transport.receive()
+    await transport.settle(delivery, Settlement.TERM)
     for how in (Settlement.NAK, Settlement.NAK, Settlement.TERM):
         transport.demand("work", 1)
         (delivery,) = await transport.receive()
         assert await transport.settle(delivery, how)
-    ((_, fields),) = (await transport._writer.checked([("XRANGE", "mine:dead", "-", "+")]))[0]
-    letter = dict(zip(fields[::2], fields[1::2], strict=True))
-    assert letter[b"b"] == b"poison"
-    lines = [line.split()[:3] for line in letter[b"h"].decode().splitlines()]
-    assert lines == [["1", "runner#1", "nak"], ["2", "runner#1", "nak"], ["3", "runner#1", "term"]]
+    worse, letter = await transport.dead_letters.oldest()
+    assert list(await transport.dead_letters.oldest(1, worse)) == [letter]
+    assert (letter.queue, letter.id, letter.body, letter.attempt) == ("work", "1", b"poison", 3)
+    assert [line[:3] for line in letter.history] == [
+        (1, "runner#1", "nak"),
+        (2, "runner#1", "nak"),
+        (3, "runner#1", "term"),
+    ]
+    assert [await transport.dead_letters.discard(worse) for _ in range(2)] == [True, False]
+    assert [await transport.dead_letters.requeue(letter) for _ in range(2)] == [True, False]
+    assert not await transport.dead_letters.oldest()
+    transport.demand("work", 1)
+    (delivery,) = await transport.receive()
+    assert (delivery.body, delivery.attempt) == (b"poison", 1)
     await transport.close()
 
 
