@@ -18,6 +18,17 @@ class Claim(NamedTuple):
     id: bytes
 
 
+def claim_of(delivery: Delivery) -> Claim:
+    """The claim that a delivery from a queue is.
+
+    Raises:
+        TypeError: It came from elsewhere.
+    """
+    if not isinstance(delivery.token, Claim):
+        raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
+    return delivery.token
+
+
 class RedisClaims:
     """The queues and claims of one consumer. It makes the commands; the transport sends them.
 

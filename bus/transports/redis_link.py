@@ -71,6 +71,8 @@ class RedisLink:
             TransportError: No connection, or not all replies within `patience` seconds. Any of the commands may have
                 been executed.
         """
+        if not commands:
+            return []
         try:
             with anyio.fail_after(patience):
                 async with self._lock:

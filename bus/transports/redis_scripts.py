@@ -76,8 +76,14 @@ ring(ARGV[2], ARGV[3])
 )
 
 HANG = """
--- ARGV: prefix, node, then queues: it wants to be told of their next frames.
-for n = 3, #ARGV do redis.call('SADD', ARGV[1] .. 'bells:' .. ARGV[n], ARGV[2]) end
+-- KEYS: the nodes. ARGV: prefix, node, then queues: it wants to be told of their next frames. The dead want it no more.
+for n = 3, #ARGV do
+  local bells = ARGV[1] .. 'bells:' .. ARGV[n]
+  for _, other in ipairs(redis.call('SMEMBERS', bells)) do
+    if not redis.call('ZSCORE', KEYS[1], other) then redis.call('SREM', bells, other) end
+  end
+  redis.call('SADD', bells, ARGV[2])
+end
 """
 
 SPREAD = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from redis.exceptions import ResponseError
 from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
-from bus.transports.redis_claims import Claim, RedisClaims
+from bus.transports.redis_claims import Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadLetters
 from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
@@ -35,8 +36,8 @@ SLOWEST = 1_000_000.0
 """Bytes in a second that a link must carry, or it counts as broken."""
 FORGOTTEN_AFTER = 60.0
 """Least seconds without a `receive` after which the inbox of a node is dropped; ten leases, if that is longer."""
-REMEMBERED = 300.0
-"""Seconds for which the ids of queued frames are remembered: much longer than a sender that is alive tries again."""
+REMEMBERED = 120.0
+"""Seconds for which the ids of queued frames are remembered: longer than a connection takes to be made anew."""
 CLOSE_PATIENCE = 2.0
 """Seconds `close` lets the reader, and then the server, take."""
 _VANISHED = ("NOGROUP", "UNBLOCKED")
@@ -48,7 +49,7 @@ class RedisTransport:
 
     A claim is a stream entry that nobody else ever owns: a frame that goes back to its queue, because of a NAK or of a
     lease that ended, becomes a new entry at the front. So every settlement is fenced. Frames of queues are stored once
-    per id for five minutes; frames of inboxes may double when they are sent again.
+    per id for two minutes; frames of inboxes may double when they are sent again.
 
     What is accepted survives a crash of the server as far as the server writes it down: `appendonly yes`.
 
@@ -115,13 +116,17 @@ class RedisTransport:
             raise BusError("RedisBus needs asyncio, because the client library of Redis does: run the program under it")
         if self._reader.is_shut:
             self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
-        if not self._inspected:
-            await inspect_server(self._writer, self._label)
-            self._inspected = True
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
         self._inbox = RedisInbox(self._inbox_of(node))
         self._watch_anew()
-        await self._reader.checked([self._alive(node)])
+        try:
+            if not self._inspected:
+                await inspect_server(self._writer, self._label)
+                self._inspected = True
+            await self._reader.checked([self._alive(node)])
+        except BaseException:
+            await self._writer.drop()
+            raise
         self._node = node
 
     async def close(self) -> None:
@@ -141,6 +146,7 @@ class RedisTransport:
                 ("DEL", self._inbox_of(node), self._lease),
                 ("ZREM", self._nodes, node),
                 self._claims.leave(),
+                *(("SREM", f"{self._prefix}bells:{queue}", node) for queue in self._watch.bells),
             ]
             try:
                 await self._writer.exchange(goodbye, patience=CLOSE_PATIENCE)
@@ -199,7 +205,7 @@ class RedisTransport:
             self._watch.unwanted(queue)
         if self._blocked is not None:
             count, queues = self._blocked
-            fits = slots >= count if queue in queues else slots <= 0 or self._watch.waits_for(queue)
+            fits = slots >= count if queue in queues else slots <= 0 or queue in self._watch.bells
             if not fits and self._node is not None and (self._nudging is None or self._nudging.done()):
                 self._nudging = asyncio.get_running_loop().create_task(self._send_nudge(self._node))
 
@@ -219,7 +225,7 @@ class RedisTransport:
             TransportError: Not open, or no answer; each claim may have ended or not.
         """
         self._connected()
-        claims = [(_claim(delivery), how) for delivery, how in settlements]
+        claims = [(claim_of(delivery), how) for delivery, how in settlements]
         ended: dict[Claim, None] = {}
         runs = self._claims.settlements(claims)
         for (_, run), reply in zip(runs, await self._writer.checked([command for command, _ in runs]), strict=True):
@@ -235,7 +241,7 @@ class RedisTransport:
             TransportError: Not open, or no answer; some leases may be renewed.
         """
         self._connected()
-        claims = [_claim(delivery) for delivery in deliveries]
+        claims = [claim_of(delivery) for delivery in deliveries]
         replies = await self._writer.exchange(self._claims.renewals(claims))
         kept: dict[bytes, None] = {}
         for reply in replies:
@@ -266,24 +272,21 @@ class RedisTransport:
 
     async def _send_nudge(self, node: str) -> None:
         nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
-        try:
+        with suppress(TransportError):  # a blocked read ends within a second by itself
             await self._writer.exchange([nudge], patience=CLOSE_PATIENCE)
-        except TransportError:
-            return  # a blocked read ends within a second by itself
 
     # --- in ---
 
     async def _read(self, node: str, end: float) -> list[Delivery]:
         if not self._reader.connected and (deliveries := await self._recover(node)):
             return deliveries
-        serve = [queue for queue in self._watch.fresh if queue not in self._claims.served]
-        if serve:
+        while serve := [queue for queue in self._watch.fresh if queue not in self._claims.served]:
             await self._claims.serve(serve, self._reader)
         now = anyio.current_time()
         chores = self._chores(node, now)
         bells = self._watch.place()
         if bells:
-            chores.append(call(HANG, [], self._prefix, node, *bells))
+            chores.append(call(HANG, [self._nodes], self._prefix, node, *bells))
         slots = {queue: self._slots[queue] for queue in (*self._watch.hot, *bells) if queue in self._slots}
         count = min((BATCH, *slots.values()))
         wait = max(0.0, min(end, self._expire_at) - now)
@@ -313,8 +316,10 @@ class RedisTransport:
         self._more = bool(streams) and (wait == 0 or any(len(entries) >= count for _, entries in streams))
         deliveries = self._take(streams)
         while self._inbox.rung:
-            self._more = True
-            self._used(self._inbox.rung.pop())
+            queue = self._inbox.rung.pop()
+            if queue in self._watch.bells:  # not one that rang before the connection broke
+                self._more = True
+                self._used(queue)
         return deliveries
 
     def _watch_anew(self) -> None:
@@ -389,9 +394,3 @@ class RedisTransport:
 
     def __repr__(self) -> str:
         return f"<RedisTransport of {self._node or 'nobody'} to {self._label}, {self._claims!r}>"
-
-
-def _claim(delivery: Delivery) -> Claim:
-    if not isinstance(delivery.token, Claim):
-        raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
-    return delivery.token

@@ -17,26 +17,23 @@ class RedisWatch:
 
     Attributes:
         hot: Queues to read, the one used longest ago first; with or without demand.
+        bells: Queues that have a bell; with or without demand.
         fresh: Queues in demand that are neither hot nor have a bell.
     """
 
     def __init__(self) -> None:
         self.hot: OrderedDict[str, None] = OrderedDict()
         self.fresh: dict[str, None] = {}
-        self._bells: dict[str, None] = {}
+        self.bells: dict[str, None] = {}
 
     def demanded(self, queue: str) -> None:
         """There is demand for a queue."""
-        if queue not in self.hot and queue not in self._bells:
+        if queue not in self.hot and queue not in self.bells:
             self.fresh[queue] = None
 
     def unwanted(self, queue: str) -> None:
         """There is none any more."""
         self.fresh.pop(queue, None)
-
-    def waits_for(self, queue: str) -> bool:
-        """Whether a blocked reader will hear of a frame, although it does not read the queue."""
-        return queue in self._bells
 
     def place(self) -> list[str]:
         """Read the fresh queues from now on, as many as there is room for. The others need a bell, and one look now."""
@@ -47,12 +44,12 @@ class RedisWatch:
             else:
                 bells.append(queue)
         self.fresh.clear()
-        self._bells.update(dict.fromkeys(bells))
+        self.bells.update(dict.fromkeys(bells))
         return bells
 
     def used(self, queue: str) -> str | None:
         """A queue has, or had, a frame: read it from now on. Returns the one that is not read any more for it."""
-        self._bells.pop(queue, None)
+        self.bells.pop(queue, None)
         self.fresh.pop(queue, None)
         self.hot[queue] = None
         self.hot.move_to_end(queue)
@@ -62,7 +59,7 @@ class RedisWatch:
         """The server may have lost the bells, or have told us in vain."""
         self.fresh.clear()
         self.hot.clear()
-        self._bells.clear()
+        self.bells.clear()
 
     def __repr__(self) -> str:
-        return f"<RedisWatch: {len(self.hot)} queues read, {len(self._bells)} with a bell, {len(self.fresh)} fresh>"
+        return f"<RedisWatch: {len(self.hot)} queues read, {len(self.bells)} with a bell, {len(self.fresh)} fresh>"
