@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
-from bus.tasks import is_cancellation
+from bus.tasks import is_cancellation, wake
 
 if TYPE_CHECKING:
     from bus.tasks import Tasks, Waiter
@@ -66,5 +66,5 @@ class BackgroundTask:
         finally:
             self._done = True
             for waiter in self._waiters:
-                waiter.wake()
+                wake(waiter)
             self._ended(self, failure)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from actors.errors import JobGroupError, JobResult, JobStateError
 from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.outcome import job_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,10 +73,13 @@ class _Context(Generic[EventT, AnswerT]):
         if late is not None:
             yield from self._requester._request_late(group, late).__await__()
         try:
-            yield from group.wait().__await__()
+            while not group.is_done:
+                yield from group.waiter().__await__()  # as `group.wait()`, with two objects less for each job
         except BaseException as error:
             self._interrupted(group, error)
             raise
+        if group.error is not None:
+            self._raise(group)
         return self._answer(group)
 
     def _interrupted(self, group: JobGroup, error: BaseException) -> None:
@@ -132,7 +136,8 @@ class JobContext(_Context[JobEvent, Any]):
         return group.responses[group.worker_names[0]]
 
     def _raise(self, group: JobGroup) -> None:
-        raise group.member_error() from None
+        assert group.error is not None
+        raise job_error(group, group.error) from None
 
 
 class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):

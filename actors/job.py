@@ -22,6 +22,7 @@ from bus import (
     JobStatus,
     travel,
 )
+from bus.tasks import wake
 
 if TYPE_CHECKING:
     from actors.executor import Executor
@@ -62,6 +63,8 @@ class Job(Generic[PayloadT]):
         "lane",
         "limit",
         "payload",
+        "place",
+        "place",
         "request",
         "sequence",
         "state",
@@ -69,6 +72,9 @@ class Job(Generic[PayloadT]):
         "task",
         "timer",
     )
+
+    place: int
+    """Its place in the line of those that wait for a slot."""
 
     def __init__(self, executor: Executor, request: BusJobRequestMessage, handler: Handler, lane: Lane) -> None:
         self._executor = executor
@@ -265,15 +271,14 @@ class Job(Generic[PayloadT]):
         """Let the senders of this job look again."""
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
-            waiter.wake()
+            wake(waiter)
 
     async def _wait_for_credit(self) -> None:
         waiter = self._executor.host.tasks.waiter()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+        waiters = self._waiters = self._waiters or []
+        waiters.append(waiter)
         try:
             await waiter
         finally:
-            if self._waiters is not None and waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in waiters:
+                waiters.remove(waiter)

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from bus.events import log
-from bus.tasks import Tasks, Waiter
+from bus.tasks import Tasks, Waiter, wake
 
 _MIN_COMPACT = 64
 
@@ -63,7 +63,7 @@ class Deadlines:
         deadline = Deadline(self, when, self._order, callback)
         heappush(self._heap, deadline)
         if self._waiter is not None and when < self._sleeps_until:
-            self._waiter.wake()
+            wake(self._waiter)
         return deadline
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Deadline:

@@ -13,7 +13,7 @@ from bus.errors import TransportError
 from bus.events import log
 from bus.mailbox import Room
 from bus.retry import Backoff
-from bus.tasks import Tasks, Waiter
+from bus.tasks import Tasks, Waiter, wake
 from bus.transport import Delivery, Outgoing, Settlement, SettlesTogether, Transport
 
 CAPACITY = 10_000
@@ -88,7 +88,7 @@ class Outbox:
         while True:
             if not self._items and not self._settlements:
                 for waiter in self._idle:
-                    waiter.wake()
+                    wake(waiter)
                 self._idle.clear()
                 self._waiter = self._tasks.waiter()
                 await self._waiter
@@ -130,4 +130,4 @@ class Outbox:
 
     def _wake(self) -> None:
         if self._waiter is not None:
-            self._waiter.wake()
+            wake(self._waiter)

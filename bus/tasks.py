@@ -27,13 +27,25 @@ MAX_IDLE = 1024
 
 
 class Waiter(Protocol):
-    """One-shot wake-up of one task."""
+    """One-shot wake-up of one task: `await` it, and `wake` it from elsewhere.
 
-    def wake(self) -> None:
-        """Let the waiting task go on. Does nothing the second time."""
+    It is the part of `asyncio.Future` that is needed here, so that on asyncio a bare future is one.
+    """
+
+    def done(self) -> bool:
+        """Whether it was woken, or its wait cancelled."""
+
+    def set_result(self, result: None, /) -> None:
+        """Let the waiting task go on."""
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Wait for `wake()`."""
+        """Wait to be woken."""
+
+
+def wake(waiter: Waiter) -> None:
+    """Let the task that waits go on. Does nothing the second time."""
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _EventWaiter:
@@ -42,25 +54,14 @@ class _EventWaiter:
     def __init__(self) -> None:
         self._event = anyio.Event()
 
-    def wake(self) -> None:
+    def done(self) -> bool:
+        return self._event.is_set()
+
+    def set_result(self, _result: None, /) -> None:
         self._event.set()
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._event.wait().__await__()
-
-
-class _FutureWaiter:
-    __slots__ = ("_future",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[None] = asyncio.Future(loop=loop)
-
-    def wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._future.__await__()
 
 
 class PooledTask:
@@ -109,7 +110,7 @@ class Tasks:
         self.waiter: Callable[[], Waiter] = _EventWaiter
         self.now: Callable[[], float] = anyio.current_time
         if isinstance(native, asyncio.AbstractEventLoop):
-            self.waiter = partial(_FutureWaiter, native)
+            self.waiter = partial(asyncio.Future, loop=native)
             self.now = native.time
 
     def start(self, work: Work, argument: Any) -> PooledTask:
@@ -119,7 +120,7 @@ class Tasks:
             task._work = work
             task._argument = argument
             assert task._waiter is not None
-            task._waiter.wake()
+            wake(task._waiter)
             return task
         task = PooledTask(work, argument, self._shielded)
         self._count += 1

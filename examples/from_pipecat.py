@@ -1,17 +1,14 @@
-"""A program as one writes it for Pipecat's bus: only the imports differ. Run it: `python -m examples.from_pipecat`.
-
-    from pipecat.bus import BusJobRequestMessage, BusJobUpdateMessage
-    from pipecat.pipeline.job_context import JobGroupParams, JobGroupResponse, JobParams, JobStatus
-    from pipecat.registry.types import WorkerReadyData
-    from pipecat.workers.base_worker import BaseWorker
-    from pipecat.workers.runner import WorkerRunner
-"""
+"""A program as one writes it for Pipecat's bus: only the imports differ. Run it: `python -m examples.from_pipecat`."""
 
 import asyncio
 from typing import Any
 
 from actors import BaseWorker, JobGroupParams, JobGroupResponse, JobParams, JobStatus, WorkerRunner
 from bus import BusJobRequestMessage, BusJobUpdateMessage, WorkerReadyData
+
+# In a Pipecat program the same names come from pipecat.workers.base_worker (BaseWorker), pipecat.workers.runner
+# (WorkerRunner), pipecat.pipeline.job_context (Job...), pipecat.bus (Bus...), pipecat.registry.types (WorkerReadyData).
+# Nothing below these lines differs.
 
 LIBRARY = {"atlas": "rivers, mountains", "almanac": "tides, rivers"}
 

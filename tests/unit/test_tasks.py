@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bus.tasks import MAX_IDLE, PoolStatistics, Tasks, Waiter, _EventWaiter, cancelled_from_outside
+from bus.tasks import MAX_IDLE, PoolStatistics, Tasks, Waiter, _EventWaiter, cancelled_from_outside, wake
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_a_waiter_is_woken_by_another_task(make_waiter: Callable[[Tasks], 
         task_group.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         assert not woken
-        waiter.wake()
+        wake(waiter)
         await anyio.wait_all_tasks_blocked()
         assert woken
 
@@ -55,8 +55,8 @@ async def test_a_waiter_is_woken_by_another_task(make_waiter: Callable[[Tasks], 
 async def test_waking_a_waiter_before_anybody_waits_or_twice_is_fine(make_waiter: Callable[[Tasks], Waiter]) -> None:
     async with pool() as tasks:
         waiter = make_waiter(tasks)
-        waiter.wake()
-        waiter.wake()
+        wake(waiter)
+        wake(waiter)
         with anyio.fail_after(30):
             await waiter
 
@@ -77,7 +77,7 @@ async def test_a_waiter_that_was_cancelled_can_still_be_woken(make_waiter: Calla
         scopes[0].cancel()
         await anyio.wait_all_tasks_blocked()
         assert ended == [True]
-        waiter.wake()
+        wake(waiter)
 
 
 async def test_a_waiter_that_is_woken_and_cancelled_at_once_returns_or_raises_and_the_scope_knows(
@@ -97,7 +97,7 @@ async def test_a_waiter_that_is_woken_and_cancelled_at_once_returns_or_raises_an
         scopes: list[anyio.CancelScope] = []
         task_group.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
-        waiter.wake()
+        wake(waiter)
         scopes[0].cancel()
         await anyio.wait_all_tasks_blocked()
         assert outcomes in (["woken", "left"], ["left"])
