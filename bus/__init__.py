@@ -1,5 +1,7 @@
 """How messages travel between actors: buses, messages, the registry."""
 
+import typing as _typing
+
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.errors import (
@@ -59,6 +61,9 @@ from bus.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
+if _typing.TYPE_CHECKING:
+    from bus.redis_bus import RedisBus
+
 __all__ = [
     "AsyncQueueBus",
     "Backoff",
@@ -108,6 +113,7 @@ __all__ = [
     "NetworkBus",
     "Outgoing",
     "PayloadError",
+    "RedisBus",
     "Settlement",
     "Transport",
     "TransportError",
@@ -125,3 +131,11 @@ __all__ = [
     "register_type",
     "travel",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "RedisBus":  # loads its client library: only for who asks
+        from bus.redis_bus import RedisBus  # noqa: PLC0415
+
+        return RedisBus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from bus.events import log
 from bus.mailbox import Room
 from bus.retry import Backoff
 from bus.tasks import Tasks, Waiter, wake
-from bus.transport import Delivery, Outgoing, Settlement, Transport
+from bus.transport import Delivery, Outgoing, Settlement, SettlesTogether, Transport
 
 CAPACITY = 10_000
 """Requests and messages of users that may wait for the network; answers and events are bounded by their jobs."""
@@ -46,6 +46,7 @@ class Outbox:
     def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
         self.room = Room("the network", CAPACITY, tasks)
         self._transport = transport
+        self._together = transport if isinstance(transport, SettlesTogether) else None
         self._tasks = tasks
         self._rng = rng
         self._items: deque[_Item] = deque()
@@ -117,10 +118,15 @@ class Outbox:
 
     async def _settle(self) -> None:
         while self._settlements:
-            delivery, how, until = self._settlements[0]
-            if self._tasks.now() < until:
-                await self._transport.settle(delivery, how)
-            self._settlements.popleft()
+            now, count = self._tasks.now(), min(len(self._settlements), BATCH if self._together is not None else 1)
+            batch = [self._settlements[index] for index in range(count)]
+            lasting = [(delivery, how) for delivery, how, until in batch if now < until]
+            if self._together is not None:
+                await self._together.settle_all(lasting)
+            elif lasting:
+                await self._transport.settle(*lasting[0])
+            for _ in batch:
+                self._settlements.popleft()
 
     def _wake(self) -> None:
         if self._waiter is not None:

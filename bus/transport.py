@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -101,3 +101,11 @@ class Transport(Protocol):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""
+
+
+@runtime_checkable
+class SettlesTogether(Protocol):
+    """A transport that ends many claims in one round trip."""
+
+    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""

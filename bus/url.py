@@ -17,7 +17,8 @@ def open_bus(url: str | None = None) -> WorkerBus:
     Args:
         url: `memory://` for a bus of this process alone; `memory://name` for one that meets every other bus of that
             name in this process, with the queues, leases and redelivery of a network. None takes the environment
-            variable `ACTORBUS_BUS`, and without that `memory://`.
+            variable `ACTORBUS_BUS`, and without that `memory://`. `redis://host:6379/0` and `rediss://` are a Redis or
+            Valkey server; see `RedisBus` for its options.
 
     Raises:
         ValueError: Nothing is known under that scheme.
@@ -31,4 +32,8 @@ def open_bus(url: str | None = None) -> WorkerBus:
         from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
 
         return NetworkBus(MemoryTransport(broker(parts.netloc)))
-    raise ValueError(f"no bus for the scheme {parts.scheme!r}: use memory:// or memory://name")
+    if parts.scheme in {"redis", "rediss"}:
+        from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
+
+        return RedisBus(url)
+    raise ValueError(f"no bus for the scheme {parts.scheme!r}: use memory://, memory://name, redis:// or rediss://")

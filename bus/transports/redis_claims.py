@@ -1,0 +1,160 @@
+"""What a node holds of the queues on a Redis server: their streams, its claims, and what it must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from bus.events import log
+from bus.transport import Delivery, Settlement
+from bus.transports.redis_link import Command, RedisLink
+from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
+
+
+class Claim(NamedTuple):
+    """The entry that a claim is: its stream and its id there. No other claim ever has the same."""
+
+    stream: str
+    id: bytes
+
+
+def claim_of(delivery: Delivery) -> Claim:
+    """The claim that a delivery from a queue is.
+
+    Raises:
+        TypeError: It came from elsewhere.
+    """
+    if not isinstance(delivery.token, Claim):
+        raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
+    return delivery.token
+
+
+class RedisClaims:
+    """The queues and claims of one consumer. It makes the commands; the transport sends them.
+
+    Args:
+        owner: Name of the consumer.
+        prefix: How all keys begin.
+        keep: Seconds after which a consumer without claims that was not seen is taken off the roster of a queue.
+    """
+
+    def __init__(self, owner: str, prefix: str, keep: float) -> None:
+        self.owner = owner
+        self.served: dict[str, None] = {}
+        """Queues whose streams and group are known to exist."""
+        self._prefix = prefix
+        self._keep = keep
+        self._open: dict[Claim, None] = {}
+        self._excess: dict[Claim, None] = {}
+        self._known: dict[str, None] = {}
+        self._queues: dict[bytes, tuple[str, str]] = {}
+
+    def new(self, queue: str) -> str:
+        """The stream of what was sent to a queue."""
+        return f"{self._prefix}queue:{queue}"
+
+    def back(self, queue: str) -> str:
+        """The stream of what went back to a queue; it is read first."""
+        return f"{self._prefix}again:{queue}"
+
+    def streams(self, queues: Iterable[str]) -> list[str]:
+        """The streams of some queues, in the order in which they are to be read."""
+        return [stream for queue in queues for stream in (self.back(queue), self.new(queue))]
+
+    def queue_of(self, stream: bytes) -> str | None:
+        """The queue that a stream belongs to; None for an inbox."""
+        found = self._queues.get(stream)
+        return found[0] if found is not None else None
+
+    async def serve(self, queues: Sequence[str], reader: RedisLink) -> None:
+        """Make sure that queues exist, and give back what the server thinks we have of them and we do not know of.
+
+        That is what was on its way when a connection broke, or what an earlier process of the same name had. The former
+        was never handed over, so its attempt does not count.
+
+        Raises:
+            TransportError: The connection failed; call it again.
+        """
+        streams = self.streams(queues)
+        for queue in queues:
+            for stream in (self.new(queue), self.back(queue)):
+                self._queues[stream.encode()] = (queue, stream)
+        (claimed,) = await reader.checked([call(SERVE, streams, GROUP, self.owner, int(1000 * self._keep))])
+        returns: list[Command] = []
+        for number, (stream, ids) in enumerate(zip(streams, claimed, strict=True)):
+            how = "free" if queues[number // 2] in self._known else "restarted"
+            unknown = [entry for entry in ids if Claim(stream, entry) not in self._open]
+            if unknown:
+                returns.append(self._give_back(stream, how, unknown))
+        if returns:
+            await reader.checked(returns)
+        self.served.update(dict.fromkeys(queues))
+        self._known.update(dict.fromkeys(queues))
+
+    def claimed(self, queue: str, key: bytes, entry: bytes, fields: Sequence[bytes]) -> Delivery:
+        """A frame of a queue is ours now."""
+        values = dict(zip(fields[::2], fields[1::2], strict=True))
+        claim = Claim(self._queues[key][1], entry)
+        self._open[claim] = None
+        return Delivery("queue", queue, values[b"b"], int(values.get(b"a", 0)) + 1, claim)
+
+    def exceeding(self, key: bytes, entry: bytes) -> None:
+        """A frame came for which there is no demand any more: it goes back, as if it had not come."""
+        self._excess[Claim(self._queues[key][1], entry)] = None
+
+    def return_excess(self) -> list[Command]:
+        """The commands that give back what came in excess."""
+        return [self._give_back(stream, "free", ids) for stream, ids in _by_stream(self._excess).items()]
+
+    def excess_returned(self) -> None:
+        """They were executed."""
+        self._excess.clear()
+
+    def settlements(self, claims: Iterable[tuple[Claim, Settlement]]) -> list[tuple[Command, list[Claim]]]:
+        """The commands that end claims, each with those it ends; they return 1 for each that was ours, else 0."""
+        runs: dict[tuple[str, Settlement], list[Claim]] = {}
+        for claim, how in claims:
+            runs.setdefault((claim.stream, how), []).append(claim)
+        return [
+            (self._give_back(stream, how.value, [claim.id for claim in run]), run)
+            for (stream, how), run in runs.items()
+        ]
+
+    def renewals(self, claims: Sequence[Claim]) -> list[Command]:
+        """The commands that renew leases; each returns the ids whose claims have not ended."""
+        # JUSTID sets the idle time to 0 and nothing else, and takes only what is claimed: since an entry belongs to one
+        # claim for all its life, what is claimed is ours.
+        return [("XCLAIM", stream, GROUP, self.owner, 0, *ids, "JUSTID") for stream, ids in _by_stream(claims).items()]
+
+    def forget(self, claim: Claim) -> None:
+        """A claim has ended."""
+        self._open.pop(claim, None)
+
+    def give_back_all(self) -> list[Command]:
+        """The commands that return every claim to its queue."""
+        return self.return_excess() + [
+            self._give_back(stream, "closed", ids) for stream, ids in _by_stream(self._open).items()
+        ]
+
+    def leave(self) -> Command:
+        """The command that takes us off the rosters."""
+        return call(LEAVE, self.streams(self.served), GROUP, self.owner)
+
+    def lost_touch(self) -> None:
+        """The server was not there to take the claims back."""
+        if self._open:
+            log().warning("claims could not be given back: they are delivered again later", claims=len(self._open))
+
+    def _give_back(self, stream: str, how: str, ids: Sequence[bytes]) -> Command:
+        queue = self._queues[stream.encode()][0]
+        return call(SETTLE, [stream, self.back(queue)], GROUP, self._prefix, how, self.owner, *ids)
+
+    def __repr__(self) -> str:
+        return f"<RedisClaims of {self.owner!r}: {len(self._open)} open, {len(self.served)} queues>"
+
+
+def _by_stream(claims: Iterable[Claim]) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for claim in claims:
+        found.setdefault(claim.stream, []).append(claim.id)
+    return found

@@ -1,0 +1,82 @@
+"""The inbox of a node on a Redis server: a stream whose entries hold one frame or many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bus.transport import Delivery, Lane, Outgoing
+from bus.transports.redis_link import Command
+from bus.transports.redis_scripts import GROUP
+
+PACK = 256
+"""Most frames packed into one entry."""
+PACK_BYTES = 262_144
+"""Bytes after which no further frame is packed into an entry."""
+
+FIELDS: dict[Lane, str] = {"inbox": "f", "everyone": "e"}
+"""The field that holds a frame tells its lane; an entry with any other field only wakes the reader."""
+_LANES = {field.encode(): lane for lane, field in FIELDS.items()}
+
+
+class RedisInbox:
+    """What has been read of an inbox.
+
+    Args:
+        key: The stream.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.rung: list[str] = []
+        """Queues that have a frame, as we wanted to be told; for the reader to take out."""
+        self._read: list[bytes] = []
+        self._last = (0, 0)
+
+    def take(self, entries: Iterable[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
+        """The frames of entries that were read."""
+        deliveries: list[Delivery] = []
+        for entry, fields in entries:
+            self._read.append(entry)
+            self._last = _place(entry)
+            if fields is not None:
+                pairs = zip(fields[::2], fields[1::2], strict=True)
+                for field, body in pairs:
+                    if field == b"q":
+                        self.rung.append(body.decode())
+                    elif field in _LANES:
+                        deliveries.append(Delivery(_LANES[field], "", body))
+        return deliveries
+
+    def recover(self, entries: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
+        """The frames of entries that were read and not deleted, without those that came before the connection broke."""
+        last = self._last
+        self._read = [entry for entry, _ in entries if _place(entry) <= last]
+        return self.take([entry for entry in entries if _place(entry[0]) > last])
+
+    def delete(self) -> list[Command]:
+        """The commands that delete what was read."""
+        return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)] if self._read else []
+
+    def deleted(self) -> None:
+        """They were executed."""
+        self._read.clear()
+
+
+def packs(frames: Sequence[Outgoing]) -> Iterable[list[Outgoing]]:
+    """Frames in their order, as many together as one entry or one call takes."""
+    pack: list[Outgoing] = []
+    size = 0
+    for frame in frames:
+        if pack and (len(pack) == PACK or size + len(frame.body) > PACK_BYTES):
+            yield pack
+            pack, size = [], 0
+        pack.append(frame)
+        size += len(frame.body)
+    if pack:
+        yield pack
+
+
+def _place(entry: bytes) -> tuple[int, int]:
+    """Where an entry stands in its stream."""
+    time, _, number = entry.partition(b"-")
+    return int(time), int(number)

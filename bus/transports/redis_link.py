@@ -1,0 +1,195 @@
+"""One connection to a Redis server: commands go out together, replies come back in order, or the link is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import anyio
+from redis.asyncio import Connection, Redis
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from bus.errors import TransportError
+
+RedisClient: TypeAlias = Redis
+Command: TypeAlias = Sequence[str | bytes | int]
+MakeConnection: TypeAlias = Callable[[], AbstractConnection]
+
+PATIENCE = 5.0
+"""Seconds for the replies to one exchange, connecting included: a link on which nothing flows is known by then."""
+
+_OURS: dict[str, Any] = {
+    # A client that sends again by itself stores twice, and one with time-outs of its own swallows cancellations
+    # (`asyncio.wait_for` on Python 3.11): deadlines and retries are ours.
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
+    "health_check_interval": 0,
+    "decode_responses": False,
+    "protocol": 2,
+    "driver_info": None,  # CLIENT SETINFO is two commands that a restricted user may lack
+}
+_OF_CLIENTS = ("retry_", "maint", "orig_", "oss_", "himport", "event_dispatcher", "max_connections", "timeout")
+"""How options start that concern a client or its pool, or ask for retries; a connection of ours has none."""
+
+
+class RedisLink:
+    """A connection made when it is needed. One exchange at a time; after the first doubt it is dropped and made anew.
+
+    Args:
+        make: Makes a connection that is not connected yet.
+        scripts: Lua scripts to load whenever it connects.
+        label: How errors call the server.
+    """
+
+    def __init__(self, make: MakeConnection, scripts: Sequence[str], label: str) -> None:
+        self._connection = make()
+        self._scripts = scripts
+        self._label = label
+        self._lock = asyncio.Lock()
+        self._shut = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is, as far as we know."""
+        return bool(self._connection.is_connected)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether it was dropped for good."""
+        return self._shut
+
+    async def exchange(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> list[Any]:
+        """Send `commands` in one write and wait for all replies; an error reply stands in its place as a ResponseError.
+
+        Raises:
+            TransportError: No connection, or not all replies within `patience` seconds. Any of the commands may have
+                been executed.
+        """
+        if not commands:
+            return []
+        try:
+            with anyio.fail_after(patience):
+                async with self._lock:
+                    return await self._exchange(commands)
+        except TimeoutError as error:
+            raise TransportError(f"{self._label} has not answered for {patience:g} seconds") from error
+        except (RedisError, OSError) as error:
+            raise TransportError(f"{self._label}: {error}") from error
+
+    async def checked(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> list[Any]:
+        """Like `exchange`, and an error reply is an error.
+
+        Raises:
+            TransportError: As `exchange`; or the server refused a command, those before and after it not excluded.
+        """
+        replies = await self.exchange(commands, patience=patience)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                await self.refused(reply)
+        return replies
+
+    async def refused(self, reply: ResponseError) -> None:
+        """Give up the link for an error reply: a server that turned into a replica, or forgot our scripts, is left.
+
+        Raises:
+            TransportError: Always.
+        """
+        await self.drop()
+        raise TransportError(f"{self._label} refused: {reply}") from reply
+
+    async def shut(self) -> None:
+        """Drop the connection for good."""
+        self._shut = True
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Drop the connection; an exchange that waits fails, the next one connects again."""
+        with anyio.CancelScope(shield=True):
+            await self._connection.disconnect(nowait=True)
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            if not self.connected:
+                await self._connect()
+            return await self._pipeline(commands)
+        except BaseException:
+            # Replies may still be on their way: nobody could tell them from those to the next commands.
+            await self.drop()
+            raise
+
+    async def _connect(self) -> None:
+        if self._shut:
+            raise TransportError(f"the link to {self._label} is shut")
+        await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py does not say
+        for reply in await self._pipeline([("SCRIPT", "LOAD", script) for script in self._scripts]):
+            if isinstance(reply, ResponseError):
+                raise reply
+
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        connection = self._connection
+        await connection.send_packed_command([_packed(commands)], check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    def __repr__(self) -> str:
+        return f"<RedisLink to {self._label}: {'connected' if self.connected else 'not connected'}>"
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    """Commands as they travel. The library's own form of this takes three times as long."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            data = argument if isinstance(argument, bytes) else str(argument).encode()
+            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(parts)
+
+
+def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnection, str]:
+    """How to make connections to the server of a URL or of a client, and what to call it: without its password.
+
+    Raises:
+        ValueError: Both or none was given, or the URL has an option that a connection does not know.
+    """
+    if (url is None) == (client is None):
+        raise ValueError("give either the url of a Redis server or a client of redis.asyncio")
+    if client is not None:
+        options = dict(client.connection_pool.connection_kwargs)
+        kind = client.connection_pool.connection_class
+    else:
+        try:
+            options = dict(parse_url(url or ""))
+        except ValueError as error:
+            raise ValueError(f"{redacted(url or '')!r} is not the URL of a Redis server: {error}") from error
+        kind = options.pop("connection_class", Connection)
+    settings = {key: value for key, value in options.items() if not key.startswith(_OF_CLIENTS)} | _OURS
+
+    def make() -> AbstractConnection:
+        connection: AbstractConnection = kind(**settings)
+        return connection
+
+    try:
+        make()
+    except TypeError as error:
+        raise ValueError(f"an option of the Redis URL or client is not known: {error}") from error
+    place = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+    return make, f"redis at {place}"
+
+
+def redacted(url: str) -> str:
+    """A URL without its password, to be shown."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:***{at}{place}" if at else place, query="").geturl()

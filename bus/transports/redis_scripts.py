@@ -1,0 +1,206 @@
+"""The steps that a Redis server must do as one: Lua for any server from Redis 7.0 and Valkey 7.2 on.
+
+The life of a queued frame: `PUT` adds an entry to the stream of its queue; a read by the group of its workers makes it
+a claim, whose lease is the time since it was read or last renewed, by the server's clock; `SETTLE` ends the claim. A
+frame that goes back becomes a **new entry**, in a second stream that is read first, and carries its count of attempts.
+So an entry belongs to one claim for all its life, and to acknowledge it is to prove that the claim was still ours.
+
+Fields of an entry of a queue: `i` frame id, `b` bytes, `a` attempts so far, `h` their history.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+GROUP = "actorbus"
+"""Name of the consumer group of every stream."""
+
+_RING = """
+-- Tell who waits for a frame of a queue without reading it.
+local function ring(prefix, queue)
+  local bells = prefix .. 'bells:' .. queue
+  for _, node in ipairs(redis.call('SMEMBERS', bells)) do
+    redis.call('XADD', prefix .. 'inbox:' .. node, 'NOMKSTREAM', '*', 'q', queue)
+  end
+  redis.call('DEL', bells)
+end
+"""
+
+_MOVE = (
+    _RING
+    + """
+local function now()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
+-- End the claim on one entry; unless it is done, put the frame into the stream `to`. 0 if there was no such claim.
+local function move(prefix, from, to, group, how, owner, id)
+  local entry = how ~= 'ack' and redis.call('XRANGE', from, id, id)[1]
+  if redis.call('XACK', from, group, id) == 0 then return 0 end
+  redis.call('XDEL', from, id)
+  if not entry then return 1 end
+  local old = {}
+  for n = 1, #entry[2], 2 do old[entry[2][n]] = entry[2][n + 1] end
+  local attempt, history = tonumber(old.a or '0'), old.h or ''
+  if how ~= 'free' then
+    attempt = attempt + 1
+    history = history .. attempt .. ' ' .. owner .. ' ' .. how .. ' ' .. now() .. '\\n'
+  end
+  if how == 'term' then
+    local dead = {'q', string.sub(to, #prefix + #'again:' + 1), 'i', old.i, 'b', old.b, 'a', attempt, 'h', history}
+    redis.call('XADD', prefix .. 'dead', 'MAXLEN', '~', 10000, '*', unpack(dead))
+  else
+    redis.call('XADD', to, '*', 'i', old.i, 'b', old.b, 'a', attempt, 'h', history)
+    ring(prefix, string.sub(to, #prefix + #'again:' + 1))
+  end
+  return 1
+end
+"""
+)
+
+PUT = (
+    _RING
+    + """
+-- KEYS: stream of a queue. ARGV: group, prefix, queue, milliseconds ids are known, then id and bytes of each frame.
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
+for n = 5, #ARGV, 2 do
+  local known = ARGV[2] .. 'id:' .. ARGV[n]
+  if redis.call('EXISTS', known) == 0 then
+    redis.call('XADD', KEYS[1], '*', 'i', ARGV[n], 'b', ARGV[n + 1])
+    redis.call('SET', known, '', 'PX', ARGV[4])
+  end
+end
+ring(ARGV[2], ARGV[3])
+"""
+)
+
+HANG = """
+-- KEYS: the nodes. ARGV: prefix, node, then queues: it wants to be told of their next frames. The dead want it no more.
+for n = 3, #ARGV do
+  local bells = ARGV[1] .. 'bells:' .. ARGV[n]
+  for _, other in ipairs(redis.call('SMEMBERS', bells)) do
+    if not redis.call('ZSCORE', KEYS[1], other) then redis.call('SREM', bells, other) end
+  end
+  redis.call('SADD', bells, ARGV[2])
+end
+"""
+
+SPREAD = """
+-- KEYS: the nodes, by when they are forgotten. ARGV: prefix of inboxes, then field and bytes of each frame.
+local time = redis.call('TIME')
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', time[1] * 1000))
+for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  redis.call('XADD', ARGV[1] .. node, 'NOMKSTREAM', '*', unpack(ARGV, 2))
+end
+"""
+
+ALIVE = """
+-- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease.
+redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000 + ARGV[3]), ARGV[2])
+"""
+
+SERVE = """
+-- KEYS: streams. ARGV: group, consumer, milliseconds after which a consumer that has no claim is taken off the roster.
+-- Returns for each stream the entries that the consumer has claimed.
+local claimed = {}
+for n, key in ipairs(KEYS) do
+  redis.pcall('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
+  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
+    if other[4] == 0 and other[6] > tonumber(ARGV[3]) then
+      redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], other[2])
+    end
+  end
+  claimed[n] = {}
+  for m, entry in ipairs(redis.call('XPENDING', key, ARGV[1], '-', '+', 10000, ARGV[2])) do
+    claimed[n][m] = entry[1]
+  end
+end
+return claimed
+"""
+
+LEAVE = """
+-- KEYS: streams. ARGV: group, consumer. It is taken off the rosters where it has no claim: with it they would be lost.
+for _, key in ipairs(KEYS) do
+  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
+    if other[2] == ARGV[2] and other[4] == 0 then redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], other[2]) end
+  end
+end
+"""
+
+CLAIM = """
+-- KEYS: streams, of each queue the one with what went back first. ARGV: group, consumer, most entries of each queue,
+-- where the first "queue" is the inbox: one stream. Returns what XREADGROUP does.
+local streams, first = {}, 1
+for n = 3, #ARGV do
+  local left, last = tonumber(ARGV[n]), n == 3 and 1 or first + 1
+  for key = first, last do
+    if left > 0 then
+      local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', left, 'STREAMS', KEYS[key], '>')
+      if read then
+        streams[#streams + 1] = read[1]
+        left = left - #read[1][2]
+      end
+    end
+  end
+  first = last + 1
+end
+return streams
+"""
+
+SETTLE = (
+    _MOVE
+    + """
+-- KEYS: stream of the claims, stream for what goes back. ARGV: group, prefix, how, owner, then the entries.
+local settled = {}
+for n = 5, #ARGV do settled[n - 4] = move(ARGV[2], KEYS[1], KEYS[2], ARGV[1], ARGV[3], ARGV[4], ARGV[n]) end
+return settled
+"""
+)
+
+REQUEUE = (
+    _RING
+    + """
+-- KEYS: dead letters, stream of the queue. ARGV: group, prefix, queue, entry. 0 if there is no such letter.
+local letter = redis.call('XRANGE', KEYS[1], ARGV[4], ARGV[4])[1]
+if not letter then return 0 end
+local old = {}
+for n = 1, #letter[2], 2 do old[letter[2][n]] = letter[2][n + 1] end
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM') end
+redis.call('XADD', KEYS[2], '*', 'i', old.i, 'b', old.b)
+redis.call('XDEL', KEYS[1], ARGV[4])
+ring(ARGV[2], ARGV[3])
+return 1
+"""
+)
+
+EXPIRE = (
+    _MOVE
+    + """
+-- KEYS: of each queue the stream with what went back and that with what is new. ARGV: group, milliseconds of our
+-- leases, prefix. An owner may have chosen longer ones.
+for n, key in ipairs(KEYS) do
+  local back = KEYS[n - (n + 1) % 2]
+  for _, claim in ipairs(redis.call('XPENDING', key, ARGV[1], 'IDLE', ARGV[2], '-', '+', 256)) do
+    local lease = redis.call('GET', ARGV[3] .. 'lease:' .. claim[2])
+    if not lease or claim[3] >= tonumber(lease) then
+      move(ARGV[3], key, back, ARGV[1], 'expired', claim[2], claim[1])
+    end
+  end
+end
+"""
+)
+
+SCRIPTS = (PUT, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, REQUEUE, EXPIRE)
+
+
+def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:
+    """The command that runs a script of this module."""
+    return ("EVALSHA", _DIGESTS[script], len(keys), *keys, *arguments)
+
+
+_DIGESTS = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in SCRIPTS}
