@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bus.names import check_name
 from bus.network import NetworkBus
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
 
 MAX_MESSAGE_BYTES = 2**20 - 512
 """Most bytes of a message by default: what a NATS server takes as it comes (1 MiB), less the headers."""
@@ -40,7 +37,7 @@ class NatsBus(NetworkBus):
         self,
         url: str = "",
         *,
-        client: Client | None = None,
+        client: Any = None,
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
         max_deliver: int = 5,

@@ -258,6 +258,8 @@ class NatsLink:
                 elif self._owned:
                     if not alive:
                         self._cut()
+                        self.client._pending.clear()
+                        self.client._pending_data_size = 0
                     await self.client.close()
             except FAILURES as error:
                 await self.on_error(error)
@@ -317,11 +319,23 @@ class _Echo:
         pass
 
 
-class _SecureClient(Client):
-    """The library speaks plain text with a server that asks for nothing better, also if the URL says `tls://`."""
+class _Client(Client):
+    """The library's client, which leaves it to the link to end a connection that failed.
+
+    On its own it closes in the middle of its reader, where an error of the broken connection escapes, untold.
+    """
+
+    secure = False
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected and self._disconnected_cb is not None:
+            self._status = Client.DISCONNECTED
+            await self._error_cb(e)
+            await self._disconnected_cb()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
-        if initial_connection and not info.get("tls_required"):
+        # The library speaks plain text with a server that asks for nothing better, also if the URL says `tls://`.
+        if self.secure and initial_connection and not info.get("tls_required"):
             raise BusError(
                 "the server speaks no TLS: give it a certificate, or use nats:// knowingly; nothing was sent"
             )
@@ -340,8 +354,8 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
         TransportError: There is no server, or it refuses us.
         BusError: A `tls://` server speaks no TLS.
     """
-    secure = url.startswith("tls://")
-    client = _SecureClient() if secure else Client()
+    client = _Client()
+    client.secure = secure = url.startswith("tls://")
     link = NatsLink(client, redacted(url), owned=True, on_lost=on_lost)
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
