@@ -190,15 +190,15 @@ class JetStreamTransport:
         end = loop.time() + IDLE_WAIT
         while True:
             now = loop.time()
-            if not link.alive:
-                await self._disconnected(link)
             try:
+                if not link.alive:
+                    raise TransportError(f"the connection to {link.where} is lost{link.reason()}")  # noqa: TRY301
                 due = min(await link.echo(now, min(ECHO_PERIOD, self._ack_wait / 8)), end)
                 await self._inbox.keep(link, now)
                 due = min(due, await self._queues.keep(link, now))
             except TransportError:
-                if not link.alive and not self._closed:
-                    await self._disconnected(link)
+                if not link.alive:
+                    await self._leave(link)
                 raise
             if batch := await self._take(link):
                 return batch
@@ -275,12 +275,11 @@ class JetStreamTransport:
         self._connections += 1
         return link
 
-    async def _disconnected(self, link: NatsLink) -> None:
+    async def _leave(self, link: NatsLink) -> None:
         if self._link is link:
             self._link = None
             self._errors += link.errors
         await link.close()
-        raise TransportError(f"the connection to {link.where} is lost{link.reason()}")
 
     async def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
