@@ -72,10 +72,13 @@ class _Context(Generic[EventT, AnswerT]):
         if late is not None:
             yield from self._requester._request_late(group, late).__await__()
         try:
-            yield from group.wait().__await__()
+            while not group.is_done:
+                yield from group.waiter().__await__()  # as `group.wait()`, with two objects less for each job
         except BaseException as error:
             self._interrupted(group, error)
             raise
+        if group.error is not None:
+            self._raise(group)
         return self._answer(group)
 
     def _interrupted(self, group: JobGroup, error: BaseException) -> None:

@@ -11,13 +11,14 @@ from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane
 from actors.lifecycle import JobState
+from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     EncodeError,
     ErrorInfo,
     JobStatus,
-    nearest,
+    PayloadError,
     travel,
 )
 from bus.events import log
@@ -45,6 +46,7 @@ class Executor:
         self._networked = host.bus.networked
         self._running = 0
         self._quarantined = 0
+        self._places = 0
         self._lanes: dict[str | None, Lane] = {}
 
     @property
@@ -63,7 +65,7 @@ class Executor:
             return None
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
-            self._refuse(request, JobStatus.ERROR, self._no_handler(request.job_name))
+            self._refuse(request, JobStatus.ERROR, self._worker._table.missing(request.job_name, self.name))
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
@@ -85,12 +87,14 @@ class Executor:
         self.jobs[request.job_id] = job
         if request.timeout is not None:
             self._arm(job, request.timeout)
+        self._places += 1
+        job.place = self._places
         lane.pending[job.id] = job
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
         return None
 
-    def cancel(self, job_id: str, reason: str | None, kind: str = "JobCancelled") -> Job[Any] | None:
+    def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
         """Tell a job to stop. One that has not started never will; one that runs is answered when its handler has stopped,
         or after `cancel_grace`. Returns the job if there was one to cancel.
         """
@@ -140,9 +144,18 @@ class Executor:
     def resume(self) -> None:
         """Start what may start now."""
         self.host.bus.capacity_changed(self.name)
-        for lane in tuple(self._lanes.values()):
-            while lane.pending and self._may_start(job := next(iter(lane.pending.values())), first=True):
-                self._start_pending(job)
+        while (job := self._next()) is not None:
+            self._start_pending(job)
+
+    def _next(self) -> Job[Any] | None:
+        """The job that has waited longest, of those that may start."""
+        longest: Job[Any] | None = None
+        for lane in self._lanes.values():
+            if lane.pending:
+                job = next(iter(lane.pending.values()))
+                if (longest is None or job.place < longest.place) and self._may_start(job, first=True):
+                    longest = job
+        return longest
 
     def drain(self) -> None:
         """Start nothing new but what running jobs ask for; hand back what has not started."""
@@ -167,7 +180,7 @@ class Executor:
                 if not (keep_nested and _nested(job.request)):
                     del lane.pending[job.id]
                     self._room.give()
-                    self._forget(job)
+                    self.jobs.pop(job.id, None)
                     job.move(JobState.ENDED)
                     if job.timer is not None:
                         job.timer.cancel()
@@ -260,10 +273,10 @@ class Executor:
             self._finish(job, JobStatus.COMPLETED, response, None, stream_end=job.streaming)
 
     def _raised(self, job: Job[Any], error: BaseException) -> None:
-        cancelled = isinstance(error, get_cancelled_exc_class()) or (
+        is_cancel = isinstance(error, get_cancelled_exc_class()) or (
             isinstance(error, BaseExceptionGroup) and error.split(get_cancelled_exc_class())[1] is None
         )
-        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not cancelled):
+        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not is_cancel):
             log().warning(
                 "handler raised after its job was over", worker=self.name, job=job.id, error=repr(describe(error))
             )
@@ -271,17 +284,15 @@ class Executor:
             return
         if job.state is JobState.CANCELLING:
             self._finish_cancelled(job)
-        elif cancelled and cancelled_from_outside():
-            job.cancelled_for = ErrorInfo(type="JobCancelled", message=f"worker {self.name!r} was stopped")
+        elif is_cancel and cancelled_from_outside():
+            job.cancelled_for = cancelled(f"worker {self.name!r} was stopped")
             self._finish_cancelled(job)
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
-            if cancelled:
-                info = ErrorInfo(
-                    type=info.type, message="the handler was cancelled by something it awaited, not by its requester"
-                )
+            if is_cancel:
+                info = cancelled_by_stranger(info.type)
             log().debug("handler raised", worker=self.name, job=job.id, error=str(info), exc_info=error)
-            status = JobStatus.FAILED if info.type == "PayloadError" else JobStatus.ERROR
+            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
             self._finish(job, status, None, info)
 
     def _finish_cancelled(self, job: Job[Any]) -> None:
@@ -308,7 +319,7 @@ class Executor:
         if pending:
             del job.lane.pending[job.id]
             self._room.give()
-        self._forget(job)
+        self.jobs.pop(job.id, None)
         self.post(job.answer(status, response, error, urgent=urgent, stream_end=stream_end))
         if job.groups and status is not JobStatus.COMPLETED:
             self._cancel_groups(job)
@@ -360,17 +371,11 @@ class Executor:
     def _still_paused(self, job: Job[Any]) -> None:
         job.timer = None
         if job.state is JobState.PENDING and self.paused:
-            message = (
-                f"worker {self.name!r} was not active within {self.host.ready_timeout:g} s: activate it, or ask another"
-            )
-            self._finish(job, JobStatus.FAILED, None, ErrorInfo("WorkerUnavailableError", message, retryable=True))
+            self._finish(job, JobStatus.FAILED, None, inactive(self.name, self.host.ready_timeout))
 
     def _cancel_groups(self, job: Job[Any]) -> None:
         for group in tuple(job.groups or ()):
             group.cancel(f"job {job.id!r} that asked for it did not complete")
-
-    def _forget(self, job: Job[Any]) -> None:
-        self.jobs.pop(job.id, None)
 
     def _refuse(self, request: BusJobRequestMessage, status: JobStatus, message: str) -> None:
         info = ErrorInfo(type=HandlerError.__name__, message=message)
@@ -385,14 +390,6 @@ class Executor:
                 error=info,
             )
         )
-
-    def _no_handler(self, job_name: str | None) -> str:
-        table = self._worker._table.jobs
-        if job_name is None:
-            served = ", ".join(map(repr, table)) or "none"
-            return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
-        close = nearest(job_name, table) or list(table)
-        return f"no handler for job {job_name!r} on worker {self.name!r}; it serves {', '.join(map(repr, close)) or 'none'}"
 
 
 def _nested(request: BusJobRequestMessage) -> bool:

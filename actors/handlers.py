@@ -13,7 +13,7 @@ import msgspec
 from actors.errors import HandlerError
 from actors.job import Job
 from actors.restart import RetryPolicy
-from bus import BusMessage, check_name
+from bus import BusMessage, check_name, nearest
 from bus.values import register_annotated
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -166,6 +166,14 @@ class HandlerTable(msgspec.Struct, frozen=True):
     jobs: dict[str, Handler]
     ready: dict[str, str]
     topics: dict[str, str]
+
+    def missing(self, job_name: str | None, worker_name: str) -> str:
+        """Say that no handler serves a job name, and which names there are."""
+        if job_name is None:
+            served = ", ".join(map(repr, self.jobs)) or "none"
+            return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
+        served = ", ".join(map(repr, nearest(job_name, self.jobs) or self.jobs)) or "none"
+        return f"no handler for job {job_name!r} on worker {worker_name!r}; it serves {served}"
 
 
 def collect(cls: type) -> HandlerTable:

@@ -27,6 +27,7 @@ from bus import (
 )
 from bus.deadlines import Deadlines
 from bus.events import EventSource, log
+from bus.mailbox import Mailbox
 from bus.tasks import Tasks, Waiter, is_cancellation, wake
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ if TYPE_CHECKING:
 
 THREADS = 40
 """Sync handlers of one runner that run at once: anyio's own default."""
+
+
+def seconds(name: str, value: float) -> float:
+    """Return a duration that is one.
+
+    Raises:
+        ValueError: It is negative, or not a number.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name} must be seconds, 0 or more, got {value!r}")
+    return value
 
 
 class JobRecord(msgspec.Struct, frozen=True):
@@ -129,11 +141,12 @@ class Host(EventSource):
         self.bus = bus
         self.registry = WorkerRegistry(self.name)
         self.session = check_name("session", session) if session is not None else None
-        self.ready_timeout = ready_timeout
-        self.cancel_grace = cancel_grace
+        self.ready_timeout = seconds("ready_timeout", ready_timeout)
+        self.cancel_grace = seconds("cancel_grace", cancel_grace)
         self.tracebacks = tracebacks
         self.open_groups: dict[JobGroup, None] = {}
         self.job_hooks = False
+        self._job_events: Mailbox | None = None
         self.running = False
         self.accepting = False
         self.late_answers = 0
@@ -174,7 +187,8 @@ class Host(EventSource):
         """Call `handler(runner, ...)` when the event happens; many handlers, sync or async, none changes an outcome.
 
         `on_ready(runner)` once all workers added before `run` were started, `on_error(runner, WorkerErrorData)` when
-        something of a worker failed, and the three job events with a `JobRecord`.
+        something of a worker failed, and the three job events with a `JobRecord`, one at a time in their order: behind
+        a slow handler they wait in memory.
         """
         super().add_event_handler(event_name, handler)
         self.job_hooks = any(self._listens(name) for name in self.event_names if name.startswith("on_job"))
@@ -185,7 +199,9 @@ class Host(EventSource):
         """Tell the job hooks, if there are any."""
         if self._listens(event):
             record = JobRecord(job.worker_name, job.id, job.name, job.attempt, job.requester, status, error)
-            self.tasks.start(self._emit_job, (event, record))
+            if self._job_events is None:
+                self._job_events = Mailbox(self.name, self._emit_job, self.tasks)
+            self._job_events.put((event, record))
 
     async def guarded(self, worker: BaseWorker, what: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call one of a worker's hooks: what it raises is reported and goes no further."""

@@ -63,6 +63,7 @@ class Job(Generic[PayloadT]):
         "lane",
         "limit",
         "payload",
+        "place",
         "request",
         "sequence",
         "state",
@@ -70,6 +71,9 @@ class Job(Generic[PayloadT]):
         "task",
         "timer",
     )
+
+    place: int
+    """Its place in the line of those that wait for a slot."""
 
     def __init__(self, executor: Executor, request: BusJobRequestMessage, handler: Handler, lane: Lane) -> None:
         self._executor = executor

@@ -18,7 +18,6 @@ from bus import (
     check_name,
     travel,
 )
-from bus.subscriber import refusal
 
 if TYPE_CHECKING:
     from actors.params import WorkerActivationArgs
@@ -63,7 +62,7 @@ class Peer:
             raise TypeError(f"a BusMessage is needed, not {message!r:.100}")
         room = self._room
         if message.target == self.name and takes_place(message) and room is not None and room.taken >= room.capacity:
-            raise refusal(room)  # who waits for room in his own mailbox waits for himself
+            raise room.refusal()  # who waits for room in his own mailbox waits for himself
         await host.bus.send(message)
 
     async def send_bus_error_message(self, error: str) -> None:

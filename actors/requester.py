@@ -242,11 +242,12 @@ class Requester:
             else:
                 values.append(travel(params.payload))
         group = JobGroup(cast("BaseWorker", self), host, worker_names, params)
-        group.begin(params.timeout, parent)
-        remaining = group.remaining()
+        remaining = group.begin(params.timeout, parent)
         late: Late | None = None
         try:
             for name, value in zip(worker_names, values, strict=True):
+                if group.is_done:  # ended by one that refused at once: the others would work for nobody
+                    break
                 room = group.ask(name, value, lineage, remaining)
                 if room is not None:
                     late = late or []

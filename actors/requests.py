@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
-from actors.errors import KINDS, JobError, JobGroupError, JobResult, JobStateError
+from actors.errors import JobError, JobGroupError, JobResult, JobStateError
 from actors.events import JobGroupEvent, JobGroupResponse
 from actors.member import WINDOW, GroupStatistics, Member
+from actors.outcome import (
+    CANCELLED,
+    answer_of_the_system,
+    cancelled,
+    failed_beside,
+    group_error,
+    job_error,
+    refused,
+    timed_out,
+    unavailable,
+)
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -21,7 +32,6 @@ from bus import (
     ErrorInfo,
     JobStatus,
 )
-from bus.subscriber import refusal
 from bus.tasks import wake
 
 if TYPE_CHECKING:
@@ -88,14 +98,14 @@ class JobGroup:
         return self._done
 
     @property
-    def results(self) -> dict[str, JobResult]:
-        """How each member ended; members that have not are left out."""
-        return {member.name: member.result for member in self._members.values() if member.result is not None}
-
-    @property
     def terminated(self) -> set[str]:
         """Names of the members that have ended."""
         return set(self.results)
+
+    @property
+    def results(self) -> dict[str, JobResult]:
+        """How each member ended; members that have not are left out."""
+        return {member.name: member.result for member in self._members.values() if member.result is not None}
 
     @property
     def error(self) -> JobGroupError | None:
@@ -113,68 +123,61 @@ class JobGroup:
         Raises:
             JobGroupError: It did not complete.
         """
-        self._wait_inside_hook()
         while not self._done:
-            waiter = self._host.tasks.waiter()
-            waiters = self._waiters = self._waiters or []
-            waiters.append(waiter)
+            waiter = self.waiter()
             try:
                 await waiter
             finally:
-                if not self._done:
-                    waiters.remove(waiter)
+                if self._waiters is not None and not self._done:
+                    self._waiters.remove(waiter)
         if self._error is not None:
             raise self._error
 
+    def waiter(self) -> Waiter:
+        """What is woken when the group has ended."""
+        self._wait_inside_hook()
+        waiter = self._host.tasks.waiter()
+        self._waiters = [*(self._waiters or ()), waiter]
+        return waiter
+
     def member_error(self) -> JobError:
         """The error of a group of one, as the error of its job."""
-        error = self._error
-        assert error is not None
-        kind = KINDS.get(error.error.type if error.error else "", JobError)
-        return kind(
-            str(error),
-            worker_name=self.worker_names[0],
-            status=error.status,
-            response=error.response,
-            error=error.error,
-            job_id=self.job_id,
-        )
-
-    # --- beginning ---
+        assert self._error is not None
+        return job_error(self, self._error)
 
     async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
         """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
         with CancelScope() as self._sending:
             while room is not None and not self._done:
                 if room.refuses:
-                    error = ErrorInfo("MailboxFullError", str(refusal(room)), retryable=True)
-                    self.fail_member(name, JobStatus.FAILED, error)
+                    self.fail_member(name, JobStatus.FAILED, refused(room))
                     break
                 await room.wait()
-                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, self.remaining())
+                left = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, left)
                 waited.pass_on()
         self._sending = None
 
-    def begin(self, timeout: float | None, parent: Job[Any] | None) -> None:
-        """Enter the tables, arm the deadline, and belong to the job inside which this was asked for."""
+    def begin(self, timeout: float | None, parent: Job[Any] | None) -> float | None:
+        """Enter the tables, belong to the job inside which this was asked for, arm the deadline; return what is left."""
+        left = timeout
         if timeout is not None:
             self.deadline = self._host.tasks.now() + timeout
         if parent is not None:
-            self.deadline = min(self.deadline, parent.deadline)
+            if parent.deadline < self.deadline:
+                self.deadline = parent.deadline
+                left = parent.remaining
             self.parent = parent
             if parent.groups is None:
                 parent.groups = {}
             parent.groups[self] = None
-        if self.deadline != math.inf:
+        if left is not None:
             self._timer = self._host.deadlines.add(self.deadline, self._expired)
         self._owner._groups[self.job_id] = self
         self._host.open_groups[self] = None
         if not self._open:
             self._end(None)
-
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, 0 when it has passed; None if there is none."""
-        return None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
+        return left
 
     def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
@@ -228,8 +231,6 @@ class JobGroup:
             self._grant(member)
         return event
 
-    # --- what comes in ---
-
     def receive(self, message: Any) -> bool:
         """Take a message of a member, in its order. False if it is too late, doubled or nobody's."""
         member = self._members.get(message.source)
@@ -275,21 +276,18 @@ class JobGroup:
 
     def awaits(self, name: str) -> bool:
         """Whether the member of that name has not ended."""
-        member = self._members.get(name)
-        return member is not None and member.result is None
-
-    # --- ending ---
+        return name in self._members and self._members[name].result is None
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
-        info = ErrorInfo(type="JobCancelled", message=reason or "cancelled by its requester")
+        info = cancelled(reason or "cancelled by its requester")
         self._fail("", JobStatus.CANCELLED, None, info)
 
     def fail_member(self, name: str, status: JobStatus, error: ErrorInfo) -> None:
         """End one member for a reason of our own, and tell it to stop."""
         member = self._members[name]
         if member.result is None and not self._done:
-            self._settle(member, self._own_answer(name, status, error), status, None, error)
+            self._settle(member, answer_of_the_system(name, self, status, error), status, None, error)
             self._tell_to_stop(member, error.message)  # who has not started it answers within this call: too late now
 
     def _apply(self, member: Member, message: Any) -> None:
@@ -332,33 +330,14 @@ class JobGroup:
     def _fail(self, name: str, status: JobStatus, response: Any, error: ErrorInfo | None, message: Any = None) -> None:
         if self._done:
             return
-        reason = error.message if error is not None else f"worker {name!r} ended as {status.value}"
-        others = status if not name else JobStatus.CANCELLED
-        info = (
-            error
-            if not name
-            else ErrorInfo(type="JobCancelled", message=f"worker {name!r} of the same group: {reason}")
-        )
+        others, info = (JobStatus.CANCELLED, failed_beside(name, status, error)) if name else (status, error)
         stopped = [member for member in self._members.values() if member.result is None]
         for member in stopped:
             member.result = JobResult(others, {}, info)
         for member in stopped:  # who has not started it answers within this call: that must not count
-            self._tell_to_stop(member, info.message if info else reason)
-            self._owner._queue_hook("on_job_response", self._own_answer(member.name, others, info))
-        who = f"job {self.job_id!r} on worker {name or ', '.join(self.worker_names)!r}"
-        self._end(
-            JobGroupError(
-                f"{who}: {status.value}: {error or 'no reason given'}",
-                results=self.results,
-                responses=dict(self.responses),
-                worker_name=name or next(iter(self.worker_names), ""),
-                status=status,
-                response=response,
-                error=error,
-                job_id=self.job_id,
-            ),
-            message,
-        )
+            self._tell_to_stop(member, info.message if info is not None else status.value)
+            self._owner._queue_hook("on_job_response", answer_of_the_system(member.name, self, others, info))
+        self._end(group_error(self, name, status, response, error), message)
 
     def _end(self, error: JobGroupError | None, message: Any = None) -> None:
         self._done = True
@@ -377,8 +356,8 @@ class JobGroup:
         if error is None:
             if "on_job_completed" in self._owner._wanted:
                 self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
-        elif error.error is None or error.error.type != "JobCancelled" or message is not None:
-            message = message or self._own_answer(error.worker_name, error.status, error.error)
+        elif error.error is None or error.error.type != CANCELLED or message is not None:
+            message = message or answer_of_the_system(error.worker_name, self, error.status, error.error)
             self._owner._queue_hook("on_job_error", message)
         if self._inside_hook:
             self._owner._lanes().together(self.job_id)
@@ -387,12 +366,6 @@ class JobGroup:
         for waiter in self._waiters or ():
             wake(waiter)
         self._wake_reader()
-
-    def _own_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
-        """What the hooks are told when the system, and not the member, ended its job."""
-        return BusJobResponseMessage(
-            source=name, target=self._owner.name, job_id=self.job_id, status=status, error=error, attempt=0
-        )
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
@@ -416,24 +389,11 @@ class JobGroup:
             self._host.bus.post(message)
 
     def _expired(self) -> None:
-        waited = [name for name in self.worker_names if self.awaits(name)]
-        info = ErrorInfo(
-            type="JobTimeoutError",
-            message=f"no answer from {', '.join(map(repr, waited))} before the deadline{self._who_is_missing(waited)}",
-            retryable=True,
-        )
-        self._fail("", JobStatus.FAILED, None, info)
-
-    def _who_is_missing(self, names: list[str]) -> str:
-        registry = self._host.registry
-        missing = next((name for name in names if name not in registry), None)
-        return f"; nobody serves {missing!r}: {registry.who_is_alive(missing)}" if missing is not None else ""
+        waited_for = [name for name in self.worker_names if self.awaits(name)]
+        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host.registry))
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None
-        registry = self._host.registry
-        if member.origin is None and not registry.serves(member.name):
-            message = f"nobody served {member.name!r} within {self._host.ready_timeout:g} s; {registry.who_is_alive(member.name)}"
-            self.fail_member(
-                member.name, JobStatus.FAILED, ErrorInfo("WorkerUnavailableError", message, retryable=True)
-            )
+        if member.origin is None and not self._host.registry.serves(member.name):
+            error = unavailable(member.name, self._host.ready_timeout, self._host.registry)
+            self.fail_member(member.name, JobStatus.FAILED, error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from actors.errors import RunnerStateError, describe
@@ -121,8 +120,6 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait()
-            for _ in range(2):  # who waits for an answer that has come takes it before being stopped
-                await anyio.lowlevel.checkpoint()
             return True
         return False
 
@@ -173,6 +170,7 @@ class Roster:
             raise TypeError(f"a worker or a function marked with @function() is needed, not {worker!r:.100}")
         if not hasattr(worker, "_state"):
             raise RunnerStateError(f"{type(worker).__name__}.__init__ does not call super().__init__(name)")
+        _require_bounds(worker)
         known = self.entries.get(worker.name)
         if known is not None:
             if known.worker is worker:
@@ -306,6 +304,8 @@ class Roster:
 
     async def _forget(self, entry: Entry, reason: str) -> None:
         worker, host = entry.worker, self.host
+        for group in tuple(worker._groups.values()):  # what its own stop() still asked for
+            group.cancel(f"worker {worker.name!r} stopped: {reason}")
         if entry.routed:
             host.bus.unroute(worker.name)
         del self.entries[worker.name]
@@ -327,6 +327,15 @@ class Roster:
         for waiter in tuple(worker._waiters or ()):
             wake(waiter)
         host.worker_stopped()
+
+
+def _require_bounds(worker: BaseWorker) -> None:
+    """Refuse bounds under which jobs would wait for ever."""
+    for limit in ("max_concurrency", "mailbox_size"):
+        if not getattr(worker, limit) >= 1:
+            raise ValueError(f"{type(worker).__name__}.{limit} must be 1 or more, got {getattr(worker, limit)!r}")
+    if worker.when_full not in {"wait", "refuse"}:
+        raise ValueError(f"{type(worker).__name__}.when_full must be 'wait' or 'refuse', got {worker.when_full!r}")
 
 
 def _busy(worker: BaseWorker) -> bool:

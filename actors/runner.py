@@ -13,7 +13,7 @@ from anyio import CancelScope, get_cancelled_exc_class
 from actors.control import hear_end, obey
 from actors.errors import RunnerStateError
 from actors.function import Function
-from actors.host import Host, RunnerStatistics
+from actors.host import Host, RunnerStatistics, seconds
 from actors.job import current_job
 from actors.restart import RestartPolicy
 from actors.roster import Roster
@@ -67,7 +67,7 @@ class WorkerRunner(Host):
                 stopped by the runner.
             handle_sigint: End gracefully on the first Ctrl-C, at once on the second.
             handle_sigterm: The same for SIGTERM.
-            session: `end()` and `cancel()` of its workers reach all runners of this session; None is a session of its own.
+            session: `end()` and `cancel()` of its workers reach all runners of this session; None is one of its own.
             ready_timeout: Seconds a job waits for somebody to serve its name; long enough for a process to start.
             cancel_grace: Seconds a cancelled handler may take before its job is answered without it.
             drain_timeout: Seconds running jobs may take when the runner ends.
@@ -86,7 +86,7 @@ class WorkerRunner(Host):
             tracebacks=tracebacks,
             rng=rng,
         )
-        self.drain_timeout = drain_timeout
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.cancelling = False
         self._signals = [
             number for number, wanted in ((signal.SIGINT, handle_sigint), (signal.SIGTERM, handle_sigterm)) if wanted
@@ -350,8 +350,6 @@ class WorkerRunner(Host):
         reason = self._ending or "the runner ended"
         for worker in self._roster.children_first():
             await self._roster.stop(worker, reason)
-        for group in tuple(self.open_groups):
-            group.cancel(reason)
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self.registry_changed)

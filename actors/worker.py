@@ -27,8 +27,7 @@ from bus import (
     WorkerReadyData,
     check_name,
 )
-from bus.mailbox import Mailbox, Room
-from bus.subscriber import DEFAULT_MAILBOX_SIZE
+from bus.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
 
 if TYPE_CHECKING:
     from actors.executor import Executor
@@ -63,6 +62,12 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         super().__init_subclass__(**keywords)
         cls._wanted = frozenset(hook for hook in cls.event_names if getattr(cls, hook) is not getattr(BaseWorker, hook))
         cls._table = collect(cls)
+        for handler in cls._table.jobs.values():
+            if hasattr(BaseWorker, handler.attribute):
+                raise HandlerError(
+                    f"{cls.__name__}.{handler.attribute} would replace BaseWorker.{handler.attribute}: "
+                    f"rename the method and mark it @job(name={handler.name!r})"
+                )
         cls._default = None
         if "on_job_request" in cls._wanted:
             if not inspect.iscoroutinefunction(cls.on_job_request):

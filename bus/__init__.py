@@ -50,10 +50,12 @@ from bus.messages import (
     WorkerRegistryEntry,
 )
 from bus.names import check_name, nearest
+from bus.network import NetworkBus
 from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
 from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
+from bus.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
@@ -96,13 +98,18 @@ __all__ = [
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
     "DecodeError",
+    "Delivery",
     "DuplicateNameError",
     "EncodeError",
     "ErrorInfo",
     "InvalidNameError",
     "JobStatus",
     "MailboxFullError",
+    "NetworkBus",
+    "Outgoing",
     "PayloadError",
+    "Settlement",
+    "Transport",
     "TransportError",
     "WorkerBus",
     "WorkerErrorData",

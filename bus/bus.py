@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 import anyio
 import msgspec
 
-from bus.errors import BusNotStartedError, DuplicateNameError
+from bus.errors import BusNotStartedError, DuplicateNameError, MailboxFullError
 from bus.events import EventSource, log
-from bus.mailbox import Room
+from bus.mailbox import DEFAULT_MAILBOX_SIZE, Room
 from bus.messages import (
     RUNNER_MESSAGES,
     BusJobCancelMessage,
@@ -23,7 +23,7 @@ from bus.messages import (
 )
 from bus.names import check_name
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.subscriber import DEFAULT_MAILBOX_SIZE, BusSubscriber, PlainRoute, Route, refusal
+from bus.subscriber import BusSubscriber, PlainRoute, Route
 from bus.tasks import Tasks
 from bus.values import travel
 
@@ -294,7 +294,7 @@ class WorkerBus(EventSource):
         assert request.target is not None
         parked = self._parked.setdefault(request.target, {})
         if len(parked) >= DEFAULT_MAILBOX_SIZE:
-            raise refusal(Room(request.target, DEFAULT_MAILBOX_SIZE, self.tasks))
+            raise MailboxFullError(request.target, DEFAULT_MAILBOX_SIZE)
         parked[request.source, request.job_id] = request
         return None
 
@@ -354,7 +354,7 @@ class WorkerBus(EventSource):
                 waited, room = room, self.post(message)
                 waited.pass_on()
         if room is not None:
-            raise refusal(room)
+            raise room.refusal()
 
 
 def isolate(message: BusMessage) -> None:

@@ -8,8 +8,12 @@ from typing import Any
 
 import msgspec
 
+from bus.errors import MailboxFullError
 from bus.events import log
 from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation, wake
+
+DEFAULT_MAILBOX_SIZE = 10_000
+"""Messages and jobs that may wait for one reader: a burst of a whole fleet, and about 10 MB."""
 
 
 class RoomStatistics(msgspec.Struct, frozen=True):
@@ -47,6 +51,10 @@ class Room:
         """Give one place back."""
         self.taken -= 1
         self.pass_on()
+
+    def refusal(self) -> MailboxFullError:
+        """The error for who finds no room, or may not wait for it."""
+        return MailboxFullError(self.owner, self.capacity)
 
     def pass_on(self) -> None:
         """Let the next in line try, if there is a place. Call it after a `wait()`, once sent or given up."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bus.errors import MailboxFullError
-from bus.mailbox import Mailbox, Room
+from bus.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
 from bus.messages import BusMessage
 from bus.tasks import Tasks
-
-DEFAULT_MAILBOX_SIZE = 10_000
-"""Messages and jobs that may wait for one reader: a burst of a whole fleet, and about 10 MB."""
 
 
 class Route(Protocol):
@@ -61,7 +57,3 @@ class PlainRoute:
             self.room.give()
         await self._subscriber.on_bus_message(message)
 
-
-def refusal(room: Room) -> MailboxFullError:
-    """The error for a reader without room."""
-    return MailboxFullError(room.owner, room.capacity)

@@ -134,22 +134,22 @@ MUTANTS = (
     ),
     Mutant(
         "no credit is granted",
-        "actors/requests.py",
-        "            member.granted = taken + WINDOW\n",
-        "            return\n",
+        "actors/member.py",
+        "        self.granted = taken + WINDOW\n",
+        "        return None\n",
         FLEET,
     ),
     Mutant(
         "a finished job stays in the table",
         "actors/executor.py",
-        "self.jobs.pop(job.id, None)",
-        "pass",
+        "        self.jobs.pop(job.id, None)\n        self.post(",
+        "        self.post(",
         unit("unit/test_outcomes.py"),
     ),
     Mutant(
         "the deadline of a group is not armed",
         "actors/requests.py",
-        "        if self.deadline != math.inf:\n            self._timer",
+        "        if left is not None:\n            self._timer",
         "        if False:\n            self._timer",
         unit("unit/test_outcomes.py", "simulation/test_fleet.py"),
     ),
@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish(job, status, None, info)\n        self._release(job)",
-        "        pass",
+        "        self._finish_cancelled(job)\n        self._release(job)\n",
+        "",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(
@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "an urgent event overtakes its own job",
         "actors/worker.py",
-        "lambda queued: queued[0] == job_id",
-        "lambda queued: False",
+        "self._lanes().put_urgent(item, job_id)",
+        "self._lanes().put_urgent(item)",
         unit("unit/test_order.py"),
     ),
     Mutant(
@@ -205,8 +205,8 @@ MUTANTS = (
     Mutant(
         "an inactive worker is given jobs",
         "actors/dispatch.py",
-        "executor.paused = not (worker._active and worker._state is WorkerState.READY)",
-        "executor.paused = False",
+        "executor.paused = not (worker._active and serving)",
+        "executor.paused = not serving",
         unit("unit/test_lanes.py"),
     ),
     Mutant(
@@ -217,11 +217,11 @@ MUTANTS = (
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),
     Mutant(
-        "parents stop before their children",
-        "actors/roster.py",
-        "        order.reverse()\n",
-        "",
-        unit("unit/test_runner.py", "unit/test_supervision.py"),
+        "restarts are never too many",
+        "actors/restart.py",
+        "return count if count <= self._policy.max_restarts else None",
+        "return count",
+        unit("unit/test_supervision.py", "unit/test_escalation.py"),
     ),
 )
 

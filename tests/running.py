@@ -46,4 +46,5 @@ async def leftovers(runner: WorkerRunner) -> dict[str, object]:
         "pending": sum(each.pending for each in held),
         "quarantined": sum(each.quarantined for each in held),
         "parked": runner.bus.statistics().parked,
+        "names with parked requests": len(runner.bus._parked),
     }

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from actors.runner import WorkerRunner
 from actors.worker import BaseWorker
-from bus.network import NetworkBus
+from bus import NetworkBus
 from bus.simulated import Faults, SimulatedNetwork, TraceEvent
 from bus.transports.memory import MemoryBroker
 

@@ -77,7 +77,8 @@ def test_g30_the_first_signal_lets_running_jobs_finish(start: Start, stop: signa
     program.send(signal.SIGUSR1)
     lines, code = program.rest()
     assert code == 0
-    assert [line for line in lines if not line.startswith("{")] == ["outcome done", "stop asker", "runner ended", "end"]
+    assert sorted(lines[:2]) == ["outcome done", "stop asker"]
+    assert lines[2:] == ["runner ended", "end"]
 
 
 @any_stop
@@ -144,7 +145,9 @@ def test_g30_a_runner_gets_its_signals_when_the_one_that_shared_them_has_ended(
     assert lines[-2:] == ["runner ended", "end"]
 
 
+@pytest.mark.parametrize("start", ["asyncio"], indirect=True)
 def test_g31_a_signal_that_the_runner_does_not_handle_cleans_up_all_the_same(start: Start) -> None:
+    """Not on trio: there it is raised inside whatever runs at that moment, which may be a handler."""
     program = start("one_runner", "fleeing", "3600", "handle_sigint")
     program.read_until("begun")
     program.send(signal.SIGINT)

@@ -631,15 +631,16 @@ async def test_g47_bounds_that_nobody_could_keep_are_refused_when_the_worker_is_
 
 
 async def test_g47_requests_for_a_name_that_nobody_serves_are_bounded_and_the_refused_ones_leave_nothing() -> None:
-    async with running(client := BaseWorker("client")) as runner:
+    async with running(producer := Producer(), client := BaseWorker("client")) as runner:
         for _ in range(10_000):
             await client.request_job("nobody")
         assert runner.bus.statistics().parked == 10_000
         with pytest.raises(MailboxFullError):
             await client.job("nobody")
         with pytest.raises(MailboxFullError):
-            async with client.job_group("client", "nobody"):
-                pass
+            await client.job_group("producer", "nobody", name="stream", payload=10)
+        await anyio.wait_all_tasks_blocked()
+        assert not producer.active_jobs
         assert runner.statistics().groups == 10_000
         assert runner.statistics().deadlines == 10_000
         for job_id in tuple(client.job_groups):

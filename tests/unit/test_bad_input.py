@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from datetime import datetime, tzinfo
 from types import FunctionType
@@ -42,6 +43,7 @@ from bus import (
     EncodeError,
     InvalidNameError,
     WorkerReadyData,
+    open_bus,
 )
 from tests.running import running
 
@@ -357,6 +359,35 @@ async def test_a_worker_that_forgot_to_initialise_its_base_is_told_so() -> None:
 
     with pytest.raises(RunnerStateError, match=r"Forgetful.__init__ does not call super\(\).__init__\(name\)"):
         await WorkerRunner().add_workers(Forgetful())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "rule"),
+    [
+        ("max_concurrency", 0, "1 or more, got 0"),
+        ("mailbox_size", 0, "1 or more, got 0"),
+        ("mailbox_size", math.nan, "1 or more, got nan"),
+        ("when_full", "drop", "'wait' or 'refuse', got 'drop'"),
+    ],
+)
+async def test_bounds_of_a_worker_under_which_jobs_would_wait_for_ever_are_refused(
+    attribute: str, value: Any, rule: str
+) -> None:
+    worker = type("Bounded", (BaseWorker,), {attribute: value})("w")
+    with pytest.raises(ValueError, match=f"Bounded.{attribute} must be {rule}"):
+        await WorkerRunner().add_workers(worker)
+
+
+@pytest.mark.parametrize("name", ["ready_timeout", "cancel_grace", "drain_timeout"])
+@pytest.mark.parametrize("value", [-1.0, math.nan])
+def test_limits_of_a_runner_that_are_no_durations_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be seconds, 0 or more, got"):
+        WorkerRunner(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_bus_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match="no bus for the scheme 'carrier-pigeon': use memory://"):
+        open_bus("carrier-pigeon://somewhere")
 
 
 # --- whom and what to ask ---

@@ -22,7 +22,7 @@ from bus import (
     open_bus,
 )
 from bus.bus import BusStatistics
-from bus.subscriber import DEFAULT_MAILBOX_SIZE
+from bus.mailbox import DEFAULT_MAILBOX_SIZE
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import (
-    JobStatus,
-)
+from actors import BaseWorker, JobStatus, job
+from bus import AsyncQueueBus
 from tests.cast import Asker, Performer, quiet
+from tests.running import running
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -117,3 +118,36 @@ async def test_g31_a_bare_asyncio_cancel_of_the_context_is_raised_too() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert worker.tidy
+
+
+async def test_g31_requesters_elsewhere_are_told_although_a_handler_swallows_the_cancellation() -> None:
+    released = anyio.Event()
+
+    class Stubborn(BaseWorker):
+        @job(name="work")
+        async def work(self) -> None:
+            while not released.is_set():
+                with contextlib.suppress(BaseException):
+                    await released.wait()
+
+    asker = Asker()
+    async with AsyncQueueBus() as bus, running(asker, bus=bus), anyio.create_task_group() as tasks:
+        runner, told = quiet(bus=bus, cancel_grace=0.1), anyio.Event()
+        await runner.add_workers(Stubborn("stubborn"))
+        with anyio.CancelScope() as scope:
+
+            async def ask() -> None:
+                await asker.ask("stubborn")
+                told.set()
+
+            async def cancel() -> None:
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await told.wait()
+                released.set()
+
+            tasks.start_soon(cancel)
+            await runner.run()
+        assert asker.outcomes["j"].status is JobStatus.CANCELLED

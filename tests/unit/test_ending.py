@@ -46,8 +46,11 @@ async def test_g30_children_are_stopped_before_their_parents_the_last_added_firs
     assert order == ["right.2", "right.1", "right", "root", "other"]
 
 
+@pytest.mark.parametrize("drained", [True, False], ids=["drained", "at once"])
 @pytest.mark.parametrize("when", ["in its stop", "in a sibling's stop", "while it drains"])
-async def test_g30_no_child_outlives_its_parent_even_if_it_is_added_while_the_parent_ends(when: str) -> None:
+async def test_g30_no_child_outlives_its_parent_even_if_it_is_added_while_the_parent_ends(
+    when: str, drained: bool
+) -> None:
     refused = []
     late = BaseWorker("late")
 
@@ -70,7 +73,7 @@ async def test_g30_no_child_outlives_its_parent_even_if_it_is_added_while_the_pa
 
     class Child(BaseWorker):
         async def stop(self) -> None:
-            if when == "in a sibling's stop":
+            if when == "in a sibling's stop" and self.name == "second":
                 await add_to(parent)
             await super().stop()
 
@@ -80,12 +83,15 @@ async def test_g30_no_child_outlives_its_parent_even_if_it_is_added_while_the_pa
         if when == "while it drains":
             tasks.start_soon(asker.ask, "parent", "add-later")
             await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(runner.remove_worker, "parent")
+        if drained:
+            tasks.start_soon(runner.remove_worker, "parent")
+        else:
+            tasks.start_soon(parent.stop)
         await anyio.wait_all_tasks_blocked()
         parent.gate.set()
         await parent.wait()
         assert runner.registry.local_workers == ["asker"]
-    assert refused or late.state.name == "STOPPED"
+    assert late.state.name in {"NEW", "STOPPED"}
     assert not refused or "is ending: it takes no new children" in refused[0]
 
 
@@ -126,6 +132,21 @@ async def test_g30_an_ending_runner_lets_running_jobs_finish_and_takes_no_new_on
     assert asker.outcomes == {"j": "done by worker"}
     assert worker.state.name == asker.state.name == "STOPPED"
     assert not runner.running
+
+
+async def test_g30_who_waits_for_an_answer_gets_it_before_it_is_stopped_itself() -> None:
+    class Ending(BaseWorker):
+        @job(name="last")
+        async def last(self) -> str:
+            await self.worker_runner.end()
+            return "the last answer"
+
+    for _ in range(10):  # trio runs what is ready in random order
+        asker = Asker()
+        async with running(asker, Ending("ending")):
+            asker.create_task(asker.ask("ending", "last"))
+            await asker.wait()
+        assert asker.outcomes == {"j": "the last answer"}
 
 
 @pytest.mark.parametrize("helper_was_used", [False, True])

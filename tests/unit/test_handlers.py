@@ -484,6 +484,40 @@ async def test_no_more_jobs_run_at_once_than_their_handler_and_worker_allow(name
             assert limited.order == list(range(12))
 
 
+async def test_the_handlers_of_a_worker_share_its_limit() -> None:
+    boss, limited = Boss("boss"), Limited("limited")
+    async with running(boss, limited):
+        groups = [
+            await boss.create_job_group_and_request_job(["limited"], name=name, payload=name)
+            for name in ("three", "three", "free", "free", "free", "free", "one", "three")
+        ]
+        await anyio.wait_all_tasks_blocked()
+        assert limited.running == 5
+        for group in groups:
+            limited.may_end.release()
+            await anyio.wait_all_tasks_blocked()
+            assert limited.running <= 5
+            assert not group.is_done or group.responses
+        assert limited.most == 5
+        assert all(group.is_done for group in groups)
+
+
+async def test_jobs_of_different_handlers_that_wait_start_in_the_order_asked() -> None:
+    class OneOfAll(Limited):
+        max_concurrency = 1
+
+    boss, limited = Boss("boss"), OneOfAll("limited")
+    async with running(boss, limited):
+        names = ["free", "free", "free", "one", "three", "free", "one", "free"]
+        for number, name in enumerate(names):
+            await boss.request_job("limited", name=name, payload=number)
+        for _ in names:
+            await anyio.wait_all_tasks_blocked()
+            limited.may_end.release()
+        await anyio.wait_all_tasks_blocked()
+        assert limited.order == list(range(8))
+
+
 async def test_a_full_handler_does_not_hold_up_the_others_of_its_worker() -> None:
     boss, limited = Boss("boss"), Limited("limited")
     async with running(boss, limited):

@@ -11,6 +11,7 @@ import pytest
 
 from actors import (
     BaseWorker,
+    HandlerError,
     Job,
     JobError,
     JobStatus,
@@ -649,3 +650,13 @@ async def test_g23_activation_messages_sent_by_hand_work_as_well() -> None:
         await client.send_bus_message(BusDeactivateWorkerMessage(source="client", target="worker"))
         states.append((worker.active, worker.activation_args))
         assert states == [(True, {"metadata": {}}), (False, None)]
+
+
+@pytest.mark.parametrize("name", ["wait", "start", "_route", "on_bus_message"])
+def test_g22_a_handler_that_would_replace_a_method_of_the_machinery_is_refused_where_it_is_defined(name: str) -> None:
+    async def handler(self: BaseWorker, message: BusJobRequestMessage) -> None:
+        pass
+
+    handler.__name__ = name
+    with pytest.raises(HandlerError, match=f"BaseWorker.{name}"):
+        type("Worker", (BaseWorker,), {name: job(name="work")(handler)})

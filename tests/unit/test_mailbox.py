@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -276,6 +277,23 @@ async def test_g25_a_sender_that_gives_up_as_it_is_woken_passes_the_place_on() -
         scope.cancel()
         await anyio.wait_all_tasks_blocked()
         assert sorted(ended) == ["gave up", "got it"]
+        assert room.statistics() == RoomStatistics(taken=1, capacity=1, waiting=0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_g25_a_bare_asyncio_task_cancelled_in_the_moment_it_is_woken_passes_the_place_on() -> None:
+    async with pool() as tasks:
+        room = Room("reader", 1, tasks)
+        assert room.take()
+        first = asyncio.ensure_future(take(room))
+        await anyio.wait_all_tasks_blocked()
+        second = asyncio.ensure_future(take(room))
+        await anyio.wait_all_tasks_blocked()
+        room.give()
+        first.cancel()
+        with anyio.fail_after(30):
+            assert await second
+        assert first.cancelled()
         assert room.statistics() == RoomStatistics(taken=1, capacity=1, waiting=0)
 
 

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobStateError, JobStatus, job
+from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobRecord, JobStateError, JobStatus, job
 from actors.member import WINDOW
 from bus import (
     BusJobCancelMessage,
@@ -388,10 +388,25 @@ async def test_g14_g12_events_that_come_reordered_and_doubled_are_seen_once_in_o
             messages += [event(job_id, rng.randrange(200)) for _ in range(50)]
             messages.append(answer(job_id, 200))
             rng.shuffle(messages)
+            group = client.job_groups[job_id]
             for message in messages:
                 client._route(message)
+                assert group.statistics().early <= 201
+            assert group.is_done
+            assert group.statistics().early == 0
             assert [each.data async for each in asked] == [(1, number) for number in range(200)]
         assert asked.response == {"attempt": 1}
+
+
+async def test_g12_g47_an_event_that_comes_again_after_its_turn_is_not_kept() -> None:
+    async with running(client := BaseWorker("client")) as runner:
+        group = await client.create_job_group_and_request_job(["ghost"])
+        withdraw(client, group.job_id)
+        for number in (0, 1, 2, 1, 0, 2):
+            client._route(event(group.job_id, number))
+        assert group.statistics().early == 0
+        assert runner.statistics().late_answers == 3
+        group.cancel()
 
 
 async def test_g14_an_answer_that_overtakes_events_waits_for_them() -> None:
@@ -458,3 +473,26 @@ async def test_g15_the_on_job_request_event_of_a_job_comes_before_its_cancellati
         await client.cancel_job_group(job_id)
         await anyio.wait_all_tasks_blocked()
         assert seen == ["requested", "cancelled"]
+
+
+async def test_the_runner_tells_of_the_jobs_in_order_and_of_the_start_of_each_before_its_end() -> None:
+    seen: list[tuple[str, str]] = []
+    async with running(Sender(), client := BaseWorker("client")) as runner:
+
+        @runner.event_handler("on_job_start")
+        async def started(_runner: object, record: JobRecord) -> None:
+            await anyio.lowlevel.checkpoint()
+            seen.append(("start", record.job_id))
+
+        @runner.event_handler("on_job_complete")
+        def completed(_runner: object, record: JobRecord) -> None:
+            seen.append(("complete", record.job_id))
+
+        groups = [
+            await client.create_job_group_and_request_job(["sender"], name="updates", payload=0) for _ in range(20)
+        ]
+        for group in groups:
+            await group.wait()
+        await anyio.wait_all_tasks_blocked()
+        for group in groups:
+            assert [what for what, job_id in seen if job_id == group.job_id] == ["start", "complete"]

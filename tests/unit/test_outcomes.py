@@ -558,6 +558,20 @@ async def test_g6_the_sooner_of_the_requesters_and_the_handlers_limit_counts(nam
         assert hanging.ended == [caught.value.job_id]
 
 
+@pytest.mark.parametrize(("asked", "least", "most"), [(None, 20.0, 30.0), (100.0, 20.0, 30.0), (5.0, 0.0, 5.0)])
+async def test_g6_a_handler_sees_what_is_left_of_the_sooner_limit(
+    asked: float | None, least: float, most: float
+) -> None:
+    class Clock(BaseWorker):
+        @job(timeout=30.0)
+        async def left(self, work: Job[Any]) -> float | None:
+            return work.remaining
+
+    boss = Boss()
+    async with running(boss, Clock("clock")):
+        assert least < await boss.job("clock", name="left", timeout=asked) <= most
+
+
 async def test_g6_a_handler_that_ignores_its_own_limit_is_answered_for_after_the_grace() -> None:
     boss, hanging = Boss(), Hanging("w")
     async with running(boss, hanging, cancel_grace=0.02):

@@ -13,6 +13,7 @@ from actors import (
     BaseWorker,
     JobError,
     JobStatus,
+    WorkerUnavailableError,
     job,
 )
 from bus import AsyncQueueBus, BusCancelWorkerMessage, BusEndWorkerMessage
@@ -303,3 +304,79 @@ async def test_g26_requests_that_keep_coming_do_not_delay_a_stop() -> None:
         group = asker.job_groups["while it stops"]
         with pytest.raises(JobError, match="deadline"):
             await group.wait()
+
+
+async def test_g26_a_worker_that_many_remove_at_once_is_removed_once_and_all_of_them_return() -> None:
+    stops = []
+
+    class Tidy(Performer):
+        async def stop(self) -> None:
+            stops.append(self.name)
+            await super().stop()
+
+    worker, asker = Tidy("worker"), Asker()
+    async with running(worker, asker) as runner, anyio.create_task_group() as tasks:
+        tasks.start_soon(asker.ask, "worker")
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(3):
+            tasks.start_soon(runner.remove_worker, "worker")
+        tasks.start_soon(worker.wait)
+        await anyio.wait_all_tasks_blocked()
+        worker.gate.set()
+    assert asker.outcomes == {"j": "done by worker"}
+    assert stops == ["worker"]
+
+
+@pytest.mark.parametrize("successor", [True, False])
+@virtual_time()
+async def test_g26_senders_that_wait_for_room_are_not_left_waiting(successor: bool) -> None:
+    class Narrow(Performer):
+        mailbox_size = 1
+
+    worker, asker = Narrow("worker"), Asker()
+    async with running(worker, asker, drain_timeout=1.0) as runner, anyio.create_task_group() as tasks:
+        for job_id in ("running", "queued", "waiting", "waiting too"):
+            tasks.start_soon(asker.ask, "worker", "one", job_id)
+            await anyio.wait_all_tasks_blocked()
+        await runner.remove_worker("worker")
+        if successor:
+            after = Narrow("worker")
+            after.gate.set()
+            await runner.add_workers(after)
+    assert asker.outcomes.pop("running").status is JobStatus.CANCELLED
+    assert len(asker.outcomes) == 3
+    for outcome in asker.outcomes.values():
+        assert outcome == "done by worker" if successor else isinstance(outcome, WorkerUnavailableError)
+
+
+@virtual_time()
+async def test_g26_a_worker_whose_start_never_ends_can_be_removed_and_its_jobs_fail_in_time() -> None:
+    class Stuck(Performer):
+        async def start(self) -> None:
+            await anyio.sleep_forever()
+
+    asker = Asker()
+    async with running(asker, ready_timeout=20.0) as runner, anyio.create_task_group() as tasks:
+        await runner.add_workers(Stuck("stuck"))
+        began = anyio.current_time()
+        tasks.start_soon(asker.ask, "stuck")
+        await anyio.sleep(5)
+        await runner.remove_worker("stuck")
+        assert anyio.current_time() - began == pytest.approx(5.0)
+        assert runner.get_worker("stuck") is None
+    assert isinstance(asker.outcomes["j"], WorkerUnavailableError)
+    assert anyio.current_time() - began == pytest.approx(20.0)
+
+
+async def test_g26_what_a_worker_asks_for_while_it_stops_ends_with_it() -> None:
+    class Asking(Asker):
+        async def stop(self) -> None:
+            await self.request_job("performer", name="work")
+            await super().stop()
+
+    performer = Performer("performer")
+    async with running(performer, Asking("asking")) as runner:
+        await runner.remove_worker("asking")
+        await anyio.wait_all_tasks_blocked()
+        assert performer.active_jobs == {}
+        assert runner.statistics().groups == 0

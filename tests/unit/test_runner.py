@@ -138,6 +138,15 @@ async def test_a_runner_that_finds_a_name_taken_leaves_its_holder_alone() -> Non
         await asker.end()  # reaches the first runner: it still has its name
 
 
+async def test_a_runner_that_is_named_like_a_worker_of_another_leaves_that_one_alone() -> None:
+    async with AsyncQueueBus() as bus, running(Performer("a"), Asker(), bus=bus) as first:
+        with pytest.raises(DuplicateNameError, match="'a' is already taken"):
+            await quiet("a", bus=bus).run()
+        asker = first.get_worker("asker")
+        assert asker is not None
+        assert await asker.job("a", name="echo", payload=1) == 1
+
+
 async def test_a_worker_without_a_name_gets_one_nobody_has() -> None:
     async with running(BaseWorker(), BaseWorker()) as runner:
         names = runner.registry.local_workers

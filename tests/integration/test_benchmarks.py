@@ -1,0 +1,28 @@
+"""The benchmarks run, and say what they measured; what they measure is the machine's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("case", ["sequential", "group", "stream", "import"])
+def test_each_line_of_a_benchmark_holds_both_sides_and_the_judgement(case: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.local", "--quick", "--pairs", "1", "--case", case]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+    for line in map(json.loads, printed.splitlines()):
+        assert line["ours"] > 0
+        assert line["bare"] > 0
+        assert line["ratio_min"] <= line["ratio"] <= line["ratio_max"]
+        assert line["met"] in {True, False}
+    assert len(printed.splitlines()) == 1
+
+
+def test_an_unknown_case_is_refused_with_those_that_exist() -> None:
+    command = [sys.executable, "-m", "benchmarks.local", "--case", "nothing"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert refused.returncode == 2
+    assert "'in_flight'" in refused.stderr

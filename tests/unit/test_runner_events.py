@@ -1,0 +1,128 @@
+"""The events of a runner: what its handlers are told about jobs, failures and its start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from actors import BaseWorker, JobRecord, JobStatus, WorkerRunner, job
+from bus import WorkerErrorData
+from tests.cast import Asker, Performer, quiet
+from tests.running import running
+
+pytestmark = pytest.mark.anyio
+
+JOB_EVENTS = ("on_job_start", "on_job_complete", "on_job_error")
+
+
+class Failing(Performer):
+    @job(name="fail")
+    async def fail(self) -> None:
+        raise ValueError("no")
+
+
+async def test_job_events_tell_who_did_what_for_whom_and_how_it_ended() -> None:
+    worker, asker, told = Failing("worker"), Asker(), list[tuple[str, JobRecord]]()
+    async with running(worker, asker) as runner:
+        for event in JOB_EVENTS:
+            runner.add_event_handler(event, lambda _, record, event=event: told.append((event, record)))
+        async with anyio.create_task_group() as tasks:
+            for name in ("echo", "fail", "unknown"):
+                await asker.ask("worker", name, name)
+                await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(asker.ask, "worker", "work", "work")
+            await anyio.wait_all_tasks_blocked()
+            await asker.cancel_job_group("work", reason="enough")
+            await anyio.wait_all_tasks_blocked()
+    assert [(event, record.job_id, record.status) for event, record in told] == [
+        ("on_job_start", "echo", None),
+        ("on_job_complete", "echo", JobStatus.COMPLETED),
+        ("on_job_start", "fail", None),
+        ("on_job_error", "fail", JobStatus.ERROR),
+        ("on_job_start", "work", None),
+        ("on_job_error", "work", JobStatus.CANCELLED),
+    ]
+    failed = {event: record for event, record in told if record.job_id == "fail"}["on_job_error"]
+    assert failed.error is not None
+    assert (failed.worker_name, failed.job_name, failed.requester, failed.attempt) == ("worker", "fail", "asker", 1)
+    assert (failed.error.type, failed.error.message) == ("ValueError", "no")
+
+
+async def test_an_event_has_many_handlers_of_both_kinds_in_order() -> None:
+    told: list[str] = []
+    async with running(Performer("worker"), Asker()) as runner:
+
+        @runner.event_handler("on_job_start")
+        def first(_runner: WorkerRunner, _record: JobRecord) -> None:
+            told.append("first")
+
+        @runner.event_handler("on_job_start")
+        async def second(_runner: WorkerRunner, _record: JobRecord) -> None:
+            await anyio.lowlevel.checkpoint()
+            told.append("second")
+
+        @runner.event_handler("on_job_start")
+        def third(_runner: WorkerRunner, record: JobRecord) -> None:
+            assert _runner is runner
+            told.append(f"third {record.job_name}")
+
+        asker = runner.get_worker("asker")
+        assert asker is not None
+        await asker.job("worker", name="echo")
+        await anyio.wait_all_tasks_blocked()
+    assert told == ["first", "second", "third echo"]
+
+
+async def test_a_handler_that_blocks_delays_no_job() -> None:
+    gate, worker, asker = anyio.Event(), Performer("worker"), Asker()
+    async with running(worker, asker) as runner:
+
+        @runner.event_handler("on_job_start")
+        async def block(*_: Any) -> None:
+            await gate.wait()
+
+        for number in range(3):
+            assert await asker.job("worker", name="echo", payload=number) == number
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+
+
+async def test_the_runner_is_ready_once_and_after_its_workers() -> None:
+    runner, worker, told = quiet(), BaseWorker("worker"), list[str]()
+    runner.add_event_handler("on_ready", lambda _: told.append(worker.state.name))
+    await runner.add_workers(worker)
+    async with runner:
+        assert told == ["READY"]
+        await runner.add_workers(BaseWorker("later"))
+        await anyio.wait_all_tasks_blocked()
+    assert told == ["READY"]
+
+
+async def test_whatever_of_a_worker_fails_is_told_to_on_error() -> None:
+    class Clumsy(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            raise ValueError("in a hook")
+
+        async def run(self, params: Any) -> None:
+            await self.start()
+            await anyio.wait_all_tasks_blocked()
+            raise ValueError("in run")
+
+    told: list[WorkerErrorData] = []
+    async with running(BaseWorker("other")) as runner:
+        runner.add_event_handler("on_error", lambda _, data: told.append(data))
+        clumsy = Clumsy("clumsy")
+        await runner.add_workers(clumsy)
+        await clumsy.wait()
+        await anyio.wait_all_tasks_blocked()
+    assert told == [
+        WorkerErrorData("clumsy", "hook on_activated failed: ValueError: in a hook"),
+        WorkerErrorData("clumsy", "worker failed: ValueError: in run"),
+    ]
+
+
+async def test_an_event_that_a_runner_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="no event 'on_job_done' on <WorkerRunner r not running>: there is on_"):
+        quiet("r").add_event_handler("on_job_done", print)
