@@ -18,7 +18,8 @@ from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_inbox import Inbox, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, Answers, NatsLink, connect, redacted, status_of
+from bus.transports.nats_answers import Answers, status_of
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -73,7 +74,8 @@ class JetStreamTransport:
 
     Args:
         url: `nats://` or `tls://`, with user and password or a token; several servers of one cluster with commas.
-        client: A connected client instead, for all that a URL does not say. It is not closed.
+        client: A connected client instead, for all that a URL does not say. It is not closed. After an outage it sends
+            what it had buffered, an acknowledgement too that is late by then.
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds a claim lasts unless renewed. All nodes must agree.
         max_frame_bytes: Most bytes of a frame: a server that takes less is refused.

@@ -14,7 +14,8 @@ from bus.events import log
 from bus.transport import Delivery, Outgoing
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, refusal
-from bus.transports.nats_link import NatsLink, numbers, status_of
+from bus.transports.nats_answers import numbers, status_of
+from bus.transports.nats_link import NatsLink
 
 PACK_BYTES = 2**19
 """Most bytes of frames that share one message; a larger frame has one of its own."""
@@ -95,7 +96,7 @@ class Inbox:
             await self._open(link)
         elif self._position > self._purged and now >= self._purge_at:
             self._purge_at = now + PURGE_PERIOD
-            await self._purge(link)
+            link.spawn(self._purge, link, self._position)
 
     async def drop(self, link: NatsLink) -> None:
         """Delete the consumer and everything that waits."""
@@ -144,13 +145,12 @@ class Inbox:
             self._broken = True
             raise refusal(f"consumer {name!r} of stream {self._layout.inboxes!r}", made)
 
-    async def _purge(self, link: NatsLink) -> None:
-        answer = await link.api(
-            f"STREAM.PURGE.{self._layout.inboxes}", {"filter": self._subject, "seq": self._position + 1}
-        )
+    async def _purge(self, link: NatsLink, position: int) -> None:
+        stream = self._layout.inboxes
+        answer = await link.api(f"STREAM.PURGE.{stream}", {"filter": self._subject, "seq": position + 1})
         if "error" in answer:
-            raise refusal(f"to purge stream {self._layout.inboxes!r}", answer)
-        self._purged = self._position
+            raise refusal(f"to purge stream {stream!r}", answer)
+        self._purged = position
 
     async def _arrived(self, epoch: int, message: Msg) -> None:
         if epoch != self._epoch or self._broken:

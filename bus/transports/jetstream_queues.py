@@ -11,10 +11,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus.errors import TransportError
+from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, token
-from bus.transports.nats_link import Answers, NatsLink, numbers, status_of
+from bus.transports.nats_answers import Answers, numbers, status_of
+from bus.transports.nats_link import NatsLink
 
 PULL_TIME = 10.0
 """Seconds a request for work waits at the server: after it, one that was lost there is made again."""
@@ -23,9 +25,14 @@ SECOND_THOUGHTS = 0.05
 """Seconds a smaller demand must last before a request for more is withdrawn: local jobs come and go faster."""
 
 PAUSE = 1.0
-"""Seconds between two attempts with a queue that the server refuses."""
+"""Seconds before a queue that the server took away is asked for again, and between two looks at what is overdue."""
+
+RETRY = 10.0
+"""Seconds between two attempts with a queue that the server refuses: a missing right shows itself by a time-out."""
 
 EXTEND_TIMEOUT = 3.0
+"""Seconds the server may take to confirm renewals."""
+
 CONFIRMATION = 2.0
 """Seconds after which an acknowledgement that was not confirmed is sent again."""
 
@@ -82,7 +89,7 @@ class _Pull:
 class _Served:
     """One queue: `want` further jobs."""
 
-    __slots__ = ("less_since", "name", "pull", "ready", "retry_at", "want")
+    __slots__ = ("less_since", "name", "pull", "ready", "refused", "retry_at", "want")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -91,6 +98,7 @@ class _Served:
         self.pull: _Pull | None = None
         self.retry_at = 0.0
         self.less_since = _IDLE
+        self.refused = ""
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):
@@ -235,7 +243,18 @@ class Queues:
             self._withdraw(link, served)
         served.less_since = _IDLE
         if served.want > (served.pull.out if served.pull is not None else 0):
-            await self._ask(link, served)
+            try:
+                await self._ask(link, served)
+            except TransportError as error:
+                if not link.alive:
+                    raise
+                # One queue that cannot be had must not keep the others, and the inbox, from being read.
+                served.retry_at = now + RETRY
+                if served.refused != str(error):
+                    served.refused = str(error)
+                    log().warning("a queue cannot be served; trying again", queue=served.name, error=served.refused)
+                return served.retry_at
+            served.refused = ""
         return None
 
     async def _ask(self, link: NatsLink, served: _Served) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -17,12 +17,10 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import BusError, TransportError
 from bus.events import log
+from bus.transports.nats_answers import Answers, Sink, status_of
 
 CONNECT_TIMEOUT = 5.0
 """Seconds an attempt to connect may take."""
-
-ANSWER_TIMEOUT = 5.0
-"""Seconds the server may take for an answer, the writing to its disk included."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds of politeness when a connection is closed; then it is cut."""
@@ -36,66 +34,6 @@ ECHOES = 3
 
 FAILURES = (TimeoutError, OSError, nats.errors.Error)
 """What the client raises. Its timeout is an OSError as well on 3.11, so nothing may be told from the class alone."""
-
-
-class Sink(Protocol):
-    """Takes what the server answers to one request."""
-
-    def answered(self, message: Msg) -> None:
-        """The answer has come."""
-
-    def lost(self) -> None:
-        """It will not come: the connection is gone."""
-
-
-class Answers:
-    """The answers to several requests that one caller waits for together."""
-
-    def __init__(self, link: NatsLink) -> None:
-        self._link = link
-        self._tokens: list[str] = []
-        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lost = False
-        self.messages: list[Msg] = []
-
-    async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """Send one more request."""
-        self._tokens.append(await self._link.ask(subject, payload, self, headers))
-
-    def answered(self, message: Msg) -> None:
-        """See `Sink`."""
-        self.messages.append(message)
-        if len(self.messages) == len(self._tokens):
-            self._finish()
-
-    def lost(self) -> None:
-        """See `Sink`."""
-        self._lost = True
-        self._finish()
-
-    async def wait(self, seconds: float = ANSWER_TIMEOUT) -> list[Msg]:
-        """Wait for all of them; the order is that of their arrival.
-
-        Raises:
-            TransportError: Some did not come in time. Whether what was asked was done is not known.
-        """
-        timer = asyncio.get_running_loop().call_later(seconds, self._finish)
-        try:
-            if len(self.messages) < len(self._tokens) and not self._lost:
-                self._future = asyncio.get_running_loop().create_future()
-                await self._future
-        finally:
-            timer.cancel()
-            self._link.forget(self._tokens)
-        missing = len(self._tokens) - len(self.messages)
-        if missing:
-            why = "the connection was lost" if self._lost else f"{seconds:g} seconds were not enough"
-            raise TransportError(f"{missing} of {len(self._tokens)} answers did not come: {why}{self._link.reason()}")
-        return self.messages
-
-    def _finish(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
 
 
 class NatsLink:
@@ -158,7 +96,7 @@ class NatsLink:
         """Stop listening; what is on its way still comes."""
         self._subscriptions.remove(subscription)
         if self.alive:
-            self._spawn(subscription.drain())  # type: ignore[no-untyped-call]
+            self.spawn(subscription.drain)
 
     async def tell(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
@@ -252,15 +190,15 @@ class NatsLink:
             task.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT):
             try:
-                if not self._owned and alive:
-                    for subscription in self._subscriptions:
-                        await subscription.unsubscribe()
-                elif self._owned:
+                if self._owned:
                     if not alive:
                         self._cut()
                         self.client._pending.clear()
                         self.client._pending_data_size = 0
                     await self.client.close()
+                elif not self.client.is_closed:
+                    for subscription in self._subscriptions:
+                        await subscription.unsubscribe()
             except FAILURES as error:
                 await self.on_error(error)
         if self._owned:
@@ -292,15 +230,16 @@ class NatsLink:
         if sink is not None:
             sink.answered(message)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(work))
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Do something beside, at the latest until the link is closed. An error is reported like one of the client."""
+        task = asyncio.get_running_loop().create_task(self._run(work, *arguments))
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         try:
-            await work
-        except FAILURES as error:
+            await work(*arguments)
+        except (TransportError, *FAILURES) as error:
             await self.on_error(error)
 
     def __repr__(self) -> str:
@@ -395,15 +334,3 @@ def redacted(url: str) -> str:
 def told(error: Exception) -> str:
     """What an error says, or its name if it says nothing."""
     return str(error) or type(error).__name__
-
-
-def status_of(message: Msg) -> str:
-    """The status that the server itself put on a message, `503` if there was nobody to take a request; or nothing."""
-    return (message.headers or {}).get("Status", "")
-
-
-def numbers(message: Msg) -> tuple[int, int, int]:
-    """How often a message was delivered, its number in the stream, and the number of this delivery."""
-    parts = message.reply.split(".")
-    first = 4 if len(parts) == 9 else 6  # noqa: PLR2004 - with a domain there are two more words in front
-    return int(parts[first]), int(parts[first + 1]), int(parts[first + 2])
