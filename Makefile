@@ -36,7 +36,7 @@ mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
 	@$(PY) -m tests.mutants
 
 bench: $(STAMP) ## Measure against bare asyncio, one JSON line per case.
-	@$(PY) benchmarks/local.py
+	@$(PY) -m benchmarks.local
 
 setup: $(STAMP) ## Only make the virtual environment: make setup [PYTHON=python3.13].
 	@:

@@ -25,7 +25,7 @@ class _Requester(BaseWorker):
 
 
 class Client:
-    """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a", payload=...)`."""
+    """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a")`."""
 
     def __init__(self, to: str | WorkerBus | WorkerRunner, *, name: str | None = None) -> None:
         """Make a client.

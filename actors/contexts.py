@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from actors.errors import JobGroupError, JobResult, JobStateError
 from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.outcome import job_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -135,7 +136,8 @@ class JobContext(_Context[JobEvent, Any]):
         return group.responses[group.worker_names[0]]
 
     def _raise(self, group: JobGroup) -> None:
-        raise group.member_error() from None
+        assert group.error is not None
+        raise job_error(group, group.error) from None
 
 
 class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):

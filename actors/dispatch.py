@@ -42,8 +42,10 @@ Deliver = Callable[["BaseWorker", Any, bool], Room | None]
 
 
 def new_room(worker: BaseWorker) -> Room:
-    """Room for what waits for a worker: one for jobs and one for messages, for a hook that waits for a job must not
-    keep it out by the messages that wait for the hook.
+    """Room for what waits for a worker.
+
+    One is made for jobs and one for messages: a hook that waits for a job must not keep it out by the messages that
+    wait for the hook.
     """
     return Room(worker.name, worker.mailbox_size, worker.worker_runner.tasks, refuses=worker.when_full == "refuse")
 
@@ -98,11 +100,11 @@ def _update_request(worker: BaseWorker, message: BusJobUpdateRequestMessage, for
 
 
 def _activate(worker: BaseWorker, message: BusActivateWorkerMessage, _force: bool) -> None:
-    set_active(worker, True, message.args)
+    set_active(worker, active=True, args=message.args)
 
 
 def _deactivate(worker: BaseWorker, _message: BusDeactivateWorkerMessage, _force: bool) -> None:
-    set_active(worker, False, None)
+    set_active(worker, active=False, args=None)
 
 
 def _end(worker: BaseWorker, message: BusEndWorkerMessage, _force: bool) -> None:
@@ -168,7 +170,7 @@ async def _taken(room: Room, item: tuple[Any, ...]) -> None:
     await item[1](*item[2:])
 
 
-def set_active(worker: BaseWorker, active: bool, args: dict[str, Any] | None) -> None:
+def set_active(worker: BaseWorker, *, active: bool, args: dict[str, Any] | None) -> None:
     """Make a worker active or inactive at once, so that what is sent after this finds it so; its hook comes in line."""
     if worker._state not in {WorkerState.READY, WorkerState.STARTING, WorkerState.ATTACHED}:
         return

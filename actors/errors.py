@@ -149,7 +149,8 @@ class SupervisionError(ActorError):
         self.parent = parent
         self.child = child
         super().__init__(
-            f"{parent}: worker {child!r} failed again after {restarts} restarts within {period:g} s; last error: {error}"
+            f"{parent}: worker {child!r} failed again after {restarts} restarts within {period:g} s; "
+            f"last error: {error}"
         )
 
 

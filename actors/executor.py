@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
 
-from actors.errors import HandlerError, JobTimeoutError, describe
+from actors.errors import JobTimeoutError, describe
 from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane
 from actors.lifecycle import JobState
-from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
+from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive, refusal
 from bus import (
     BusJobRequestMessage,
-    BusJobResponseMessage,
     EncodeError,
     ErrorInfo,
     JobStatus,
@@ -58,14 +57,13 @@ class Executor:
 
     def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
         """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
-        known = self.jobs.get(request.job_id)
-        if known is not None:
-            if known.request.source != request.source:
-                self._refuse(request, JobStatus.FAILED, f"job id {request.job_id!r} is in use by {known.requester!r}")
+        if request.job_id in self.jobs:
+            self._refuse_second(request, self.jobs[request.job_id])
             return None
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
-            self._refuse(request, JobStatus.ERROR, self._worker._table.missing(request.job_name, self.name))
+            message = self._worker._table.missing(request.job_name, self.name)
+            self.post(refusal(request, JobStatus.ERROR, "HandlerError", message))
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
@@ -74,29 +72,40 @@ class Executor:
         if self.draining and (self.paused or not _nested(request)):
             self.host.bus.give_back(request)
             return None
-        if self._may_start(job):
-            self.jobs[request.job_id] = job
-            if request.timeout is not None:
-                self._arm(job, request.timeout)
-            self._start(job)
-            return None
-        if not self._room.take():
+        starts = self._may_start(job)
+        if not starts and not self._room.take():
             if not force:
                 return self._room
             self._room.taken += 1
         self.jobs[request.job_id] = job
         if request.timeout is not None:
             self._arm(job, request.timeout)
-        self._places += 1
-        job.place = self._places
-        lane.pending[job.id] = job
-        if self.paused and self._worker.started_at is not None:
-            self._limit_pause(job)
+        if starts:
+            self._start(job)
+        else:
+            self._keep(job)
         return None
 
+    def _keep(self, job: Job[Any]) -> None:
+        """Let a job wait for a slot."""
+        self._places += 1
+        job.place = self._places
+        job.lane.pending[job.id] = job
+        if self.paused and self._worker.started_at is not None:
+            self._limit_pause(job)
+
+    def _refuse_second(self, request: BusJobRequestMessage, first: Job[Any]) -> None:
+        """A request under the id of a job that is here: the same one again is dropped, another one is told."""
+        same = (first.request.source, first.request.origin) == (request.source, request.origin)
+        if first.cancelled or not same:
+            message = f"job id {request.job_id!r} is in use by {first.requester!r}: {first!r}"
+            self.post(refusal(request, JobStatus.FAILED, "JobStateError", message))
+
     def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
-        """Tell a job to stop. One that has not started never will; one that runs is answered when its handler has stopped,
-        or after `cancel_grace`. Returns the job if there was one to cancel.
+        """Tell a job to stop. Returns it if there was one to cancel.
+
+        One that has not started never will; one that runs is answered when its handler has stopped, or after
+        `cancel_grace`.
         """
         job = self.jobs.get(job_id)
         if job is None or job.cancelled or job.state is JobState.ENDED:
@@ -376,20 +385,6 @@ class Executor:
     def _cancel_groups(self, job: Job[Any]) -> None:
         for group in tuple(job.groups or ()):
             group.cancel(f"job {job.id!r} that asked for it did not complete")
-
-    def _refuse(self, request: BusJobRequestMessage, status: JobStatus, message: str) -> None:
-        info = ErrorInfo(type=HandlerError.__name__, message=message)
-        self.post(
-            BusJobResponseMessage(
-                source=self.name,
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                attempt=request.attempt,
-                status=status,
-                error=info,
-            )
-        )
 
 
 def _nested(request: BusJobRequestMessage) -> bool:

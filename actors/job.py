@@ -64,6 +64,7 @@ class Job(Generic[PayloadT]):
         "limit",
         "payload",
         "place",
+        "place",
         "request",
         "sequence",
         "state",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import KINDS, JobError, JobGroupError
-from bus import BusJobResponseMessage, ErrorInfo, JobStatus
+from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
 
 if TYPE_CHECKING:
     from actors.requests import JobGroup
@@ -57,6 +57,19 @@ def failed_beside(name: str, status: JobStatus, error: ErrorInfo | None) -> Erro
     """Another member of the group did not complete."""
     reason = error.message if error is not None else f"it ended as {status.value}"
     return cancelled(f"worker {name!r} of the same group: {reason}")
+
+
+def refusal(request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> BusJobResponseMessage:
+    """The answer to a request that no handler will see."""
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=status,
+        error=ErrorInfo(type=kind, message=message),
+    )
 
 
 def answer_of_the_system(name: str, group: JobGroup, status: JobStatus, error: ErrorInfo | None) -> Any:

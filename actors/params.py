@@ -126,8 +126,8 @@ def checked(params: ParamsT) -> ParamsT:
 
 
 def _with_valid_timeout(params: ParamsT) -> ParamsT:
-    timeout = params.timeout
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout < 0:
+    timeout: Any = params.timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; got {timeout!r}")
     if timeout == math.inf:
         return msgspec.structs.replace(params, timeout=None)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
+from anyio import create_task_group
 
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import JobStateError
@@ -15,6 +16,7 @@ from actors.requests import JobGroup
 from bus import BusJobUpdateRequestMessage, BusMessage, check_name, travel
 
 if TYPE_CHECKING:
+    from actors.job import Job
     from actors.runner import WorkerRunner
     from actors.worker import BaseWorker
     from bus.mailbox import Room
@@ -27,7 +29,7 @@ MAX_DEPTH = 100
 
 
 class Requester:
-    """Asks for jobs. Every job asked for ends with one outcome: the requester is never left waiting for a dead worker."""
+    """Asks for jobs. Every one ends with one outcome: the requester is never left waiting for a dead worker."""
 
     _groups: dict[str, JobGroup]
 
@@ -66,7 +68,7 @@ class Requester:
         """One job on one worker, to be entered or awaited; see `JobContext`.
 
         Args:
-            worker_name: Whom to ask. If nobody serves the name within 30 s (the runner's `ready_timeout`), the job fails.
+            worker_name: Whom to ask. If nobody serves the name within the runner's `ready_timeout`, the job fails.
             params: All of the below as one object; give either this or keywords.
             name: Which `@job` handler; None reaches `on_job_request`.
             payload: What the handler gets; a copy travels.
@@ -193,7 +195,7 @@ class Requester:
         return True
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
-        """Ask the performer of a job for an update: its `on_job_update_requested` is called. Raises as `WorkerBus.send`."""
+        """Ask a performer for an update: its `on_job_update_requested` is called. Raises as `WorkerBus.send`."""
         message = BusJobUpdateRequestMessage(source=self.name, target=worker_name, job_id=job_id)
         await self.send_bus_message(message)
 
@@ -207,18 +209,8 @@ class Requester:
     def _request(self, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[JobGroup, Late | None]:
         """Check everything, then send what can be sent now; what cannot is returned."""
         host = self._host_for("request a job")
-        parent = current_job.get()
-        lineage: tuple[str, ...] = ()
-        if parent is not None:  # also when it has answered: its handler may hold the slot that this job will need
-            lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
-            if len(lineage) > MAX_DEPTH:
-                raise JobStateError(
-                    f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask each other in a loop?"
-                )
-        elif (hook := current_hook.get()) is not None:
-            lineage = (f"@{hook}",)
-        if parent is None or parent.ended:
-            parent = None
+        parent, lineage = _position()
+        if parent is None:
             host.require_accepting()
         if params.name is not None:
             check_name("job name", params.name)
@@ -226,12 +218,7 @@ class Requester:
             raise JobStateError(
                 f"job id {params.job_id!r} is in use by {self._groups[params.job_id]!r}: choose another, or wait for it"
             )
-        payloads = params.payloads
-        if payloads is not None and not isinstance(payloads, dict):
-            raise TypeError(f"payloads= is a dict of payloads by worker name, not {payloads!r:.100}")
-        if payloads and not payloads.keys() <= set(worker_names):
-            strangers = ", ".join(repr(name) for name in payloads if name not in worker_names)
-            raise ValueError(f"payloads= names workers that are not in the group: {strangers}")
+        payloads = _checked(params.payloads, worker_names) if params.payloads is not None else None
         registry = host.registry
         values = []
         for name in worker_names:
@@ -258,13 +245,41 @@ class Requester:
         return group, late
 
     async def _request_late(self, group: JobGroup, late: Late) -> None:
-        """Send what found no room before."""
+        """Send what found no room before, to each member as soon as it has."""
         try:
-            for name, value, lineage, room in late:
-                await group.ask_later(name, value, lineage, room)
+            if len(late) == 1:
+                await group.ask_later(*late[0])
+                return
+            async with create_task_group() as senders:
+                for each in late:
+                    senders.start_soon(group.ask_later, *each)
         except BaseException as error:
             group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise
+
+
+def _position() -> tuple[Job[Any] | None, tuple[str, ...]]:
+    """The job this is asked for inside of, if that is open, and the lineage of what is asked for."""
+    parent = current_job.get()
+    if parent is None:
+        hook = current_hook.get()
+        return None, () if hook is None else (f"@{hook}",)
+    # Also when it has answered: its handler may hold the slot that this job will need.
+    lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
+    if len(lineage) > MAX_DEPTH:
+        raise JobStateError(
+            f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask in a loop?"
+        )
+    return None if parent.ended else parent, lineage
+
+
+def _checked(payloads: Any, worker_names: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(payloads, dict):
+        raise TypeError(f"payloads= is a dict of payloads by worker name, not {payloads!r:.100}")
+    if not payloads.keys() <= set(worker_names):
+        strangers = ", ".join(repr(name) for name in payloads if name not in worker_names)
+        raise ValueError(f"payloads= names workers that are not in the group: {strangers}")
+    return payloads
 
 
 def _refuse_twice(worker_names: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
-from actors.errors import JobError, JobGroupError, JobResult, JobStateError
+from actors.errors import JobGroupError, JobResult, JobStateError
 from actors.events import JobGroupEvent, JobGroupResponse
 from actors.member import WINDOW, GroupStatistics, Member
 from actors.outcome import (
@@ -17,7 +17,6 @@ from actors.outcome import (
     cancelled,
     failed_beside,
     group_error,
-    job_error,
     refused,
     timed_out,
     unavailable,
@@ -53,8 +52,8 @@ _EVENTS: dict[type[Any], tuple[str, str]] = {
 class JobGroup:
     """Jobs with one id on one or several workers, until all have ended or the group has.
 
-    It ends exactly once: when every member has, when one fails and `cancel_on_error` is set, at its deadline, or when it
-    is cancelled. Members that had not answered by then are told to stop, and their results say how the group ended;
+    It ends exactly once: when every member has, when one fails and `cancel_on_error` is set, at its deadline, or when
+    it is cancelled. Members that had not answered by then are told to stop, and their results say how the group ended;
     what they answer afterwards is counted and ignored.
 
     Attributes:
@@ -72,6 +71,7 @@ class JobGroup:
         self.label = params.label
         self.cancellable = params.cancellable
         self.name = params.name
+        self.delivery = params.delivery
         self.responses: dict[str, Any] = {}
         self.deadline = math.inf
         self.parent: Job[Any] | None = None
@@ -85,7 +85,7 @@ class JobGroup:
         self._waiters: list[Waiter] | None = None
         self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
         self._reader: Waiter | None = None
-        self._sending: CancelScope | None = None
+        self._sending: tuple[CancelScope, ...] = ()
         self._inside_hook = False
 
     def __repr__(self) -> str:
@@ -140,14 +140,10 @@ class JobGroup:
         self._waiters = [*(self._waiters or ()), waiter]
         return waiter
 
-    def member_error(self) -> JobError:
-        """The error of a group of one, as the error of its job."""
-        assert self._error is not None
-        return job_error(self, self._error)
-
     async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
         """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
-        with CancelScope() as self._sending:
+        with CancelScope() as scope:
+            self._sending = (*self._sending, scope)
             while room is not None and not self._done:
                 if room.refuses:
                     self.fail_member(name, JobStatus.FAILED, refused(room))
@@ -156,10 +152,9 @@ class JobGroup:
                 left = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
                 waited, room = room, None if self.is_done else self.ask(name, payload, lineage, left)
                 waited.pass_on()
-        self._sending = None
 
     def begin(self, timeout: float | None, parent: Job[Any] | None) -> float | None:
-        """Enter the tables, belong to the job inside which this was asked for, arm the deadline; return what is left."""
+        """Enter the tables, belong to the job inside which this was asked for, arm the deadline; say what is left."""
         left = timeout
         if timeout is not None:
             self.deadline = self._host.tasks.now() + timeout
@@ -192,6 +187,7 @@ class JobGroup:
                 timeout=remaining,
                 window=WINDOW,
                 lineage=lineage,
+                delivery=self.delivery,
             )
         )
         if room is None and not host.registry.serves(name):
@@ -267,7 +263,7 @@ class JobGroup:
         self._grant(member)
 
     def await_ready(self, name: str, *, lost: bool = False) -> None:
-        """Nobody serves this member's name now: give it `ready_timeout`. `lost` says that whoever had the job is dead."""
+        """Nobody serves this member's name now: give it `ready_timeout`. `lost` says that who had the job is dead."""
         member = self._members[name]
         if lost:
             member.origin = None
@@ -348,11 +344,7 @@ class JobGroup:
             for member in self._members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        if self._owner._groups.get(self.job_id) is self:
-            del self._owner._groups[self.job_id]
-        self._host.open_groups.pop(self, None)
-        if self.parent is not None and self.parent.groups is not None:
-            self.parent.groups.pop(self, None)
+        self._leave_tables()
         if error is None:
             if "on_job_completed" in self._owner._wanted:
                 self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
@@ -361,18 +353,25 @@ class JobGroup:
             self._owner._queue_hook("on_job_error", message)
         if self._inside_hook:
             self._owner._lanes().together(self.job_id)
-        if self._sending is not None:
-            self._sending.cancel()
+        for scope in self._sending:
+            scope.cancel()
         for waiter in self._waiters or ():
             wake(waiter)
         self._wake_reader()
+
+    def _leave_tables(self) -> None:
+        if self._owner._groups.get(self.job_id) is self:
+            del self._owner._groups[self.job_id]
+        self._host.open_groups.pop(self, None)
+        if self.parent is not None and self.parent.groups is not None:
+            self.parent.groups.pop(self, None)
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
             wake(self._reader)
 
     def _wait_inside_hook(self) -> None:
-        """Whether the owner waits for this inside a hook: then hooks of this job that must go on do so beside that one."""
+        """If the owner waits for this inside a hook, hooks of this job that must go on do so beside that one."""
         if not self._done and self._owner._waits_inside_hook():
             self._inside_hook = True
             if any(member.stalls for member in self._members.values()):

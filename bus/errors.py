@@ -25,9 +25,7 @@ class InvalidNameError(BusError, ValueError):
     def __init__(self, kind: str, name: object) -> None:
         self.kind = kind
         self.name = name
-        super().__init__(
-            f"{kind} {name!r} is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'"
-        )
+        super().__init__(f"{kind} {name!r} is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
 
 
 class DuplicateNameError(BusError, ValueError):

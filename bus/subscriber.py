@@ -56,4 +56,3 @@ class PlainRoute:
         if not message.urgent:
             self.room.give()
         await self._subscriber.on_bus_message(message)
-

@@ -289,7 +289,8 @@ class Actor(Asker):
 
 
 async def _nothing() -> AsyncIterator[Any]:
-    for event in ():
+    nothing: tuple[Any, ...] = ()
+    for event in nothing:
         yield event
 
 

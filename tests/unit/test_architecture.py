@@ -37,7 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nats": ("bus/transports/",),
     "redis": ("bus/transports/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uuid": ("bus/packing.py", "bus/values.py"),  # the type travels; ids come from outside, so that a run can be replayed
+    "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
 }
 
 # What actors may import from inside bus. All else comes from its public names.

@@ -482,6 +482,43 @@ async def test_g25_a_worker_that_refuses_does_so_at_once_for_jobs_groups_and_mes
         await anyio.wait_all_tasks_blocked()
 
 
+async def test_g25_a_full_member_of_a_group_does_not_keep_the_requests_of_the_others_back() -> None:
+    class Refusing(Busy):
+        when_full = "refuse"
+
+    workers = [Busy("first"), Busy("second"), Refusing("third")]
+    first, second, _ = workers
+    async with running(*workers, client := BaseWorker("client")), anyio.create_task_group() as task_group:
+        fillers = [
+            await client.create_job_group_and_request_job([worker.name], name="work", payload="filler")
+            for worker in workers
+            for _ in range(4)
+        ]
+        results: list[Any] = []
+
+        async def ask() -> None:
+            async with client.job_group(
+                "first", "second", "third", name="work", payload="late", job_id="mine", cancel_on_error=False
+            ) as group:
+                pass
+            results.append({name: result.status for name, result in group.results.items()})
+
+        task_group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert set(client.job_groups["mine"].results) == {"third"}
+        second.gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert second.done[-1] == "late"
+        assert results == []
+        for worker in workers:
+            worker.gate.set()
+        for group in fillers:
+            await group.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert results == [{"first": JobStatus.COMPLETED, "second": JobStatus.COMPLETED, "third": JobStatus.FAILED}]
+        assert first.statistics().senders == 0
+
+
 async def test_g25_system_messages_always_fit() -> None:
     class Refusing(Busy):
         when_full = "refuse"

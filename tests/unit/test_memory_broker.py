@@ -222,7 +222,7 @@ async def test_what_is_terminated_is_a_dead_letter() -> None:
 
 @on_a_virtual_clock
 @pytest.mark.parametrize("claimed_again", [True, False])
-async def test_without_fencing_a_late_ack_deletes_the_frame_of_its_new_owner(claimed_again: bool) -> None:  # noqa: FBT001
+async def test_without_fencing_a_late_ack_deletes_the_frame_of_its_new_owner(claimed_again: bool) -> None:
     broker = MemoryBroker(ack_wait=1, fenced_ack=False)
     a, b = await connect(broker, "a", "b")
     a.demand("work", 1)

@@ -239,5 +239,20 @@ async def test_g46_a_hundred_thousand_jobs_leave_nothing() -> None:
         assert boss.active_jobs == {}
 
 
+async def test_g46_workers_that_come_and_go_leave_nothing() -> None:
+    boss, blocks = Boss("boss"), []
+    async with running(boss) as runner:
+        for _half in range(2):
+            for number in range(1_000):
+                member = (Driven if number % 2 else Member)(f"m{number}")
+                await (boss.add_workers(member) if number % 3 else runner.add_workers(member))
+                assert await boss.job(member.name, name="echo", payload=1) == 1
+                await runner.remove_worker(member.name)
+                del member
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+        assert blocks[1] - blocks[0] < 100
+
+
 async def ask(boss: Boss) -> None:
     assert await boss.job("boss", name="echo", payload=1, timeout=30) == 1
