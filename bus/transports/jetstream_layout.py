@@ -26,7 +26,7 @@ INBOX_AGE = 3600
 DEAD_LETTER_BOUND = 10_000
 """Most dead letters kept; beyond it the server forgets the oldest."""
 
-CONSUMER_AGE = 86_400
+CONSUMER_AGE = 7 * 86_400
 """Seconds after which the server forgets who serves a queue that nobody serves: the queue itself stays."""
 
 MAX_WAITING = 16_384
