@@ -269,6 +269,8 @@ class JetStreamTransport:
             await inbox.keep(link, asyncio.get_running_loop().time())
             await link.listen(self._layout.everyone, self._heard_everyone)
             await link.api("INFO")  # the server has the subscription now: what is sent from here on is heard
+            if link.forbidden:
+                raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
         except BaseException:
             await link.close()
             self._errors += link.errors

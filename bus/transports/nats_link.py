@@ -51,6 +51,7 @@ class NatsLink:
         self.where = where
         self.fresh = 0.0
         self.errors = 0
+        self.forbidden = ""
         self._owned = owned
         self._on_lost = on_lost
         self._lost = False
@@ -168,7 +169,10 @@ class NatsLink:
 
     def failed(self, what: str, error: Exception) -> TransportError:
         """The error of ours for one of the client."""
-        return TransportError(f"{what} failed at {self.where}: {told(error)}{self.reason()}")
+        words = told(error)
+        return TransportError(
+            f"{what} failed at {self.where}: {words}{self.reason() if words != self._last_error else ''}"
+        )
 
     async def on_error(self, error: Exception) -> None:
         """The client reports something that nobody waits for. It goes on."""
@@ -177,6 +181,8 @@ class NatsLink:
         if words != self._last_error and self._echoed:
             log().warning("the NATS client reports an error", server=self.where, error=words)
         self._last_error = words
+        if "permissions violation" in words:
+            self.forbidden = words
 
     async def on_disconnected(self) -> None:
         """The client has lost its connection."""
