@@ -26,6 +26,7 @@ from bus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
+    BusLocalMessage,
     BusMessage,
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
@@ -295,7 +296,8 @@ class NetworkBus(WorkerBus):
         super()._broadcast(message)
         if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             self._fleet.number(message)
-        if not isinstance(message, RUNNER_MESSAGES) or getattr(message, "session", "") is not None:
+        stays = isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None
+        if not stays:
             self.put("everyone", "", message)
         return None
 

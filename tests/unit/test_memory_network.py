@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
-from bus import BusDataMessage, BusError, BusMessage, open_bus, register_message
+from bus import BusAddWorkerMessage, BusDataMessage, BusError, BusMessage, open_bus, register_message
 
 pytestmark = pytest.mark.anyio
 
@@ -106,3 +106,13 @@ async def test_a_bus_of_a_network_belongs_to_one_runner() -> None:
     async with WorkerRunner("first", bus, handle_sigint=False, handle_sigterm=False):
         with pytest.raises(BusError, match="give each runner a new bus"):
             await WorkerRunner("second", bus, handle_sigint=False, handle_sigterm=False).run()
+
+
+async def test_a_worker_object_is_added_here_and_does_not_travel() -> None:
+    boss, added = BaseWorker("boss"), Replica("added")
+    runner = WorkerRunner("home", open_bus("memory://objects"), handle_sigint=False, handle_sigterm=False)
+    await runner.add_workers(boss)
+    async with runner:
+        await boss.send_bus_message(BusAddWorkerMessage(source="boss", worker=added))
+        with anyio.fail_after(60):
+            assert await boss.job("added", name="where") == "home"
