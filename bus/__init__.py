@@ -62,6 +62,7 @@ from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
 if _typing.TYPE_CHECKING:
+    from bus.nats_bus import NatsBus
     from bus.redis_bus import RedisBus
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "InvalidNameError",
     "JobStatus",
     "MailboxFullError",
+    "NatsBus",
     "NetworkBus",
     "Outgoing",
     "PayloadError",
@@ -134,8 +136,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "RedisBus":  # loads its client library: only for who asks
+    if name == "RedisBus":  # each loads its client library: only for who asks
         from bus.redis_bus import RedisBus  # noqa: PLC0415
 
         return RedisBus
+    if name == "NatsBus":
+        from bus.nats_bus import NatsBus  # noqa: PLC0415
+
+        return NatsBus
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

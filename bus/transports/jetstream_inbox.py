@@ -1,0 +1,190 @@
+"""The inbox of one node on a JetStream server: read in order, each message once, from where the reading stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bus.events import log
+from bus.transport import Delivery, Outgoing
+from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_layout import NANOSECONDS, Layout, refusal
+from bus.transports.nats_answers import numbers, status_of
+from bus.transports.nats_link import NatsLink
+
+PACK_BYTES = 2**19
+"""Most bytes of frames that share one message; a larger frame has one of its own."""
+
+HEARTBEAT = 2.0
+"""Seconds without a message after which the server says that it has none."""
+
+PURGE_PERIOD = 10.0
+"""Seconds between two deletions of what was read: one request for all of it."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes]]:
+    """The frames for one inbox as messages: id and content.
+
+    An id stands for all frames of its message: one that is sent again with others behind it is another message, and
+    what is doubled by that is dropped by its frame id.
+    """
+    packed: list[tuple[str, bytes]] = []
+    batch: list[Outgoing] = []
+    size = 0
+    for frame in frames:
+        if batch and size + len(frame.body) > PACK_BYTES:
+            packed.append(_packed(batch))
+            batch, size = [], 0
+        batch.append(frame)
+        size += len(frame.body)
+    if batch:
+        packed.append(_packed(batch))
+    return packed
+
+
+def _packed(batch: list[Outgoing]) -> tuple[str, bytes]:
+    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch])
+
+
+class Inbox:
+    """Reads an inbox through one consumer per life of the connection.
+
+    The server numbers what it delivers. A number that is missing, or silence, means that something was lost on the way:
+    then a new consumer starts behind the last message that was taken in. So nothing is lost, doubled or reordered,
+    and nothing needs to be acknowledged.
+    """
+
+    def __init__(self, layout: Layout, arrivals: Arrivals, node: str) -> None:
+        self.malformed = 0
+        self.reopened = 0
+        self._layout = layout
+        self._arrivals = arrivals
+        self._subject = layout.inbox_subject(node)
+        self._name = self._subject.rpartition(".")[2]
+        self._birth = ""
+        self._position = 0
+        self._purged = 0
+        self._purge_at = 0.0
+        self._epoch = 0
+        self._number = 0
+        self._heard = 0.0
+        self._broken = True
+        self._subscription: Subscription | None = None
+
+    def reset(self) -> None:
+        """The connection is a new one."""
+        self._broken = True
+        self._subscription = None
+
+    async def keep(self, link: NatsLink, now: float) -> None:
+        """Open a consumer if there is none that works, and delete what was read.
+
+        Raises:
+            TransportError: JetStream did not answer, or refused.
+        """
+        if not self._broken and now - self._heard > 3 * HEARTBEAT:
+            self._broken = True
+        if self._broken:
+            await self._open(link)
+        elif self._position > self._purged and now >= self._purge_at:
+            self._purge_at = now + PURGE_PERIOD
+            link.spawn(self._purge, link, self._position)
+
+    async def drop(self, link: NatsLink) -> None:
+        """Delete the consumer and everything that waits."""
+        await link.tell(f"$JS.API.CONSUMER.DELETE.{self._layout.inboxes}.{self._name}-{self._epoch}")
+        await link.api(f"STREAM.PURGE.{self._layout.inboxes}", {"filter": self._subject})
+
+    async def _open(self, link: NatsLink) -> None:
+        if self._epoch:
+            self.reopened += 1
+            await link.tell(f"$JS.API.CONSUMER.DELETE.{self._layout.inboxes}.{self._name}-{self._epoch}")
+        if self._subscription is not None:
+            link.part(self._subscription)
+            self._subscription = None
+        await self._layout.ensure_streams(link)
+        birth = await self._layout.inbox_birth(link)
+        if birth != self._birth:
+            self._birth = birth
+            self._position = self._purged = 0
+        self._epoch += 1
+        self._number = 0
+        self._broken = False
+        subject = link.new_subject()
+        self._subscription = await link.listen(subject, partial(self._arrived, self._epoch))
+        name = f"{self._name}-{self._epoch}"
+        config = {
+            "name": name,
+            "deliver_subject": subject,
+            "filter_subject": self._subject,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._position + 1,
+            "replay_policy": "instant",
+            "ack_policy": "none",
+            "max_deliver": -1,
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+            "inactive_threshold": int(3 * HEARTBEAT * NANOSECONDS),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        made = await link.api(
+            f"CONSUMER.CREATE.{self._layout.inboxes}.{name}.{self._subject}",
+            {"stream_name": self._layout.inboxes, "config": config},
+        )
+        self._heard = asyncio.get_running_loop().time()
+        if "error" in made:
+            self._broken = True
+            raise refusal(f"consumer {name!r} of stream {self._layout.inboxes!r}", made)
+
+    async def _purge(self, link: NatsLink, position: int) -> None:
+        stream = self._layout.inboxes
+        answer = await link.api(f"STREAM.PURGE.{stream}", {"filter": self._subject, "seq": position + 1})
+        if "error" in answer:
+            raise refusal(f"to purge stream {stream!r}", answer)
+        self._purged = position
+
+    async def _arrived(self, epoch: int, message: Msg) -> None:
+        if epoch != self._epoch or self._broken:
+            return
+        self._heard = asyncio.get_running_loop().time()
+        if message.reply.startswith("$JS.ACK."):
+            _, position, number = numbers(message)
+            if number != self._number + 1:
+                self._break()
+                return
+            self._number = number
+            self._take(message.data)
+            self._position = position
+            return
+        headers = message.headers or {}
+        if status_of(message) != "100":
+            self._break()
+            return
+        receipt = message.reply or headers.get("Nats-Consumer-Stalled")
+        if receipt:
+            self._arrivals.put(receipt)
+        if int(headers.get("Nats-Last-Consumer", self._number)) > self._number:
+            self._break()
+
+    def _take(self, data: bytes) -> None:
+        try:
+            bodies = _unpack(data)
+        except msgspec.MsgspecError as error:
+            self.malformed += 1
+            log().warning("message in the inbox refused", error=str(error))
+            return
+        for body in bodies:
+            self._arrivals.put(Delivery("inbox", "", body))
+
+    def _break(self) -> None:
+        self._broken = True
+        self._arrivals.wake()

@@ -1,0 +1,342 @@
+"""One connection to a NATS server: what is asked over it, and whether it still lives. For asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bus.errors import BusError, TransportError
+from bus.events import log
+from bus.transports.nats_answers import Answers, Sink, status_of
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds an attempt to connect may take."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds of politeness when a connection is closed; then it is cut."""
+
+PING_INTERVAL = 3
+"""Seconds between two pings of the client, of which two may stay unanswered: a link that holds still is seen soon."""
+
+ECHO_LIMIT = 4.0
+"""Seconds without one of our own echoes, of which at least `ECHOES` were sent, after which the link is dead."""
+ECHOES = 3
+
+FAILURES = (TimeoutError, OSError, nats.errors.Error)
+"""What the client raises. Its timeout is an OSError as well on 3.11, so nothing may be told from the class alone."""
+
+
+class NatsLink:
+    """One life of a connection. It is never mended: who lost it makes a new one, and knows that all is to be redone.
+
+    Args:
+        client: The client of the library, connected or about to be.
+        where: The address of the server, without secrets.
+        owned: Whether the client lives and dies with this link.
+        on_lost: Called once when the connection is gone.
+    """
+
+    def __init__(self, client: Client, where: str, *, owned: bool, on_lost: Callable[[], None]) -> None:
+        self.client = client
+        self.where = where
+        self.fresh = 0.0
+        self.errors = 0
+        self.forbidden = ""
+        self._owned = owned
+        self._on_lost = on_lost
+        self._lost = False
+        self._last_error = ""
+        self._reconnects = client.stats["reconnects"]
+        self._asked: dict[str, Sink] = {}
+        self._count = 0
+        self._prefix = ""
+        self._subscriptions: list[Subscription] = []
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._echoes = 0
+        self._echoed = 0.0
+        self._next_echo = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether this life of the connection goes on."""
+        if not self._lost and not (self.client.is_connected and self.client.stats["reconnects"] == self._reconnects):
+            self._lose()
+        return not self._lost
+
+    async def start(self) -> None:
+        """Begin to listen for answers."""
+        inbox = self.client.new_inbox()
+        self._prefix = f"{inbox}."
+        self._echoed = self.fresh = asyncio.get_running_loop().time()
+        await self.listen(f"{inbox}.*", self._answered)
+
+    def new_subject(self) -> str:
+        """A subject of our own that nobody else knows."""
+        return self.client.new_inbox()
+
+    async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `callback` for each message of a subject, one after the other."""
+        try:
+            subscription = await self.client.subscribe(subject, cb=callback)
+        except FAILURES as error:
+            raise self.failed("subscribing", error) from error
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def part(self, subscription: Subscription) -> None:
+        """Stop listening; what is on its way still comes."""
+        self._subscriptions.remove(subscription)
+        if self.alive:
+            self.spawn(subscription.drain)
+
+    async def tell(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Write a message. Nothing says whether it arrived."""
+        if not self.alive:
+            raise TransportError(f"not connected to {self.where}{self.reason()}")
+        try:
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
+        except FAILURES as error:
+            raise self.failed("writing", error) from error
+
+    async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
+        """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
+        self._count += 1
+        token = str(self._count)
+        self._asked[token] = sink
+        try:
+            await self.tell(subject, payload, self._prefix + token, headers)
+        except TransportError:
+            self._asked.pop(token, None)
+            raise
+        return token
+
+    def forget(self, tokens: list[str]) -> None:
+        """Wait no more for these answers."""
+        for token in tokens:
+            self._asked.pop(token, None)
+
+    async def api(self, subject: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Ask JetStream for something, and return its answer, which may hold an `error`.
+
+        Raises:
+            TransportError: There was no answer, or nobody to give it.
+        """
+        answers = Answers(self)
+        await answers.ask(f"$JS.API.{subject}", msgspec.json.encode(body) if body is not None else b"")
+        (message,) = await answers.wait()
+        if status_of(message) == "503":
+            raise TransportError(
+                f"JetStream does not answer at {self.where}: start the server with -js, and give this account JetStream"
+            )
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+        return answer
+
+    async def echo(self, now: float, every: float) -> float:
+        """Keep an echo of our own going round; return when the next one is due.
+
+        `fresh` is when the last one that came back was sent: what arrives after it left the server later than that.
+
+        Raises:
+            TransportError: None came back for too long: nothing flows although the connection is open.
+        """
+        if now >= self._next_echo:
+            if self._echoes >= ECHOES and now - self._echoed > ECHO_LIMIT:
+                self._lose()
+                raise TransportError(f"{self.where} has not answered for {now - self._echoed:.1f} seconds")
+            self._next_echo = now + every
+            self._echoes += 1
+            self._count += 1
+            token = str(self._count)
+            self._asked[token] = _Echo(self, now)
+            await self.tell(self._prefix + token)
+        return self._next_echo
+
+    def reason(self) -> str:
+        """The last error the client told us of, as the end of a sentence."""
+        return f" ({self._last_error})" if self._last_error else ""
+
+    def failed(self, what: str, error: Exception) -> TransportError:
+        """The error of ours for one of the client."""
+        words = told(error)
+        return TransportError(
+            f"{what} failed at {self.where}: {words}{self.reason() if words != self._last_error else ''}"
+        )
+
+    async def on_error(self, error: Exception) -> None:
+        """The client reports something that nobody waits for. It goes on."""
+        self.errors += 1
+        words = told(error)
+        if words != self._last_error and self._echoed:
+            log().warning("the NATS client reports an error", server=self.where, error=words)
+        self._last_error = words
+        if "permissions violation" in words:
+            self.forbidden = words
+
+    async def on_disconnected(self) -> None:
+        """The client has lost its connection."""
+        self._lose()
+
+    async def close(self) -> None:
+        """End the connection, or only our use of it. Never raises, and takes no longer than `CLOSE_TIMEOUT`."""
+        alive = self.alive
+        self._lose()
+        for task in self._tasks:
+            task.cancel()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT):
+            try:
+                if self._owned:
+                    if not alive:
+                        self._cut()
+                        self.client._pending.clear()
+                        self.client._pending_data_size = 0
+                    await self.client.close()
+                elif not self.client.is_closed:
+                    for subscription in self._subscriptions:
+                        await subscription.unsubscribe()
+            except FAILURES as error:
+                await self.on_error(error)
+        if self._owned:
+            self._cut()
+
+    def _cut(self) -> None:
+        # A closed transport waits for its buffer to be sent, which over a dead link takes for ever.
+        writer = getattr(self.client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def _lose(self) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        asked, self._asked = self._asked, {}
+        for sink in asked.values():
+            sink.lost()
+        self._on_lost()
+
+    def came_back(self, sent: float) -> None:
+        """An echo sent at that time is here."""
+        self._echoes = 0
+        self._echoed = asyncio.get_running_loop().time()
+        self.fresh = max(self.fresh, sent)
+
+    async def _answered(self, message: Msg) -> None:
+        sink = self._asked.pop(message.subject[len(self._prefix) :], None)
+        if sink is not None:
+            sink.answered(message)
+
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Do something beside, at the latest until the link is closed. An error is reported like one of the client."""
+        task = asyncio.get_running_loop().create_task(self._run(work, *arguments))
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    async def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        try:
+            await work(*arguments)
+        except (TransportError, *FAILURES) as error:
+            await self.on_error(error)
+
+    def __repr__(self) -> str:
+        return f"<NatsLink to {self.where}: {'lost' if self._lost else 'alive'}, {len(self._asked)} answers due>"
+
+
+class _Echo:
+    def __init__(self, link: NatsLink, sent: float) -> None:
+        self._link = link
+        self._sent = sent
+
+    def answered(self, message: Msg) -> None:  # noqa: ARG002 - that it came is all there is to know
+        self._link.came_back(self._sent)
+
+    def lost(self) -> None:
+        pass
+
+
+class _Client(Client):
+    """The library's client, which leaves it to the link to end a connection that failed.
+
+    On its own it closes in the middle of its reader, where an error of the broken connection escapes, untold.
+    """
+
+    secure = False
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected and self._disconnected_cb is not None:
+            self._status = Client.DISCONNECTED
+            await self._error_cb(e)
+            await self._disconnected_cb()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
+        # The library speaks plain text with a server that asks for nothing better, also if the URL says `tls://`.
+        if self.secure and initial_connection and not info.get("tls_required"):
+            raise BusError(
+                "the server speaks no TLS: give it a certificate, or use nats:// knowingly; nothing was sent"
+            )
+        await super()._process_info(info, initial_connection)
+
+
+async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
+    """Open a connection.
+
+    Args:
+        url: `nats://` or `tls://`, several of one cluster with commas between them.
+        name: What the server shows for the connection.
+        on_lost: Called when it is gone.
+
+    Raises:
+        TransportError: There is no server, or it refuses us.
+        BusError: A `tls://` server speaks no TLS.
+    """
+    client = _Client()
+    client.secure = secure = url.startswith("tls://")
+    link = NatsLink(client, redacted(url), owned=True, on_lost=on_lost)
+    try:
+        with anyio.fail_after(CONNECT_TIMEOUT):
+            await client.connect(
+                url.split(","),
+                name=name,
+                # A connection is not mended but made anew, with the jittered backoff of the project. The library's own
+                # way resends what it had buffered: an ack that slept through an outage may end the claim of another.
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                ping_interval=PING_INTERVAL,
+                tls=ssl.create_default_context() if secure else None,
+                error_cb=link.on_error,
+                disconnected_cb=link.on_disconnected,
+                closed_cb=link.on_disconnected,
+            )
+            await link.start()
+    except FAILURES as error:
+        await link.close()
+        raise link.failed("connecting", error) from error
+    except BaseException:
+        await link.close()
+        raise
+    return link
+
+
+def redacted(url: str) -> str:
+    """A URL, or several, without user names, passwords and tokens."""
+    shown = []
+    for each in url.split(","):
+        parts = urlsplit(each)
+        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+    return ",".join(shown)
+
+
+def told(error: Exception) -> str:
+    """What an error says, or its name if it says nothing."""
+    return str(error) or type(error).__name__

@@ -1,0 +1,64 @@
+"""The transport contract on a real NATS server, as a user with the rights of docs/nats-permissions.conf."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bus.errors import TransportError
+from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.transports.jetstream import JetStreamTransport
+from tests.nats_server import NatsServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+ACK_WAIT = 1.0
+
+PERMISSIONS = (Path(__file__).resolve().parents[2] / "docs" / "nats-permissions.conf").read_text("utf-8")
+
+
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    with NatsServer(PERMISSIONS) as server:
+        yield server
+
+
+def url(server: NatsServer) -> str:
+    return server.url.replace("//", "//actorbus:choose-one@")
+
+
+def over(server: NatsServer) -> MakeNetwork:
+    @asynccontextmanager
+    async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
+        transports = {f"node{n}#1": JetStreamTransport(url(server), ack_wait=ACK_WAIT) for n in range(nodes)}
+        try:
+            for address, transport in transports.items():
+                await transport.open(address)
+            yield ContractNetwork(transports, ACK_WAIT)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for transport in transports.values():
+                    await transport.close()
+                    assert transport.statistics().errors == 0, "a right is missing"
+
+    return make_network
+
+
+@pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
+async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: NatsServer) -> None:
+    await check(over(server))
+
+
+async def test_a_missing_right_is_named() -> None:
+    lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone"]', 'subscribe: "_INBOX.>"')
+    with NatsServer(lacking) as server, pytest.raises(TransportError, match=r"a right is missing.*actorbus\.everyone"):
+        await JetStreamTransport(url(server)).open("node#1")
+
+
+async def test_wrong_credentials_are_named(server: NatsServer) -> None:
+    with pytest.raises(TransportError, match="Authorization Violation"):
+        await JetStreamTransport(server.url).open("node#1")

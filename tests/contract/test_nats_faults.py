@@ -1,0 +1,266 @@
+"""The transport over NATS when the server, the link or a node fails in ways that the contract cannot ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, NoReturn
+
+import anyio
+import anyio.lowlevel
+import nats
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+
+from bus.errors import BusError, TransportError
+from bus.transport import Delivery, Outgoing, Settlement
+from bus.transports.jetstream import JetStreamTransport
+from tests.nats_server import NatsServer
+
+pytestmark = pytest.mark.anyio
+
+LONGEST_WAIT = 60.0
+
+ids = count()
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"faults{next(ids)}"
+
+
+@asynccontextmanager
+async def node(url: str, namespace: str, address: str, **options: Any) -> AsyncIterator[JetStreamTransport]:
+    transport = JetStreamTransport(url, namespace=namespace, **options)
+    await transport.open(address)
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def put(transport: JetStreamTransport, lane: str, to: str, *bodies: bytes) -> None:
+    """Send, trying again with the same ids as the bus does."""
+    frames = [Outgoing(lane, to, f"frame-{next(ids)}", body) for body in bodies]  # type: ignore[arg-type]
+    while True:
+        try:
+            return await transport.send(frames)
+        except TransportError:
+            await receive(transport)
+
+
+async def receive(transport: JetStreamTransport) -> Sequence[Delivery]:
+    """Read, trying again as the bus does."""
+    try:
+        return await transport.receive()
+    except TransportError:
+        await anyio.lowlevel.checkpoint()
+        return []
+
+
+async def forever(function: Callable[[], Awaitable[object]]) -> NoReturn:
+    while True:
+        await function()
+
+
+async def take(transport: JetStreamTransport, many: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    with anyio.fail_after(LONGEST_WAIT):
+        while len(taken) < many:
+            taken += await receive(transport)
+    return taken
+
+
+def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
+    return [delivery.body for delivery in deliveries]
+
+
+async def test_streams_and_consumers_that_are_deleted_are_made_again(server: NatsServer, namespace: str) -> None:
+    client = await nats.connect(server.url)
+    manager = client.jsm()
+    async with node(server.url, namespace, "a#1") as a:
+        a.demand("work", 100)
+        await put(a, "queue", "work", b"1")
+        await put(a, "inbox", "a#1", b"2")
+        assert sorted(bodies(await take(a, 2))) == [b"1", b"2"]
+        await manager.delete_consumer(f"{namespace}_jobs", "work")
+        await put(a, "queue", "work", b"3")
+        assert sorted(bodies(await take(a, 2))) == [b"1", b"3"]  # the server has forgotten who had the first
+        for stream in ("jobs", "inbox", "dead"):
+            await manager.delete_stream(f"{namespace}_{stream}")
+        await put(a, "queue", "work", b"4")
+        await put(a, "inbox", "a#1", b"5")
+        with anyio.fail_after(LONGEST_WAIT):
+            seen: list[bytes] = []
+            while not {b"4", b"5"} <= set(seen):
+                seen += bodies(await receive(a))
+    await client.close()
+
+
+async def test_what_was_sent_while_a_node_was_cut_off_arrives_once_and_in_order(
+    server: NatsServer, namespace: str
+) -> None:
+    async with (
+        node(server.url, namespace, "a#1") as a,
+        relay(server.port) as link,
+        node(link.url, namespace, "b#1") as b,
+    ):
+        expected = [b"%d" % number for number in range(1000)]
+        got: list[bytes] = []
+        with anyio.fail_after(LONGEST_WAIT):
+            for cut in range(5):
+                first = 200 * cut
+                await put(a, "inbox", "b#1", *expected[first : first + 100])
+                if cut % 2:
+                    got += bodies(await receive(b))
+                await link.cut()
+                await put(a, "inbox", "b#1", *expected[first + 100 : first + 200])
+                while b.statistics().connections < cut + 2:
+                    got += bodies(await receive(b))
+            while len(got) < len(expected):
+                got += bodies(await receive(b))
+        assert got == expected
+
+
+async def test_a_link_that_holds_still_is_left(server: NatsServer, namespace: str) -> None:
+    async with relay(server.port) as link, node(link.url, namespace, "b#1") as b:
+        link.frozen = True
+        with anyio.fail_after(LONGEST_WAIT), pytest.raises(TransportError, match="has not answered"):
+            await forever(b.receive)
+        link.frozen = False
+        await put(b, "inbox", "b#1", b"back")
+        assert bodies(await take(b, 1)) == [b"back"]
+        assert b.statistics().connections == 2
+
+
+async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed_over(
+    server: NatsServer, namespace: str
+) -> None:
+    async with (
+        node(server.url, namespace, "a#1", ack_wait=1.0) as a,
+        node(server.url, namespace, "b#1", ack_wait=1.0) as b,
+    ):
+        a.demand("work", 1)
+        await a.receive()
+        await put(b, "queue", "work", b"job")
+        await anyio.sleep(1.5)
+        b.demand("work", 1)
+        (claim,) = await take(b, 1)
+        assert claim.attempt == 2
+        assert await b.settle(claim, Settlement.ACK)
+        assert list(await a.receive()) == []
+        assert a.statistics().queues.late == 1
+
+
+async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsServer, namespace: str) -> None:
+    async with node(server.url, namespace, "a#1") as a:
+        a.demand("some.work", 1)
+        await put(a, "queue", "some.work", b"poison")
+        (claim,) = await take(a, 1)
+        assert await a.settle(claim, Settlement.TERM)
+        assert not await a.settle(claim, Settlement.ACK)
+    client = await nats.connect(server.url)
+    letter = await client.jsm().get_msg(f"{namespace}_dead", seq=1)
+    assert letter.data == b"poison"
+    assert letter.headers is not None
+    assert (letter.headers["Actorbus-Queue"], letter.headers["Actorbus-Attempt"]) == ("some.work", "1")
+    jobs = await client.jsm().stream_info(f"{namespace}_jobs")
+    assert jobs.state.messages == 0
+    await client.close()
+
+
+async def test_a_node_leaves_nothing_behind(server: NatsServer, namespace: str) -> None:
+    tasks = len(asyncio.all_tasks())
+    async with node(server.url, namespace, "a#1") as a:
+        a.demand("work", 5)
+        await a.receive()
+        a.demand("work", 0)
+        await a.receive()
+        await put(a, "inbox", "a#1", *[b"unread"] * 10)
+        assert a.statistics().state == "connected"
+    assert a.statistics().state == "closed"
+    with pytest.raises(TransportError, match="not open"):
+        await a.receive()
+    client = await nats.connect(server.url)
+    inboxes = await client.jsm().stream_info(f"{namespace}_inbox")
+    assert (inboxes.state.messages, inboxes.state.consumer_count) == (0, 0)
+    await client.close()
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_a_client_of_the_user_is_used_and_not_closed(server: NatsServer, namespace: str) -> None:
+    client = await nats.connect(server.url)
+    transport = JetStreamTransport(client=client, namespace=namespace)
+    await transport.open("a#1")
+    await put(transport, "inbox", "a#1", b"here")
+    assert bodies(await take(transport, 1)) == [b"here"]
+    await client.force_reconnect()
+    await put(transport, "inbox", "a#1", b"again")
+    assert bodies(await take(transport, 1)) == [b"again"]
+    await transport.close()
+    assert client.is_connected
+    await client.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_on_another_event_loop_the_error_says_so(anyio_backend: str) -> None:
+    with pytest.raises(BusError, match="runs on asyncio, not on trio"):
+        await JetStreamTransport("nats://127.0.0.1:1").open("a#1")
+
+
+class Relay:
+    """A way to the server that can be cut, and can hold still."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self.url = f"nats://127.0.0.1:{port}"
+        self.frozen = False
+        self._target = target
+        self._open: dict[SocketStream, None] = {}
+
+    async def cut(self) -> None:
+        for stream in tuple(self._open):
+            await anyio.aclose_forcefully(stream)
+
+    async def serve(self, near: SocketStream) -> None:
+        far = await anyio.connect_tcp("127.0.0.1", self._target)
+        self._open[near] = self._open[far] = None
+        async with near, far, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._pass, near, far, tasks)
+            tasks.start_soon(self._pass, far, near, tasks)
+        del self._open[near], self._open[far]
+
+    async def _pass(self, source: SocketStream, sink: SocketStream, tasks: anyio.abc.TaskGroup) -> None:
+        was_frozen = self.frozen
+        try:
+            async for data in source:
+                was_frozen = was_frozen or self.frozen
+                if not was_frozen:  # what held still once is dead for good
+                    await sink.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def relay(target: int) -> AsyncIterator[Relay]:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    port: int = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no Django here
+    through = Relay(port, target)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, through.serve)
+        yield through
+        tasks.cancel_scope.cancel()
