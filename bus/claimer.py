@@ -94,11 +94,7 @@ class Claimer:
         gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == "DeadLettered"
         how = Settlement.TERM if gave_up else Settlement.ACK
 
-        def safe() -> None:
-            self.settle(claim.delivery, how, claim.renewed)
-            self.capacity_changed(claim.delivery.queue)
-
-        return safe
+        return lambda: self.settle(claim.delivery, how, claim.renewed)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to its queue. False if it did not come from one."""
@@ -110,8 +106,9 @@ class Claimer:
         return True
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
-        """End a claim, as long as its lease lasts."""
+        """End a claim, as long as its lease lasts, and claim another in its place."""
         self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
+        self.capacity_changed(delivery.queue)
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
@@ -150,6 +147,7 @@ class Claimer:
             self.claims.repeated += 1
             if delivery.attempt > known.delivery.attempt:
                 known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
+                self.capacity_changed(delivery.queue)
             else:
                 self.settle(delivery, Settlement.ACK, now)
             return True
