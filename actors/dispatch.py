@@ -87,6 +87,7 @@ def _cancel(worker: BaseWorker, message: BusJobCancelMessage, _force: bool) -> N
     executor = worker._executor
     job = executor.jobs.get(message.job_id) if executor is not None else None
     if executor is None or job is None or job.requester != message.source:
+        worker.bus.unpark(message)  # it may have been handed back, and must not wait for the next of this name
         return
     if executor.cancel(message.job_id, message.reason) is not None:
         worker._queue_hook("on_job_cancelled", message)

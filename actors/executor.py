@@ -193,6 +193,7 @@ class Executor:
                     job.move(JobState.ENDED)
                     if job.timer is not None:
                         job.timer.cancel()
+                    job.request.timeout = job.remaining
                     self.host.bus.give_back(job.request)
         self._worker._job_left()
 

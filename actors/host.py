@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
+from zlib import crc32
 
 import msgspec
 from anyio import CapacityLimiter
@@ -136,8 +137,9 @@ class Host(EventSource):
         rng: Random | None,
     ) -> None:
         self.rng = rng or Random(secrets.randbits(64))
-        self._incarnation = f"{self.rng.getrandbits(32):08x}"
-        self.name = check_name("runner name", name) if name is not None else f"runner-{self._incarnation}"
+        drawn = self.rng.getrandbits(32)
+        self.name = check_name("runner name", name) if name is not None else f"runner-{drawn:08x}"
+        self._incarnation = f"{drawn ^ crc32(self.name.encode()):08x}"  # runners seeded alike make other ids
         self.bus = bus
         self.registry = WorkerRegistry(self.name)
         self.session = check_name("session", session) if session is not None else None

@@ -69,7 +69,8 @@ class WorkerRunner(Host):
             handle_sigterm: The same for SIGTERM.
             session: `end()` and `cancel()` of its workers reach all runners of this session; None is one of its own.
             ready_timeout: Seconds a job waits for somebody to serve its name; long enough for a process to start.
-            cancel_grace: Seconds a cancelled handler may take before its job is answered without it.
+            cancel_grace: Seconds a cancelled handler may take before its job is answered without it, and a `stop()`
+                once the runner is cancelled.
             drain_timeout: Seconds running jobs may take when the runner ends.
             tracebacks: Whether requesters get the tracebacks of handlers; they may hold secrets.
             rng: Where ids and jitter come from; give a seeded one for reproducible runs.
@@ -93,6 +94,7 @@ class WorkerRunner(Host):
         ]
         self._roster = Roster(self)
         self._used = False
+        self._connecting = False
         self._auto_end = True
         self._ending: str | None = None
         self._failure: BaseException | None = None
@@ -170,8 +172,11 @@ class WorkerRunner(Host):
         owns_bus = not self.bus.started
         try:
             if owns_bus:
+                self._connecting = True
                 await self.bus.start()
-            await self._run()
+                self._connecting = False
+            if self.bus.started:  # else it was ended while it waited for the network
+                await self._run()
         finally:
             if owns_bus:
                 await self.bus.stop()
@@ -267,11 +272,15 @@ class WorkerRunner(Host):
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Begin to end."""
-        self.cancelling = self.cancelling or at_once
+        if at_once:
+            self.cancelling = True
+            self._roster.hurry()
         self._ending = self._ending or reason
         self.accepting = False
         self._shutdown = True
         self.drained.wake()
+        if self._connecting:
+            self.bus.give_up()
 
     # --- inside ---
 
@@ -329,7 +338,8 @@ class WorkerRunner(Host):
                 await self.drained.wait()
             await self._drain()
         except BaseException as error:  # noqa: BLE001 - raised by `run()` once everybody has been told
-            self._failure = self._failure or error
+            if not isinstance(error, get_cancelled_exc_class()):  # else the task group says who failed
+                self._failure = self._failure or error
             self.finish(f"the runner failed: {type(error).__name__}", at_once=True)
         with CancelScope(shield=True):
             await self._tear_down()
@@ -348,8 +358,7 @@ class WorkerRunner(Host):
 
     async def _tear_down(self) -> None:
         reason = self._ending or "the runner ended"
-        for worker in self._roster.children_first():
-            await self._roster.stop(worker, reason)
+        await self._roster.stop_all(reason)
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self.registry_changed)

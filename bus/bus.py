@@ -67,7 +67,7 @@ class WorkerBus(EventSource):
         self._runners: dict[str, Route] = {}
         self._topics: dict[str, dict[str, Route]] = {}
         self._followed: dict[str, dict[str, None]] = {}
-        self._parked: dict[str, dict[tuple[str, str], BusJobRequestMessage]] = {}
+        self._parked: dict[str, dict[tuple[str, str], tuple[BusJobRequestMessage, float]]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
         self._subscribers: dict[str, BusSubscriber] = {}
         self._stop_callbacks: list[Callable[[], None]] = []
@@ -198,7 +198,9 @@ class WorkerBus(EventSource):
             self._listeners[name] = route
         if runner:
             self._runners[name] = route
-        for request in self._parked.pop(name, {}).values():
+        for request, since in self._parked.pop(name, {}).values():
+            if request.timeout is not None:
+                request.timeout = max(request.timeout - (self.tasks.now() - since), 0.0)
             route(request, force=True)
 
     def require_free(self, name: str) -> None:
@@ -275,6 +277,9 @@ class WorkerBus(EventSource):
     def capacity_changed(self, name: str) -> None:
         """What `free_slots()` of a worker says has changed."""
 
+    def give_up(self) -> None:
+        """Do not wait any longer for a network that `start()` tries to reach: it returns soon, not started."""
+
     def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` before the bus stops. Returns the function that takes this back."""
         self._stop_callbacks.append(callback)
@@ -295,29 +300,30 @@ class WorkerBus(EventSource):
         parked = self._parked.setdefault(request.target, {})
         if len(parked) >= DEFAULT_MAILBOX_SIZE:
             raise MailboxFullError(request.target, DEFAULT_MAILBOX_SIZE)
-        parked[request.source, request.job_id] = request
+        parked[request.source, request.job_id] = (request, self.tasks.now())
         return None
+
+    def unpark(self, cancel: BusJobCancelMessage) -> bool:
+        """Drop the parked request that is cancelled. False if there is none."""
+        parked = self._parked.get(cancel.target or "", {})
+        if parked.pop((cancel.source, cancel.job_id), None) is None:
+            return False
+        if not parked:
+            del self._parked[cancel.target or ""]
+        return True
 
     def give_back(self, request: BusJobRequestMessage) -> None:
         """Take back a request that its worker has not started, for the next one that serves the name."""
-        self._parked.setdefault(request.target or "", {})[request.source, request.job_id] = request
+        since = self._tasks.now() if self._tasks is not None else 0.0
+        self._parked.setdefault(request.target or "", {})[request.source, request.job_id] = (request, since)
 
     def _unrouted(self, message: BusMessage) -> Room | None:
         if isinstance(message, BusJobRequestMessage):
             return self.park(message)
-        if isinstance(message, BusJobCancelMessage) and self._unpark(message):
+        if isinstance(message, BusJobCancelMessage) and self.unpark(message):
             return None
         self._drop(message)
         return None
-
-    def _unpark(self, cancel: BusJobCancelMessage) -> bool:
-        assert cancel.target is not None
-        parked = self._parked.get(cancel.target, {})
-        if parked.pop((cancel.source, cancel.job_id), None) is None:
-            return False
-        if not parked:
-            del self._parked[cancel.target]
-        return True
 
     def undelivered(self, name: str, count: int) -> None:
         """Count messages that reached a worker which stopped before it handled them."""

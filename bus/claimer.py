@@ -84,8 +84,8 @@ class Claimer:
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="DeadLettered", message=message))
-        elif self._bus.deliver(request) is not None:
-            self._bus.give_back(request)
+        else:
+            self._bus.deliver(request)
         self.capacity_changed(name)
 
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 import anyio
 import msgspec
 
-from bus.events import log
+from bus.events import log, text_of
 from bus.tasks import Tasks, Waiter, wake
 
 _MIN_COMPACT = 64
@@ -97,7 +97,7 @@ class Deadlines:
             try:
                 callback()
             except Exception as error:  # noqa: BLE001 - one callback's defect must not stop the others
-                log().error("deadline callback failed", error=repr(error), exc_info=True)
+                log().error("deadline callback failed", error=text_of(error), exc_info=True)
 
     def _forget(self) -> None:
         self._dead += 1

@@ -43,6 +43,14 @@ def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> 
     return {**event, "msg": f"{event['msg']} {fields}".rstrip()}
 
 
+def text_of(value: object) -> str:
+    """What `repr` says of something, or its type if that itself fails."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - an error that cannot be shown must not hide in another one
+        return f"{type(value).__name__} (its text could not be made: {type(error).__name__})"
+
+
 class EventSource:
     """Something with events: a fixed set of names, each with any number of handlers, called in order."""
 
@@ -92,5 +100,5 @@ class EventSource:
                 if is_cancellation(error):
                     raise
                 log().error(
-                    "event handler failed", owner=str(self), handler=event_name, error=repr(error), exc_info=True
+                    "event handler failed", owner=str(self), handler=event_name, error=text_of(error), exc_info=True
                 )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.errors import MailboxFullError
-from bus.events import log
+from bus.events import log, text_of
 from bus.tasks import PooledTask, Tasks, Waiter, is_cancellation, wake
 
 DEFAULT_MAILBOX_SIZE = 10_000
@@ -30,13 +30,14 @@ class Room:
     A place that is free never stays so while somebody waits: who is woken and does not take it calls `pass_on()`.
     """
 
-    __slots__ = ("_tasks", "_waiters", "capacity", "owner", "refuses", "taken")
+    __slots__ = ("_tasks", "_waiters", "capacity", "closed", "owner", "refuses", "taken")
 
     def __init__(self, owner: str, capacity: int, tasks: Tasks, *, refuses: bool = False) -> None:
         self.owner = owner
         self.capacity = capacity
         self.refuses = refuses
         self.taken = 0
+        self.closed = False
         self._tasks = tasks
         self._waiters: deque[Waiter] = deque()
 
@@ -62,10 +63,12 @@ class Room:
             wake(self._waiters.popleft())
 
     async def wait(self) -> None:
-        """Wait until a place was given back, or the reader is gone. Another sender may be faster: try again and see.
+        """Wait until there may be a place, or the reader is gone. Another sender may be faster: try again and see.
 
         Cancelled, it passes the place on.
         """
+        if self.closed or self.taken < self.capacity:  # given back between being refused and coming here
+            return
         waiter = self._tasks.waiter()
         self._waiters.append(waiter)
         try:
@@ -79,6 +82,7 @@ class Room:
 
     def close(self) -> None:
         """Wake everybody: the reader is gone."""
+        self.closed = True
         while self._waiters:
             wake(self._waiters.popleft())
 
@@ -237,7 +241,7 @@ class Mailbox:
                 except BaseException as error:
                     if is_cancellation(error):
                         raise
-                    log().error("message handler failed", owner=self._owner, error=repr(error), exc_info=True)
+                    log().error("message handler failed", owner=self._owner, error=text_of(error), exc_info=True)
                 lane.current = None
         finally:
             lane.busy = False

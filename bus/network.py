@@ -16,7 +16,7 @@ from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
 from bus.errors import BusError, DecodeError, EncodeError, TransportError
-from bus.events import log
+from bus.events import log, text_of
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
@@ -140,6 +140,9 @@ class NetworkBus(WorkerBus):
         except BaseException:
             await super().stop()
             raise
+        if self._closing:
+            await super().stop()
+            return
         for loop in (self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
 
@@ -157,7 +160,7 @@ class NetworkBus(WorkerBus):
             await self._transport.close()
         await super().stop()
 
-    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
+    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: PLR0911 - one return a way
         """Hand a message over, here or to the network; see `WorkerBus.post`."""
         self._sent += 1
         if message.destination:
@@ -169,20 +172,29 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobRequestMessage):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
-            return self.put("queue", message.target, message, bounded=not force)
+            if self._outbox.full and not force:
+                return self._outbox.room
+            self.put("queue", message.target, message, bounded=True)
+            return None
         if isinstance(message, BusJobCancelMessage):
             self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
         elif route is None and not replicas:
             self._drop(message)
             return None
+        if replicas and self._outbox.full and not message.urgent and not force:
+            return self._outbox.room
         room = route(message, force=force) if route is not None else None
-        for replica in replicas:
-            room = self.put("inbox", replica.address, message) or room
+        for replica in replicas if room is None else ():  # all at once or none: who has no room is tried again
+            self.put("inbox", replica.address, message, bounded=not message.urgent)
         return room
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""
         self._claimer.serve(name, free_slots)
+
+    def give_up(self) -> None:
+        """Do not wait any longer for the network; see `WorkerBus.give_up`."""
+        self._closing = True
 
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
@@ -221,7 +233,7 @@ class NetworkBus(WorkerBus):
         accepted: Callable[[], None] | None = None,
         *,
         bounded: bool = False,
-    ) -> Room | None:
+    ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
         self._frames += 1
         frame_id = f"{self._incarnation}-{self._frames}"
@@ -242,7 +254,7 @@ class NetworkBus(WorkerBus):
                 error=info,
             )
             body = encode(answer, id=frame_id, origin=self.address)
-        return self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
+        self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
 
     def deliver(self, message: BusMessage) -> Room | None:
         """Hand a message to its target in this process."""
@@ -250,7 +262,7 @@ class NetworkBus(WorkerBus):
         if route is None:
             self._drop(message)
             return None
-        return route(message, force=not isinstance(message, BusJobRequestMessage))
+        return route(message, force=True)  # what the network has accepted must fit; demand bounds the jobs
 
     def reaches(self, name: str) -> bool:
         """Whether a name is served in this process."""
@@ -285,7 +297,8 @@ class NetworkBus(WorkerBus):
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)
         if message.destination != self.address:
-            return self.put("inbox", message.destination, message, accepted)
+            self.put("inbox", message.destination, message, accepted)
+            return None
         message.origin = self.address
         room = self.deliver(message)
         if accepted is not None:
@@ -311,8 +324,8 @@ class NetworkBus(WorkerBus):
                 except DecodeError as error:
                     self._refused(delivery, error)
                 except Exception as error:  # noqa: BLE001 - one bad message must not stop the reader
-                    log().error("message could not be delivered", error=repr(error), exc_info=True)
-                    self._refused(delivery, DecodeError(repr(error)))
+                    log().error("message could not be delivered", error=text_of(error), exc_info=True)
+                    self._refused(delivery, DecodeError(text_of(error)))
 
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
         self._malformed += 1
@@ -339,6 +352,8 @@ class NetworkBus(WorkerBus):
             self._fleet.presence.heard_self(now)
             return
         message = decode(header, body)
+        if isinstance(message, BusJobRequestMessage):
+            raise DecodeError("a job request comes by the queue of its worker")
         message.origin = header.origin
         message.destination = ""
         if isinstance(message, RUNNER_MESSAGES):
@@ -352,6 +367,9 @@ class NetworkBus(WorkerBus):
 
     # --- retrying ---
 
+    async def _emit_change(self, event_name: str) -> None:
+        await self._emit(event_name)
+
     async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Do something until the network lets us."""
         failures = 0
@@ -364,10 +382,10 @@ class NetworkBus(WorkerBus):
                 failures += 1
                 if failures == 1:
                     log().warning(f"{what} failed; trying again", error=str(error))
-                    await self._emit("on_disconnected")
+                    self.tasks.start(self._emit_change, "on_disconnected")
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
                     log().warning(f"{what} works again", failures=failures)
-                    await self._emit("on_connected")
+                    self.tasks.start(self._emit_change, "on_connected")
                 return result

@@ -57,13 +57,17 @@ class Outbox:
         self._failures = 0
         self._closing = False
 
-    def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> Room | None:
-        """Send a frame soon, then call `accepted`. Returns the room to wait for if it is `bounded` and has none."""
-        if bounded and not self.room.take():
-            return self.room
+    @property
+    def full(self) -> bool:
+        """Whether senders that can wait have to."""
+        return self.room.taken >= self.room.capacity
+
+    def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> None:
+        """Send a frame soon, then call `accepted`. A `bounded` one takes a place: look whether it is `full` before."""
+        if bounded:
+            self.room.taken += 1
         self._items.append(_Item(frame, accepted, bounded))
         self._wake()
-        return None
 
     def settle(self, delivery: Delivery, how: Settlement, until: float) -> None:
         """End a claim; tried until the clock says `until`, when its lease has ended anyway."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bus.events import log
+from bus.events import log, text_of
 from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
 from bus.tasks import is_cancellation
@@ -264,4 +264,4 @@ async def _call(handler: Callable[[Any], Awaitable[None] | None], data: object) 
     except BaseException as error:  # one watcher's defect must not hide the news from the others
         if is_cancellation(error):
             raise
-        log().error("watch handler failed", handler=repr(handler), error=repr(error), exc_info=True)
+        log().error("watch handler failed", handler=text_of(handler), error=text_of(error), exc_info=True)

@@ -212,8 +212,8 @@ MUTANTS = (
     Mutant(
         "parked requests are forgotten when somebody comes",
         "bus/bus.py",
-        "for request in self._parked.pop(name, {}).values():",
-        "for request in ():",
+        "for request, since in self._parked.pop(name, {}).values():",
+        "for request, since in ():",
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),
     Mutant(
