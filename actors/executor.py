@@ -114,12 +114,8 @@ class Executor:
         job.cancelled_for = ErrorInfo(type=kind, message=reason or "cancelled", retryable=timed_out)
         if job.state is JobState.RUNNING:
             job.move(JobState.CANCELLING)
-            assert job.task is not None
-            job.task.cancel()
+            self._stop_handler(job)
             self._cancel_groups(job)
-            if job.timer is not None:
-                job.timer.cancel()
-            job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
         else:
             self._finish_cancelled(job)
         return job
@@ -179,8 +175,8 @@ class Executor:
         self._room.close()
         for lane in self._lanes.values():
             for job in lane.running:
-                if job.ended and job.task is not None:
-                    job.task.cancel()
+                if job.ended and job.task is not None and job.timer is None:
+                    self._stop_handler(job)
 
     def hand_back(self, *, keep_nested: bool = False) -> None:
         """Give the jobs that have not started back to the bus, for another worker of this name."""
@@ -323,7 +319,7 @@ class Executor:
         """Answer a job: the only way to ENDED but handing back."""
         pending = job.state is JobState.PENDING
         job.move(JobState.ENDED)
-        if job.timer is not None:
+        if job.timer is not None and (job.handler_ended or not job.cancelled):  # else it limits the handler
             job.timer.cancel()
             job.timer = None
         if pending:
@@ -345,6 +341,8 @@ class Executor:
         job.handler_ended = True
         job.task = None
         if job.state is JobState.ENDED:
+            if job.timer is not None:
+                job.timer.cancel()
             if job in job.lane.running:
                 self._release(job)
             else:
@@ -360,14 +358,20 @@ class Executor:
                 self.host.bus.capacity_changed(self.name)
         self._worker._job_left()
 
+    def _stop_handler(self, job: Job[Any]) -> None:
+        assert job.task is not None
+        job.task.cancel()
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
+
     def _quarantine(self, job: Job[Any]) -> None:
-        if job.state is not JobState.CANCELLING:
-            return
         log().warning("handler swallows its cancellation", worker=self.name, job=job.id, handler=job.handler.attribute)
         assert job.task is not None
         job.task.shield()
         self._quarantined += 1
-        self._finish_cancelled(job)
+        if not job.ended:
+            self._finish_cancelled(job)
         self._release(job)
 
     def _expired(self, job: Job[Any]) -> None:

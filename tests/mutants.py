@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish_cancelled(job)\n        self._release(job)\n",
-        "",
+        "            self._finish_cancelled(job)\n        self._release(job)\n",
+        "            pass\n",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(
