@@ -27,8 +27,8 @@ def main() -> int:
     jobs = executions = 0
     with ProcessPoolExecutor(arguments.processes) as pool:
         for outcome in pool.map(simulate, seeds, chunksize=4):
-            jobs += int(outcome.summary.split()[0])
-            executions += int(outcome.summary.split()[2])
+            jobs += outcome.jobs
+            executions += outcome.executions
             if outcome.problems:
                 failed.append(outcome)
                 print(

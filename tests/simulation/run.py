@@ -9,10 +9,14 @@ from traceback import format_exception
 import anyio
 import msgspec
 
-from actors import JobGroupError, RunnerStateError, WorkerRunner
+from actors import JobGroupError, JobStatus, RunnerStateError, WorkerRunner
 from actors.testing import Faults, Simulation, SimulationError
 from actors.testing.history import judge
-from tests.simulation.program import NAMES, RUNNERS, Actor, Ask, Asker, Recorder, Scenario, make_scenario
+from tests.simulation.plan import NAMES, RUNNERS, Ask, Scenario, make_scenario
+from tests.simulation.program import CANCEL_GRACE, Actor, Asker, Recorder
+
+MAX_DELIVER = 5
+"""Deliveries of one job after which it is given up: the default of the bus."""
 
 QUIET_LIMIT = 600.0
 """Simulated seconds in which everything must have settled after the last fault."""
@@ -24,6 +28,10 @@ class Outcome(msgspec.Struct, frozen=True):
     seed: int
     problems: tuple[str, ...]
     summary: str
+    jobs: int
+    executions: int
+    distant: int
+    completed: int
     trace: tuple[str, ...]
 
     @property
@@ -37,7 +45,7 @@ def simulate(seed: int) -> Outcome:
     scenario = make_scenario(seed)
     fenced = seed % 4 != 3  # every fourth run on a broker that accepts late acknowledgements
     sim = Simulation(
-        seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=3.0, drain_timeout=10.0
+        seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=CANCEL_GRACE, drain_timeout=10.0
     )
     recorder = Recorder(sim)
     problems: list[str] = []
@@ -56,14 +64,23 @@ def simulate(seed: int) -> Outcome:
     network = [f"{time:.6f} {label} {event} {detail}" for time, label, event, detail in sim.trace]
     lines = [" ".join(map(str, msgspec.structs.astuple(line))) for line in recorder.lines]
     summary = f"{verdict.jobs} jobs, {verdict.executions} executions, {verdict.outcomes}, {len(network)} network events"
-    return Outcome(seed, tuple(problems), summary, tuple(network + lines))
+    return Outcome(
+        seed,
+        tuple(problems),
+        summary,
+        verdict.jobs,
+        verdict.executions,
+        verdict.distant,
+        verdict.outcomes.get(JobStatus.COMPLETED, 0),
+        tuple(network + lines),
+    )
 
 
 async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, problems: list[str]) -> None:
     for runner in RUNNERS:
         await _start(sim, scenario, recorder, runner)
     if scenario.faults.drop:
-        recorder.note("disturbed", "the network loses renewals")
+        recorder.note("disturbed", "the network loses renewals", number=MAX_DELIVER)
     chaos = _Chaos(sim, scenario, recorder)
     async with anyio.create_task_group() as task_group:
         for runner in RUNNERS:
@@ -76,8 +93,12 @@ async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, prob
 
 
 async def _start(sim: Simulation, scenario: Scenario, recorder: Recorder, runner: str) -> None:
-    workers = [Actor(name, recorder) for name in NAMES if runner in scenario.homes[name]]
+    workers = [_make(scenario, recorder, name) for name in NAMES if runner in scenario.homes[name]]
     await sim.start(runner, Asker(f"boss-{runner}", recorder), *workers)
+
+
+def _make(scenario: Scenario, recorder: Recorder, name: str) -> Actor:
+    return Actor(name, recorder, scenario.concurrency[name], scenario.mailboxes[name])
 
 
 async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, ask: Ask) -> None:
@@ -110,7 +131,7 @@ class _Chaos:
         await anyio.sleep(delay)
         host = self._sim.runner(label)
         if host is not None and host.accepting:
-            self._recorder.note("disturbed", what)
+            self._recorder.note("disturbed", what, number=int(what == "partition"))
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
@@ -132,8 +153,8 @@ class _Chaos:
         name = self._sim.rng.choice(NAMES)
         if label in self._scenario.homes[name] and await host.remove_worker(name):
             await anyio.sleep(self._sim.rng.uniform(0, 5))
-            if host.accepting:
-                await host.add_workers(Actor(name, self._recorder))
+            if host.accepting and host.get_worker(name) is None:
+                await host.add_workers(_make(self._scenario, self._recorder, name))
 
     async def sleep(self, label: str, host: WorkerRunner) -> None:
         name = self._sim.rng.choice(NAMES)

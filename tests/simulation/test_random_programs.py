@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from actors import JobStatus
+from actors.testing import Simulation
+from actors.testing.history import judge
+from tests.simulation.plan import Ask, Step
+from tests.simulation.program import Actor, Asker, Recorder
 from tests.simulation.run import simulate
 
 SEEDS = 48
@@ -35,3 +41,17 @@ def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:
 
 def test_different_seeds_give_different_programs() -> None:
     assert len({simulate(seed).digest for seed in range(5)}) == 5
+
+
+def test_g44_what_a_job_sends_inside_a_process_does_not_reach_replicas_of_its_requester() -> None:
+    async def program(sim: Simulation) -> tuple[Any, Any]:
+        recorder = Recorder(sim)
+        ask = Ask(("w1",), "", (Step("sleep", 1.0), Step("update", count=1), Step("sleep", 1.0), Step("too large")))
+        await sim.start("a", Asker("w0", recorder), Actor("w1", recorder))
+        await sim.start("b", Asker("w0", recorder))
+        worker = sim.runner("a").get_worker("w0")  # type: ignore[union-attr]
+        assert isinstance(worker, Asker)
+        await worker.ask(ask)
+        return recorder.lines[-1].status, (*recorder.problems, *judge(recorder.lines).violations)
+
+    assert Simulation(seed=1).run(program) == (JobStatus.COMPLETED, ())
