@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from bus.claims import Claim, Claims
 from bus.errors import TransportError
@@ -112,7 +113,8 @@ class Claimer:
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
-        self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")
+        key = (cancel.target or "", origin, cancel.source, cancel.job_id)
+        self.claims.forbid(key, cancel.reason or "cancelled")
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
@@ -155,7 +157,9 @@ class Claimer:
         if answer is None:
             return False
         self.claims.repeated += 1
-        answer.attempt = max(answer.attempt, delivery.attempt)
+        if delivery.attempt != answer.attempt + 1:
+            # Another had it in between, or it was asked for anew: what led up to our answer is not waited for any more.
+            answer = msgspec.structs.replace(answer, attempt=delivery.attempt, sequence=0)
         self._bus.answer_again(request, answer)
         self.settle(delivery, Settlement.ACK, now)
         return True

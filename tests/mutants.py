@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant(
         "a cancel that overtakes its request is forgotten",
         "bus/claimer.py",
-        'self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")',
+        'self.claims.forbid(key, cancel.reason or "cancelled")',
         "pass",
         FLEET,
     ),
