@@ -18,6 +18,7 @@ from bus import (
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
     BusMessage,
+    EncodeError,
     ErrorInfo,
     JobStatus,
     travel,
@@ -206,17 +207,21 @@ class Job(Generic[PayloadT]):
         sequence = self.sequence
         self.sequence = sequence + 1
         request = self.request
-        self._executor.post(
-            kind(
-                source=self._executor.name,
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                sequence=sequence,
-                attempt=request.attempt,
-                **fields,
+        try:
+            self._executor.post(
+                kind(
+                    source=self._executor.name,
+                    target=request.source,
+                    destination=request.origin,
+                    job_id=request.job_id,
+                    sequence=sequence,
+                    attempt=request.attempt,
+                    **fields,
+                )
             )
-        )
+        except EncodeError:
+            self.sequence = sequence  # it was not sent: what comes next takes its place
+            raise
 
     def answer(
         self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
