@@ -6,12 +6,16 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import msgspec
 
 from bus.events import log, text_of
 from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
 from bus.tasks import is_cancellation
+
+WATCH_TIMEOUT = 10.0
+"""Seconds a watch handler may take: whoever starts and stops workers waits for it."""
 
 
 class WorkerReadyData(msgspec.Struct, frozen=True):
@@ -167,7 +171,7 @@ class WorkerRegistry:
 
         Args:
             worker_name: Whom to watch.
-            handler: Called with `WorkerReadyData`; sync or async. One that raises is logged.
+            handler: Called with `WorkerReadyData`; sync or async. What it raises is logged; it is cancelled after 10 s.
             lost: Called with `WorkerLostData`.
         """
         watches = self._watches.setdefault(worker_name, {})
@@ -260,7 +264,10 @@ async def _call(handler: Callable[[Any], Awaitable[None] | None], data: object) 
     try:
         result = handler(data)
         if inspect.isawaitable(result):
-            await result
+            with anyio.move_on_after(WATCH_TIMEOUT) as patience:
+                await result
+            if patience.cancelled_caught:
+                log().error("watch handler took too long and was cancelled", handler=text_of(handler))
     except BaseException as error:  # one watcher's defect must not hide the news from the others
         if is_cancellation(error):
             raise

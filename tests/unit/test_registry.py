@@ -13,6 +13,7 @@ from bus import AsyncQueueBus, InvalidNameError, WorkerLostData, WorkerReadyData
 from bus.registry import RegistryStatistics
 from tests.cast import quiet
 from tests.running import running
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +112,36 @@ async def test_a_watcher_that_raises_does_not_hide_the_news_from_the_others(kind
     await registry.register(here("a"))
     await registry.unregister("a")
     assert log.take() == ["+a@here", "-a@here"]
+
+
+@virtual_time()
+async def test_a_watcher_that_never_returns_holds_nobody_up_for_longer_than_ten_seconds() -> None:
+    registry, log = WorkerRegistry("here"), Log()
+
+    async def never_returns(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    await registry.watch("a", never_returns, never_returns)
+    await registry.watch("a", log.up, log.down)
+    began = anyio.current_time()
+    await registry.register(here("a"))
+    assert anyio.current_time() - began == pytest.approx(10.0)
+    assert await registry.unregister("a")
+    assert anyio.current_time() - began == pytest.approx(20.0)
+    assert log.take() == ["+a@here", "-a@here"]
+
+
+@virtual_time()
+async def test_a_runner_ends_although_a_watcher_never_returns() -> None:
+    async def never_returns(_: WorkerLostData) -> None:
+        await anyio.sleep_forever()
+
+    runner = quiet()
+    await runner.add_workers(BaseWorker("a"))
+    async with runner:
+        await runner.registry.watch("a", lambda _: None, never_returns)
+        began = anyio.current_time()
+    assert anyio.current_time() - began == pytest.approx(10.0)
 
 
 async def test_a_watcher_may_stop_watching_or_begin_to_while_it_is_told() -> None:
