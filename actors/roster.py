@@ -311,6 +311,8 @@ class Roster:
             log().error("run(), a hook or a background task swallows its cancellation", worker=worker.name)
             if entry.task is not None:
                 entry.task.shield()
+            for task in tuple(worker._background or ()):
+                task.shield()
             if hooks is not None:
                 hooks.shield()
 
