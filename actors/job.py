@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actors.executor import Executor
     from actors.handlers import Handler
     from actors.lane import Lane
+    from actors.member import Member
     from actors.requests import JobGroup
     from actors.runner import WorkerRunner
     from bus.deadlines import Deadline
@@ -41,6 +42,9 @@ current_job: ContextVar[Job[Any] | None] = ContextVar("current_job", default=Non
 
 current_hook: ContextVar[str | None] = ContextVar("current_hook", default=None)
 """Name of the worker whose hook the current task runs."""
+
+current_event: ContextVar[tuple[JobGroup, Member] | None] = ContextVar("current_event", default=None)
+"""Of what job the event is that the current task calls hooks for: its group, and who does it."""
 
 
 class Job(Generic[PayloadT]):
