@@ -107,7 +107,7 @@ def _draw_workers(rng: Random, asker: str) -> tuple[str, ...]:
 
 
 def _draw_step(rng: Random, depth: int, workers: tuple[str, ...]) -> Step:
-    do = rng.choice(("sleep", "sleep", "update", "burst", "raise", "swallow", "ask", "sleep long"))
+    do = rng.choice(("sleep", "sleep", "update", "burst", "raise", "swallow", "ask", "sleep long", "too large"))
     if do == "ask" and depth < 2 and max(workers) < NAMES[-1]:
         return Step("ask", ask=_draw_ask(rng, depth + 1, max(workers)))
     if do == "ask" and depth < 1 and len(workers) == 1:

@@ -18,7 +18,7 @@ from actors.testing.history import Happening
 from bus import BusJobRequestMessage, BusJobResponseMessage, EncodeError
 from bus.codec import MAX_MESSAGE_BYTES
 from tests.simulation.plan import Ask, Step
-from tests.simulation.truth import Circumstances, count_events, untrue
+from tests.simulation.truth import Circumstances, count_events, is_plain, untrue
 
 CANCEL_GRACE = 3.0
 """Seconds a handler has to stop when it is told to."""
@@ -36,6 +36,7 @@ class Recorder:
         self.problems: list[str] = []
         self.told: Counter[tuple[str, str]] = Counter()
         self.disturbed = False
+        self.plain = self.plain_completed = 0
 
     def note(self, kind: Any, life: str, job_id: str = "", worker: str = "", **more: Any) -> None:
         """Write a line."""
@@ -75,6 +76,8 @@ class Asker(BaseWorker):
             job_id=ask.own_id,
         )
         limited = ask.timeout is not None or (parent is not None and parent.remaining is not None)
+        plain = parent is None and is_plain(ask)
+        self.recorder.plain += plain * len(ask.workers)
         with anyio.move_on_after(ask.cancel_after if ask.cancel_after is not None else math.inf):
             failure = await self._follow(ask, context, parent)
             for worker in ask.workers:
@@ -83,6 +86,7 @@ class Asker(BaseWorker):
                 if result.status is JobStatus.COMPLETED:
                     number = count_events(ask.plan) if ask.how == "stream" else result.response["events"]
                     number = number if ask.reads else 0
+                    self.recorder.plain_completed += plain
                 self._note("ended", context.job_id, worker, attempt=result.attempt, number=number, status=result.status)
             self._check(ask, context, failure, limited=limited, stopped=_is_over(parent))
             if failure is not None:

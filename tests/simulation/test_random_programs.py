@@ -14,7 +14,7 @@ from actors.testing import Simulation
 from actors.testing.history import judge
 from tests.simulation.plan import Ask, Step
 from tests.simulation.program import Actor, Asker, Recorder
-from tests.simulation.run import simulate
+from tests.simulation.run import Tally, simulate
 
 SEEDS = 48
 
@@ -24,6 +24,18 @@ def test_g18_g20_g24_every_job_ends_once_and_nothing_is_left_whatever_fails(firs
     for seed in range(first, first + 8):
         outcome = simulate(seed)
         assert outcome.problems == (), f"make simulate SEED={seed}"
+
+
+def test_jobs_that_nothing_keeps_from_it_complete_and_many_in_another_process() -> None:
+    tally = Tally()
+    for seed in range(SEEDS):
+        tally.add(simulate(seed))
+    assert not tally.says_little, str(tally)
+    assert tally.plain > SEEDS
+
+
+def test_a_system_in_which_nothing_completes_says_little() -> None:
+    assert Tally().says_little
 
 
 def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:

@@ -44,6 +44,12 @@ def untrue(ask: Ask, result: JobResult, circumstances: Circumstances) -> str:
     return "" if excused else "was cancelled although nobody cancelled it"
 
 
+def is_plain(ask: Ask) -> bool:
+    """Whether nothing keeps it from completing but what goes wrong outside."""
+    spoils = {"raise", "ask", "swallow"}
+    return ask.timeout is None and ask.cancel_after is None and not any(step.do in spoils for step in ask.plan)
+
+
 def must_fail(how: str, plan: tuple[Step, ...]) -> bool:
     """Whether a handler that gets to the end of its plan has raised."""
     asked = [step.ask for step in plan if step.ask is not None and how]
