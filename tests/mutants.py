@@ -156,7 +156,7 @@ MUTANTS = (
     Mutant(
         "nobody notices that a name is not served any more",
         "actors/host.py",
-        "if self.running and self.open_groups and not self.registry.serves(change.worker_name):",
+        "if self.running and self.open_groups and not self.registry.available(change.worker_name):",
         "if False:",
         FLEET,
     ),

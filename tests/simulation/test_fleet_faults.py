@@ -9,13 +9,13 @@ import anyio
 import msgspec
 import pytest
 
-from actors import BaseWorker, Job, JobError, JobStatus, WorkerRunner, job
+from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
 from actors.testing import Simulation
 from bus import BusJobRequestMessage, EncodeError, NetworkBus, register_type
 from bus.codec import encode
 from bus.shapes import REGISTERED
 from bus.simulated import SimulatedTransport
-from bus.transport import Outgoing
+from bus.transport import Delivery, Outgoing
 
 
 class Worker(BaseWorker):
@@ -178,6 +178,47 @@ def test_two_requesters_of_one_runner_may_choose_the_same_job_id() -> None:
         for number, boss in enumerate((first, second)):
             with anyio.fail_after(5):
                 assert await boss.job("w", name="echo", payload=number, job_id="nightly") == number
+
+    run(program)
+
+
+def test_g5_the_only_active_replica_dies_and_the_requester_beside_an_inactive_one_is_told() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss, Worker("w", active=False))
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(_crash_in, sim, "b", 5.0)
+            with anyio.fail_after(5 + 8 + 2 * 30), pytest.raises(WorkerUnavailableError):
+                await boss.job("w", name="sleep", payload=50.0)
+
+    run(program)
+
+
+async def _crash_in(sim: Simulation, label: str, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    sim.crash(label)
+
+
+def test_g5_a_performer_whose_beats_are_lost_dies_and_the_requester_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        carry = SimulatedTransport._carry
+
+        def carry_no_beats(transport: SimulatedTransport, delivery: Delivery) -> None:
+            if not (transport.label == "a" and delivery.lane == "everyone" and b"b#" in delivery.body):
+                carry(transport, delivery)
+
+        group = await boss.create_job_group_and_request_job(["w"], name="sleep", payload=400.0)
+        await anyio.sleep(5)
+        monkeypatch.setattr(SimulatedTransport, "_carry", carry_no_beats)
+        await anyio.sleep(100)
+        assert "w" not in boss.registry
+        assert not group.is_done
+        sim.crash("b")
+        with anyio.fail_after(3 * 30), pytest.raises(JobGroupError, match="nobody served 'w'"):
+            await group.wait()
 
     run(program)
 
