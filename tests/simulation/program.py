@@ -157,6 +157,7 @@ class Actor(Asker):
         self.max_concurrency = max_concurrency
         self.mailbox_size = mailbox_size
         self.running: dict[Job[Any], None] = {}
+        self.answered: set[tuple[str, str]] = set()
 
     @job(name="work")
     async def work(self, job: Job[Any]) -> dict[str, int]:
@@ -233,6 +234,9 @@ class Actor(Asker):
         """Write down that a handler runs, and look at what runs beside it and how long."""
         self._note("began", job.id, self.name, attempt=job.attempt)
         limit = math.inf if job.remaining is None else anyio.current_time() + job.remaining
+        key = job.request.origin, job.id
+        if key in self.answered:
+            self.recorder.problems.append(f"{self.name} does job {job.id} again, which it has answered")
         self.running[job] = None
         # One that swallows its cancellation is over for the others; one asked for inside another uses its slot.
         beside = [other for other in self.running if not other.ended and not _is_nested(other, self.name)]
@@ -242,6 +246,8 @@ class Actor(Asker):
             self.recorder.problems.append(f"{self.name} does jobs at once that it does one at a time")
         try:
             yield
+            if not job.cancelled:
+                self.answered.add(key)
         finally:
             del self.running[job]
             self._note("finished", job.id, self.name, attempt=job.attempt)
