@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -68,6 +68,15 @@ class Claimer:
         """A worker has more or fewer slots free than before."""
         if name in self._served:
             self._transport.demand(name, min(self.free(name), self._prefetch))
+
+    async def receive(self) -> Sequence[Delivery]:
+        """What has come; see `Transport.receive`."""
+        try:
+            return await self._transport.receive()
+        except TransportError:
+            for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
+                self.capacity_changed(name)
+            raise
 
     def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
         """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""

@@ -312,7 +312,7 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._transport.receive, "reading from the network") or ():
+            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
                 try:
                     self._arrived(delivery)
                 except DecodeError as error:
@@ -376,9 +376,6 @@ class NetworkBus(WorkerBus):
 
     # --- retrying ---
 
-    async def _emit_change(self, event_name: str) -> None:
-        await self._emit(event_name)
-
     async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Do something until the network lets us."""
         failures = 0
@@ -391,10 +388,10 @@ class NetworkBus(WorkerBus):
                 failures += 1
                 if failures == 1:
                     log().warning(f"{what} failed; trying again", error=str(error))
-                    self.tasks.start(self._emit_change, "on_disconnected")
+                    self.tasks.start(self._emit, "on_disconnected")
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
                     log().warning(f"{what} works again", failures=failures)
-                    self.tasks.start(self._emit_change, "on_connected")
+                    self.tasks.start(self._emit, "on_connected")
                 return result
