@@ -21,6 +21,7 @@ from bus.events import log, text_of
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
+    JOB_TALK,
     RUNNER_MESSAGES,
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -179,7 +180,7 @@ class NetworkBus(WorkerBus):
         elif route is None and not replicas:
             self._drop(message)
             return None
-        if route is not None and hasattr(message, "attempt"):
+        if route is not None and isinstance(message, JOB_TALK):
             return route(message, force=force)  # of a job with both its ends here: replicas know nothing of it
         if replicas and self._outbox.full and not message.urgent and not force:
             return self._outbox.room

@@ -150,10 +150,6 @@ class WorkerRegistry:
         remote = self._remote.get(worker_name)
         return remote is not None and any(data.active for data in remote.values())
 
-    def serves(self, worker_name: str) -> bool:
-        """Whether a request for that name has somewhere to go: a local worker keeps it even while inactive."""
-        return worker_name in self._local or self.available(worker_name)
-
     def who_is_alive(self, worker_name: str) -> str:
         """A sentence for error messages: the names nearest to a name that nobody serves."""
         known = [*self._local, *(name for name in self._remote if name not in self._local)]
