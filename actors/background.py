@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope
-
 from bus.tasks import is_cancellation, wake
 
 if TYPE_CHECKING:
@@ -27,10 +25,9 @@ class BackgroundTask:
         self._name = name
         self._tasks = tasks
         self._ended = ended
-        self._scope = CancelScope()
         self._done = False
-        self._waiters: list[Waiter] = []
-        tasks.spawn(self._run)
+        self._waiters: dict[Waiter, None] = {}
+        self._task = tasks.start(self._run, None)
 
     def __repr__(self) -> str:
         return f"<BackgroundTask {self._name} {'done' if self._done else 'running'}>"
@@ -45,20 +42,28 @@ class BackgroundTask:
 
     def cancel(self) -> None:
         """Tell it to stop; `wait()` tells when it has."""
-        self._scope.cancel()
+        if not self._done:
+            self._task.cancel()
+
+    def shield(self) -> None:
+        """Leave it alone: it swallows its cancellation, and would spin."""
+        if not self._done:
+            self._task.shield()
 
     async def wait(self) -> None:
         """Wait until it has ended; raises nothing of its own."""
         while not self._done:
             waiter = self._tasks.waiter()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                del self._waiters[waiter]
 
-    async def _run(self) -> None:
+    async def _run(self, _argument: None) -> None:
         failure: BaseException | None = None
         try:
-            with self._scope:
-                await self._coroutine
+            await self._coroutine
         except BaseException as error:
             if is_cancellation(error):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
@@ -9,7 +10,7 @@ from anyio import get_cancelled_exc_class
 from actors.errors import JobTimeoutError, describe
 from actors.invoke import call
 from actors.job import Job, current_job
-from actors.lane import ExecutorStatistics, Lane
+from actors.lane import ExecutorStatistics, Lane, inside, nested
 from actors.lifecycle import JobState
 from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive, refusal
 from bus import (
@@ -67,14 +68,14 @@ class Executor:
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
-            lane = self._lanes[handler.name] = Lane(handler.limit or self._limit)
+            lane = self._lanes[handler.name] = Lane(handler.limit or math.inf)
         job: Job[Any] = Job(self, request, handler, lane)
-        if self.draining and (self.paused or not _nested(request)):
+        if self.draining and (self.paused or not nested(request)):
             self.host.bus.give_back(request)
             return None
         starts = self._may_start(job)
         if not starts and not self._room.take():
-            if not force:
+            if not force and not inside(job, self._lanes.values()):  # room may come only after what asks for it
                 return self._room
             self._room.taken += 1
         self.jobs[request.job_id] = job
@@ -90,7 +91,7 @@ class Executor:
         """Let a job wait for a slot."""
         self._places += 1
         job.place = self._places
-        job.lane.pending[job.id] = job
+        job.lane.keep(job, inner=inside(job, self._lanes.values()))
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
 
@@ -114,12 +115,8 @@ class Executor:
         job.cancelled_for = ErrorInfo(type=kind, message=reason or "cancelled", retryable=timed_out)
         if job.state is JobState.RUNNING:
             job.move(JobState.CANCELLING)
-            assert job.task is not None
-            job.task.cancel()
+            self._stop_handler(job)
             self._cancel_groups(job)
-            if job.timer is not None:
-                job.timer.cancel()
-            job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
         else:
             self._finish_cancelled(job)
         return job
@@ -143,10 +140,10 @@ class Executor:
         """Start what waits, or let it wait, at most `ready_timeout`, until this is called again."""
         self.paused = not now
         for lane in self._lanes.values():
-            for job in tuple(lane.pending.values()):
+            for job in tuple((lane.inner if now else lane.pending).values()):
                 if not now:
                     self._limit_pause(job)
-                elif any(self._holds(ancestor) for ancestor in job.request.lineage):
+                elif inside(job, (lane,)):
                     self._start_pending(job)  # first: it must not line up behind what waits for its ancestor's slot
         self.resume()
 
@@ -161,10 +158,21 @@ class Executor:
         longest: Job[Any] | None = None
         for lane in self._lanes.values():
             if lane.pending:
-                job = next(iter(lane.pending.values()))
-                if (longest is None or job.place < longest.place) and self._may_start(job, first=True):
+                job = self._next_of(lane)
+                if job is not None and (longest is None or job.place < longest.place):
                     longest = job
         return longest
+
+    def _next_of(self, lane: Lane) -> Job[Any] | None:
+        first = next(iter(lane.pending.values()))
+        if self._may_start(first, first=True):
+            return first
+        while lane.inner and not self.paused and not lane.full:
+            inner = next(iter(lane.inner.values()))
+            if inside(inner, self._lanes.values()):
+                return inner
+            del lane.inner[inner.id]  # what it was asked for in has ended: from now on it waits like any other
+        return None
 
     def drain(self) -> None:
         """Start nothing new but what running jobs ask for; hand back what has not started."""
@@ -179,15 +187,15 @@ class Executor:
         self._room.close()
         for lane in self._lanes.values():
             for job in lane.running:
-                if job.ended and job.task is not None:
-                    job.task.cancel()
+                if job.ended and job.task is not None and job.timer is None:
+                    self._stop_handler(job)
 
     def hand_back(self, *, keep_nested: bool = False) -> None:
         """Give the jobs that have not started back to the bus, for another worker of this name."""
         for lane in self._lanes.values():
             for job in tuple(lane.pending.values()):
-                if not (keep_nested and _nested(job.request)):
-                    del lane.pending[job.id]
+                if not (keep_nested and nested(job.request)):
+                    lane.drop(job)
                     self._room.give()
                     self.jobs.pop(job.id, None)
                     job.move(JobState.ENDED)
@@ -206,16 +214,11 @@ class Executor:
         if self.paused:
             return False
         lane = job.lane
-        if self._running < self._limit and len(lane.running) < lane.limit and (first or not lane.pending):
+        if lane.full:
+            return inside(job, (lane,))
+        if self._running < self._limit and (first or not lane.pending):
             return True
-        # Asked for inside a job that holds a slot here: it must not wait for that slot, or both would for ever.
-        return any(self._holds(ancestor) for ancestor in job.request.lineage)
-
-    def _holds(self, ancestor: str) -> bool:
-        job_id, _, worker_name = ancestor.rpartition("@")
-        return worker_name == self.name and any(
-            job.id == job_id for lane in self._lanes.values() for job in lane.running
-        )
+        return inside(job, self._lanes.values())
 
     def _arm(self, job: Job[Any], timeout: float) -> None:
         job.deadline = self.host.tasks.now() + timeout
@@ -223,7 +226,7 @@ class Executor:
             job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
 
     def _start_pending(self, job: Job[Any]) -> None:
-        del job.lane.pending[job.id]
+        job.lane.drop(job)
         self._room.give()
         self._start(job)
 
@@ -323,11 +326,11 @@ class Executor:
         """Answer a job: the only way to ENDED but handing back."""
         pending = job.state is JobState.PENDING
         job.move(JobState.ENDED)
-        if job.timer is not None:
+        if job.timer is not None and (job.handler_ended or not job.cancelled):  # else it limits the handler
             job.timer.cancel()
             job.timer = None
         if pending:
-            del job.lane.pending[job.id]
+            job.lane.drop(job)
             self._room.give()
         self.jobs.pop(job.id, None)
         self.post(job.answer(status, response, error, urgent=urgent, stream_end=stream_end))
@@ -345,6 +348,8 @@ class Executor:
         job.handler_ended = True
         job.task = None
         if job.state is JobState.ENDED:
+            if job.timer is not None:
+                job.timer.cancel()
             if job in job.lane.running:
                 self._release(job)
             else:
@@ -360,14 +365,20 @@ class Executor:
                 self.host.bus.capacity_changed(self.name)
         self._worker._job_left()
 
+    def _stop_handler(self, job: Job[Any]) -> None:
+        assert job.task is not None
+        job.task.cancel()
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
+
     def _quarantine(self, job: Job[Any]) -> None:
-        if job.state is not JobState.CANCELLING:
-            return
         log().warning("handler swallows its cancellation", worker=self.name, job=job.id, handler=job.handler.attribute)
         assert job.task is not None
         job.task.shield()
         self._quarantined += 1
-        self._finish_cancelled(job)
+        if not job.ended:
+            self._finish_cancelled(job)
         self._release(job)
 
     def _expired(self, job: Job[Any]) -> None:
@@ -386,8 +397,3 @@ class Executor:
     def _cancel_groups(self, job: Job[Any]) -> None:
         for group in tuple(job.groups or ()):
             group.cancel(f"job {job.id!r} that asked for it did not complete")
-
-
-def _nested(request: BusJobRequestMessage) -> bool:
-    """Whether it was asked for inside a job, and not only inside a hook."""
-    return any(not entry.startswith("@") for entry in request.lineage)

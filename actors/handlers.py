@@ -105,7 +105,8 @@ def job(
         function: The method, when used without parentheses.
         name: The job name; default the method's name.
         sequential: One at a time, in the order asked. A job asked for inside one of them, even through other workers,
-            does not wait for it.
+            does not wait for it. Two sequential handlers, of one worker or of two, that ask each other from two
+            unrelated requests wait for each other until a timeout.
         max_concurrency: How many at a time; default as many as the worker allows.
         retries: Call it again when it raises.
         timeout: Seconds one job may run; past it the handler is cancelled and the job is FAILED.

@@ -288,7 +288,7 @@ class Host(EventSource):
 
     def registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
         """When nobody serves a name any more, whoever waits for it waits `ready_timeout` longer at most."""
-        if self.running and self.open_groups and not self.registry.serves(change.worker_name):
+        if self.running and self.open_groups and not self.registry.available(change.worker_name):
             if self._lost is None:
                 self._lost = {}
                 self.tasks.start(self._check_lost, None)
@@ -298,8 +298,8 @@ class Host(EventSource):
         lost, self._lost = self._lost or {}, None
         for group in tuple(self.open_groups):
             for name in group.worker_names:
-                if name in lost and group.awaits(name) and not self.registry.serves(name):
-                    group.await_ready(name, lost=name not in self.registry)
+                if name in lost and group.awaits(name) and not self.registry.available(name):
+                    group.await_ready(name)
 
     async def _emit_job(self, event: tuple[str, JobRecord]) -> None:
         await self._emit(*event)

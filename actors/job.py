@@ -18,6 +18,7 @@ from bus import (
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
     BusMessage,
+    EncodeError,
     ErrorInfo,
     JobStatus,
     travel,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from actors.executor import Executor
     from actors.handlers import Handler
     from actors.lane import Lane
+    from actors.member import Member
     from actors.requests import JobGroup
     from actors.runner import WorkerRunner
     from bus.deadlines import Deadline
@@ -40,6 +42,9 @@ current_job: ContextVar[Job[Any] | None] = ContextVar("current_job", default=Non
 
 current_hook: ContextVar[str | None] = ContextVar("current_hook", default=None)
 """Name of the worker whose hook the current task runs."""
+
+current_event: ContextVar[tuple[JobGroup, Member] | None] = ContextVar("current_event", default=None)
+"""Of what job the event is that the current task calls hooks for: its group, and who does it."""
 
 
 class Job(Generic[PayloadT]):
@@ -206,17 +211,21 @@ class Job(Generic[PayloadT]):
         sequence = self.sequence
         self.sequence = sequence + 1
         request = self.request
-        self._executor.post(
-            kind(
-                source=self._executor.name,
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                sequence=sequence,
-                attempt=request.attempt,
-                **fields,
+        try:
+            self._executor.post(
+                kind(
+                    source=self._executor.name,
+                    target=request.source,
+                    destination=request.origin,
+                    job_id=request.job_id,
+                    sequence=sequence,
+                    attempt=request.attempt,
+                    **fields,
+                )
             )
-        )
+        except EncodeError:
+            self.sequence = sequence  # it was not sent: what comes next takes its place
+            raise
 
     def answer(
         self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool

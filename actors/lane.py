@@ -8,18 +8,58 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actors.job import Job
+    from bus import BusJobRequestMessage
 
 
 class Lane:
-    """The jobs of one handler in one worker: those that run, and those that wait for a slot."""
+    """The jobs of one handler in one worker: those that run, and those that wait for a slot.
 
-    __slots__ = ("limit", "pending", "running")
+    `inner` are those of them that wait and were asked for inside a job that ran in this worker when they came.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("inner", "limit", "pending", "running")
+
+    def __init__(self, limit: float) -> None:
         self.limit = limit
         self.running: dict[Job[Any], None] = {}
         self.pending: OrderedDict[str, Job[Any]] = OrderedDict()
+        self.inner: dict[str, Job[Any]] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether as many run as may."""
+        return len(self.running) >= self.limit
+
+    def keep(self, job: Job[Any], *, inner: bool) -> None:
+        """Let a job wait."""
+        self.pending[job.id] = job
+        if inner:
+            self.inner[job.id] = job
+
+    def drop(self, job: Job[Any]) -> None:
+        """Forget a job that waited."""
+        del self.pending[job.id]
+        self.inner.pop(job.id, None)
+
+
+def inside(job: Job[Any], lanes: Iterable[Lane]) -> bool:
+    """Whether it was asked for inside a job that holds a slot of these lanes of its worker.
+
+    It must not wait for that slot, or both would for ever.
+    """
+    if not job.request.lineage:
+        return False
+    here = f"@{job.worker_name}"
+    ancestors = {entry.removesuffix(here) for entry in job.request.lineage if entry.endswith(here)}
+    return bool(ancestors) and any(running.id in ancestors for lane in lanes for running in lane.running)
+
+
+def nested(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a job, and not only inside a hook."""
+    return any(not entry.startswith("@") for entry in request.lineage)
 
 
 class WorkerStatistics(msgspec.Struct, frozen=True):

@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.errors import JobResult
+    from actors.runner import WorkerRunner
     from bus.deadlines import Deadline
 
 WINDOW = 256
 """Events of one job that may be on their way or untaken: bounds memory, and costs a credit message for 128 events."""
+
+
+def holds(host: WorkerRunner, name: str, job_id: str) -> bool:
+    """Whether the worker of that name in this process has a job, or the room for it: it keeps both while inactive."""
+    worker = host.get_worker(name)
+    if worker is None or not host.bus.networked:
+        return worker is not None
+    return worker._executor is not None and job_id in worker._executor.jobs
 
 
 class GroupStatistics(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from anyio import create_task_group
 
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import JobStateError
-from actors.job import current_hook, current_job
+from actors.job import current_event, current_hook, current_job
 from actors.params import JobGroupParams, JobParams, checked, resolve
 from actors.requests import JobGroup
 from bus import BusJobUpdateRequestMessage, BusMessage, check_name, travel
@@ -262,15 +262,31 @@ def _position() -> tuple[Job[Any] | None, tuple[str, ...]]:
     """The job this is asked for inside of, if that is open, and the lineage of what is asked for."""
     parent = current_job.get()
     if parent is None:
-        hook = current_hook.get()
-        return None, () if hook is None else (f"@{hook}",)
+        return None, _lineage_of_hook()
     # Also when it has answered: its handler may hold the slot that this job will need.
+    return None if parent.ended else parent, _lineage_inside(parent)
+
+
+def _lineage_of_hook() -> tuple[str, ...]:
+    hook = current_hook.get()
+    if hook is None:
+        return ()
+    event = current_event.get()
+    if event is None or event[1].result is not None:
+        return (f"@{hook}",)
+    # Who sent the event may have to wait for this hook, with the slot that this job will need.
+    group, member = event
+    outer = _lineage_inside(group.parent) if group.parent is not None else ()
+    return (*outer, f"{group.job_id}@{member.name}", f"@{hook}")
+
+
+def _lineage_inside(parent: Job[Any]) -> tuple[str, ...]:
     lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
     if len(lineage) > MAX_DEPTH:
         raise JobStateError(
             f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask in a loop?"
         )
-    return None if parent.ended else parent, lineage
+    return lineage
 
 
 def _checked(payloads: Any, worker_names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from anyio import CancelScope
 
 from actors.errors import JobGroupError, JobResult, JobStateError
 from actors.events import JobGroupEvent, JobGroupResponse
-from actors.member import WINDOW, GroupStatistics, Member
+from actors.member import WINDOW, GroupStatistics, Member, holds
 from actors.outcome import (
     CANCELLED,
     answer_of_the_system,
@@ -190,7 +190,7 @@ class JobGroup:
                 delivery=self.delivery,
             )
         )
-        if room is None and not host.registry.serves(name):
+        if room is None and not host.registry.available(name):
             self.await_ready(name)
         return room
 
@@ -262,11 +262,11 @@ class JobGroup:
         member.hooked += 1
         self._grant(member)
 
-    def await_ready(self, name: str, *, lost: bool = False) -> None:
-        """Nobody serves this member's name now: give it `ready_timeout`. `lost` says that who had the job is dead."""
+    def await_ready(self, name: str) -> None:
+        """Nobody takes jobs for this member's name now: give it `ready_timeout`."""
         member = self._members[name]
-        if lost:
-            member.origin = None
+        if all(replica.address != member.origin for replica in self._host.registry.replicas(name)):
+            member.origin = None  # who had the job is dead, or will be heard again
         if member.result is None and member.timer is None and not self._done:
             member.timer = self._host.deadlines.after(self._host.ready_timeout, lambda: self._not_ready(member))
 
@@ -276,8 +276,7 @@ class JobGroup:
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
-        info = cancelled(reason or "cancelled by its requester")
-        self._fail("", JobStatus.CANCELLED, None, info)
+        self._fail("", JobStatus.CANCELLED, None, cancelled(reason or "cancelled by its requester"))
 
     def fail_member(self, name: str, status: JobStatus, error: ErrorInfo) -> None:
         """End one member for a reason of our own, and tell it to stop."""
@@ -393,6 +392,9 @@ class JobGroup:
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None
-        if member.origin is None and not self._host.registry.serves(member.name):
+        waits = not self._host.registry.available(member.name) and not holds(self._host, member.name, self.job_id)
+        if waits and member.origin is not None:
+            self.await_ready(member.name)  # who had the job lived: it may have died since
+        elif waits:
             error = unavailable(member.name, self._host.ready_timeout, self._host.registry)
             self.fail_member(member.name, JobStatus.FAILED, error)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
+from anyio import CancelScope
 
 from actors.errors import RunnerStateError, describe
 from actors.lifecycle import ALIVE, WorkerState
@@ -33,6 +34,7 @@ class Entry(msgspec.Struct, eq=False):
         routed: Whether its name on the bus is its own.
         stopping: Whether somebody stops it already.
         cleaned_up: Whether its `stop()` need not be called: that was what began it.
+        patience: Limits its `stop()`, while that runs.
     """
 
     worker: BaseWorker
@@ -41,6 +43,7 @@ class Entry(msgspec.Struct, eq=False):
     routed: bool = False
     stopping: bool = False
     cleaned_up: bool = False
+    patience: CancelScope | None = None
 
 
 class Roster:
@@ -92,7 +95,7 @@ class Roster:
             if root is not None
             else [entry.worker for entry in self.entries.values() if entry.worker.parent is None]
         )
-        stack = list(roots)
+        stack = roots[::-1]
         while stack:
             worker = stack.pop()
             order.append(worker)
@@ -127,6 +130,24 @@ class Roster:
         """Stop one worker, its children first. Returns when it has stopped, whoever began it."""
         for each in self.children_first(worker):
             await self._stop_one(each, reason)
+
+    async def stop_all(self, reason: str) -> None:
+        """Stop every worker, one after the other; once the runner is cancelled, all that are left together."""
+        order = self.children_first()
+        for worker in order:  # first, so that no handler waits for the ones of other workers to end
+            self._cancel_jobs(worker, reason)
+        async with anyio.create_task_group() as together:
+            for worker in order:
+                if self.host.cancelling:
+                    together.start_soon(self._stop_one, worker, reason)
+                else:
+                    await self._stop_one(worker, reason)
+
+    def hurry(self) -> None:
+        """Leave each `stop()` that runs now no more than `cancel_grace`."""
+        for entry in self.entries.values():
+            if entry.patience is not None:
+                entry.patience.deadline = min(entry.patience.deadline, anyio.current_time() + self.host.cancel_grace)
 
     def end(self, worker: BaseWorker, reason: str, *, drain: bool = True) -> None:
         """Begin to end a worker and its children."""
@@ -253,17 +274,23 @@ class Roster:
         worker._move(WorkerState.STOPPING)
         for child in worker.children:  # added while others were being stopped
             await self.stop(child, reason)
-        await self._cancel_jobs(worker, reason)
+        self._cancel_jobs(worker, reason)
+        with anyio.move_on_after(self.host.cancel_grace + 1):
+            while _busy(worker):
+                await self.host.drained.wait()
         if not entry.cleaned_up:
-            await self._clean_up(worker)
+            await self._clean_up(entry)
         await self._cancel_rest(entry)
         await self._forget(entry, reason)
 
-    async def _clean_up(self, worker: BaseWorker) -> None:
-        with anyio.move_on_after(STOP_TIMEOUT) as patience:
+    async def _clean_up(self, entry: Entry) -> None:
+        worker = entry.worker
+        limit = min(STOP_TIMEOUT, self.host.cancel_grace) if self.host.cancelling else STOP_TIMEOUT
+        with anyio.move_on_after(limit) as entry.patience:
             await self.host.guarded(worker, "stop", worker.stop)
-        if patience.cancelled_caught:
-            log().error("stop() took too long and was cancelled", worker=worker.name, seconds=STOP_TIMEOUT)
+        if entry.patience.cancelled_caught:
+            log().error("stop() took too long and was cancelled", worker=worker.name)
+        entry.patience = None
 
     async def _cancel_rest(self, entry: Entry) -> None:
         """Cancel what a worker has running beside its jobs: `run()`, hooks and background tasks."""
@@ -284,10 +311,12 @@ class Roster:
             log().error("run(), a hook or a background task swallows its cancellation", worker=worker.name)
             if entry.task is not None:
                 entry.task.shield()
+            for task in tuple(worker._background or ()):
+                task.shield()
             if hooks is not None:
                 hooks.shield()
 
-    async def _cancel_jobs(self, worker: BaseWorker, reason: str) -> None:
+    def _cancel_jobs(self, worker: BaseWorker, reason: str) -> None:
         reason = f"worker {worker.name!r} stopped: {reason}"
         for group in tuple(worker._groups.values()):
             group.cancel(reason)
@@ -297,10 +326,6 @@ class Roster:
         executor.close()
         for job_id in tuple(executor.jobs):
             executor.cancel(job_id, reason)
-        if _busy(worker):
-            with anyio.move_on_after(self.host.cancel_grace + 1):
-                while _busy(worker):
-                    await self.host.drained.wait()
 
     async def _forget(self, entry: Entry, reason: str) -> None:
         worker, host = entry.worker, self.host

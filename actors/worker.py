@@ -11,7 +11,7 @@ from actors.dispatch import DISPATCH, deliver_other
 from actors.errors import HandlerError, RunnerStateError
 from actors.handlers import Handler, HandlerTable, collect, make_handler
 from actors.hooks import Hooks
-from actors.job import current_hook, current_job
+from actors.job import current_event, current_hook, current_job
 from actors.lane import WorkerStatistics
 from actors.lifecycle import ENDING, WORKER_STEPS, WorkerState, moved
 from actors.peer import Peer
@@ -299,12 +299,14 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
             return self._executor.free_slots
         return self.max_concurrency if self._active and self._state is WorkerState.READY else 0
 
-    def _queue_hook(self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None) -> bool:
+    def _queue_hook(
+        self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None, *, last: bool = True
+    ) -> bool:
         """Put a hook in line, if anybody wants it. Whether it was."""
         if hook not in self._wanted:
             return False
         job_id = getattr(argument, "job_id", None)
-        item = (job_id, self._call_hook, hook, argument, group, member)
+        item = (job_id, self._call_hook, hook, argument, group, member, last)
         if getattr(argument, "urgent", False):
             self._lanes().put_urgent(item, job_id)
         else:
@@ -315,7 +317,7 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         """Put the hooks of a job's event in line; the last of them tells the group. Whether there is any."""
         if not self._hears:
             return self._queue_hook(hook, message, group, member)
-        self._queue_hook(hook, message)
+        self._queue_hook(hook, message, group, member, last=False)
         return self._queue_hook("on_bus_message", message, group, member)
 
     def _lanes(self) -> Mailbox:
@@ -337,13 +339,22 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         job = current_job.get()
         return current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
 
-    async def _call_hook(self, hook: str, argument: Any, group: JobGroup | None, member: Any) -> None:
+    async def _call_hook(
+        self,
+        hook: str,
+        argument: Any,
+        group: JobGroup | None,
+        member: Any,
+        last: bool = True,  # noqa: FBT002 - comes from a tuple in the mailbox
+    ) -> None:
         arguments = () if hook == "on_deactivated" else (argument,)
+        token = current_event.set(None if group is None else (group, member))
         try:
             await self.worker_runner.guarded(self, hook, getattr(self, hook), *arguments)
             await self._emit(hook, *arguments)
         finally:
-            if group is not None:
+            current_event.reset(token)
+            if group is not None and last:
                 group.hook_done(member)
 
     def _watches(self, worker_name: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from bus.claims import Claim, Claims
 from bus.errors import TransportError
@@ -68,6 +69,15 @@ class Claimer:
         if name in self._served:
             self._transport.demand(name, min(self.free(name), self._prefetch))
 
+    async def receive(self) -> Sequence[Delivery]:
+        """What has come; see `Transport.receive`."""
+        try:
+            return await self._transport.receive()
+        except TransportError:
+            for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
+                self.capacity_changed(name)
+            raise
+
     def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
         """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
         request.attempt = delivery.attempt
@@ -112,7 +122,8 @@ class Claimer:
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
-        self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")
+        key = (cancel.target or "", origin, cancel.source, cancel.job_id)
+        self.claims.forbid(key, cancel.reason or "cancelled")
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
@@ -155,7 +166,9 @@ class Claimer:
         if answer is None:
             return False
         self.claims.repeated += 1
-        answer.attempt = max(answer.attempt, delivery.attempt)
+        if delivery.attempt != answer.attempt + 1:
+            # Another had it in between, or it was asked for anew: what led up to our answer is not waited for any more.
+            answer = msgspec.structs.replace(answer, attempt=delivery.attempt, sequence=0)
         self._bus.answer_again(request, answer)
         self.settle(delivery, Settlement.ACK, now)
         return True

@@ -13,8 +13,8 @@ from bus.transport import Delivery
 MAX_REMEMBERED = 1024
 """Answers and cancellations kept for requests that come again, or late: within a lease, or not at all."""
 
-Key = tuple[str, str, str]
-"""Worker, address of the requester's runner, job id."""
+Key = tuple[str, str, str, str]
+"""Worker, address of the requester's runner, requester, job id."""
 
 
 class Claim(msgspec.Struct):
@@ -69,7 +69,7 @@ class Claims:
 
     def of_answer(self, message: Any) -> Claim | None:
         """The claim on the job that a performer's message belongs to."""
-        return self._held.get((message.source, message.destination, message.job_id))
+        return self._held.get((message.source, message.destination, message.target or "", message.job_id))
 
     def all(self) -> list[Claim]:
         """Every claim."""
@@ -106,4 +106,4 @@ class Claims:
 
 
 def _key(request: BusJobRequestMessage) -> Key:
-    return (request.target or "", request.origin, request.job_id)
+    return (request.target or "", request.origin, request.source, request.job_id)

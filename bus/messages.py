@@ -335,6 +335,9 @@ class BusTopicMessage(BusDataMessage, kw_only=True):
     data: Any = None
 
 
+JOB_TALK = (_JobEventMessage, BusJobStreamCreditMessage, BusJobRunningMessage)
+"""What the two ends of one job say to each other, and nobody else has to hear."""
+
 TERMINAL_MESSAGES = (BusJobResponseMessage, BusJobStreamEndMessage)
 """The messages that end a job."""
 

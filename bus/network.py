@@ -11,27 +11,26 @@ from typing import Any, ClassVar
 import anyio
 import msgspec
 
+from bus.answers import for_unreadable_event, in_place_of, to_orphan, to_unreadable_request
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
-from bus.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
+from bus.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
 from bus.errors import BusError, DecodeError, EncodeError, TransportError
 from bus.events import log, text_of
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
+    JOB_TALK,
     RUNNER_MESSAGES,
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
     BusJobRequestMessage,
-    BusJobResponseMessage,
     BusJobRunningMessage,
     BusLocalMessage,
     BusMessage,
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
-    ErrorInfo,
-    JobStatus,
 )
 from bus.outbox import BACKOFF, Outbox, OutboxStatistics
 from bus.registry import WorkerReadyData, WorkerRegistry
@@ -181,6 +180,8 @@ class NetworkBus(WorkerBus):
         elif route is None and not replicas:
             self._drop(message)
             return None
+        if route is not None and isinstance(message, JOB_TALK):
+            return route(message, force=force)  # of a job with both its ends here: replicas know nothing of it
         if replicas and self._outbox.full and not message.urgent and not force:
             return self._outbox.room
         room = route(message, force=force) if route is not None else None
@@ -242,18 +243,7 @@ class NetworkBus(WorkerBus):
         except EncodeError as error:
             if not isinstance(message, TERMINAL_MESSAGES):
                 raise
-            info = ErrorInfo(type=EncodeError.__name__, message=str(error))
-            answer = BusJobResponseMessage(
-                source=message.source,
-                target=message.target,
-                destination=message.destination,
-                job_id=message.job_id,
-                sequence=message.sequence,
-                attempt=message.attempt,
-                status=JobStatus.ERROR,
-                error=info,
-            )
-            body = encode(answer, id=frame_id, origin=self.address)
+            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
         self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
 
     def deliver(self, message: BusMessage) -> Room | None:
@@ -261,6 +251,8 @@ class NetworkBus(WorkerBus):
         route = self._routes.get(message.target or "")
         if route is None:
             self._drop(message)
+            if isinstance(message, BusJobRunningMessage) and message.origin:
+                self._send_to(message.origin, to_orphan(message))
             return None
         return route(message, force=True)  # what the network has accepted must fit; demand bounds the jobs
 
@@ -286,6 +278,15 @@ class NetworkBus(WorkerBus):
         for route in tuple(self._runners.values()):
             route(message)
 
+    def _send_to(self, address: str, message: BusMessage, accepted: Callable[[], None] | None = None) -> None:
+        if address != self.address:
+            self.put("inbox", address, message, accepted)
+            return
+        message.origin = address
+        self.deliver(message)
+        if accepted is not None:
+            accepted()
+
     def _post_to(self, message: Any) -> Room | None:
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
@@ -296,14 +297,8 @@ class NetworkBus(WorkerBus):
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)
-        if message.destination != self.address:
-            self.put("inbox", message.destination, message, accepted)
-            return None
-        message.origin = self.address
-        room = self.deliver(message)
-        if accepted is not None:
-            accepted()
-        return room
+        self._send_to(message.destination, message, accepted)
+        return None
 
     def _broadcast(self, message: BusMessage) -> Room | None:
         super()._broadcast(message)
@@ -318,7 +313,7 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._transport.receive, "reading from the network") or ():
+            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
                 try:
                     self._arrived(delivery)
                 except DecodeError as error:
@@ -337,11 +332,7 @@ class NetworkBus(WorkerBus):
         header, body = decode_header(delivery.body, max_message_bytes=self._max_bytes)
         now = self.tasks.now()
         if delivery.lane == "queue":
-            message = decode(header, body)
-            if not isinstance(message, BusJobRequestMessage):
-                raise DecodeError(f"a queue holds job requests, not {type(message).__name__}")
-            message.origin = header.origin
-            self._claimer.claimed(message, delivery, now)
+            self._claimer.claimed(self._request(header, body, delivery), delivery, now)
             return
         if header.id in self._seen:
             return
@@ -351,7 +342,13 @@ class NetworkBus(WorkerBus):
         if header.origin == self.address:
             self._fleet.presence.heard_self(now)
             return
-        message = decode(header, body)
+        try:
+            message = decode(header, body)
+        except DecodeError as error:
+            answer = for_unreadable_event(header, error)
+            if answer is not None:
+                self.deliver(answer)
+            raise
         if isinstance(message, BusJobRequestMessage):
             raise DecodeError("a job request comes by the queue of its worker")
         message.origin = header.origin
@@ -365,10 +362,20 @@ class NetworkBus(WorkerBus):
                 self._claimer.forbid(message, message.origin)
             self.deliver(message)
 
-    # --- retrying ---
+    def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
+        try:
+            message = decode(header, body)
+        except DecodeError as error:
+            answer = to_unreadable_request(header, delivery.attempt, error)
+            if answer is not None:  # nobody else would
+                self._send_to(header.origin, answer)
+            raise
+        if not isinstance(message, BusJobRequestMessage) or message.target != delivery.queue:
+            raise DecodeError(f"a {type(message).__name__} for {message.target!r} in the queue of {delivery.queue!r}")
+        message.origin = header.origin
+        return message
 
-    async def _emit_change(self, event_name: str) -> None:
-        await self._emit(event_name)
+    # --- retrying ---
 
     async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Do something until the network lets us."""
@@ -382,10 +389,10 @@ class NetworkBus(WorkerBus):
                 failures += 1
                 if failures == 1:
                     log().warning(f"{what} failed; trying again", error=str(error))
-                    self.tasks.start(self._emit_change, "on_disconnected")
+                    self.tasks.start(self._emit, "on_disconnected")
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
                     log().warning(f"{what} works again", failures=failures)
-                    self.tasks.start(self._emit_change, "on_connected")
+                    self.tasks.start(self._emit, "on_connected")
                 return result

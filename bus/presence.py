@@ -60,6 +60,7 @@ class Presence:
         self._patience = patience
         self._peers: dict[str, PeerRunner] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
+        self._silent: OrderedDict[str, PeerRunner] = OrderedDict()
         self._echo: float | None = None
 
     @property
@@ -91,8 +92,9 @@ class Presence:
         gone = None
         if peer is None or peer.address != address:
             gone = peer
-            if gone is not None:
-                self._bury(gone)
+            before = peer or self._silent.pop(runner, None)
+            if before is not None and before.address != address:
+                self._bury(before.address)  # silent for a lease or not: with another life after it, it is over
             peer = self._peers[runner] = PeerRunner(runner, address, now)
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
@@ -119,12 +121,11 @@ class Presence:
 
     def left(self, runner: str, address: str) -> PeerRunner | None:
         """A runner said goodbye, or its lease ended. The peer, if it was known."""
-        self._dead[address] = None
+        self._bury(address)
         peer = self._peers.get(runner)
         if peer is None or peer.address != address:
             return None
         del self._peers[runner]
-        self._bury(peer)
         return peer
 
     def expired(self, now: float) -> list[PeerRunner]:
@@ -133,10 +134,13 @@ class Presence:
             return []
         gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]
         for peer in gone:
-            del self._peers[peer.runner]  # not buried: it may have been cut off, and come back
+            del self._peers[peer.runner]
+            self._silent[peer.runner] = peer  # not buried: it may have been cut off, and come back
+        while len(self._silent) > MAX_DEAD:
+            self._silent.popitem(last=False)
         return gone
 
-    def _bury(self, peer: PeerRunner) -> None:
-        self._dead[peer.address] = None
+    def _bury(self, address: str) -> None:
+        self._dead[address] = None
         while len(self._dead) > MAX_DEAD:
             self._dead.popitem(last=False)

@@ -6,12 +6,16 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import msgspec
 
 from bus.events import log, text_of
 from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
 from bus.tasks import is_cancellation
+
+WATCH_TIMEOUT = 10.0
+"""Seconds a watch handler may take: whoever starts and stops workers waits for it."""
 
 
 class WorkerReadyData(msgspec.Struct, frozen=True):
@@ -146,10 +150,6 @@ class WorkerRegistry:
         remote = self._remote.get(worker_name)
         return remote is not None and any(data.active for data in remote.values())
 
-    def serves(self, worker_name: str) -> bool:
-        """Whether a request for that name has somewhere to go: a local worker keeps it even while inactive."""
-        return worker_name in self._local or self.available(worker_name)
-
     def who_is_alive(self, worker_name: str) -> str:
         """A sentence for error messages: the names nearest to a name that nobody serves."""
         known = [*self._local, *(name for name in self._remote if name not in self._local)]
@@ -167,7 +167,7 @@ class WorkerRegistry:
 
         Args:
             worker_name: Whom to watch.
-            handler: Called with `WorkerReadyData`; sync or async. One that raises is logged.
+            handler: Called with `WorkerReadyData`; sync or async. What it raises is logged; it is cancelled after 10 s.
             lost: Called with `WorkerLostData`.
         """
         watches = self._watches.setdefault(worker_name, {})
@@ -260,7 +260,10 @@ async def _call(handler: Callable[[Any], Awaitable[None] | None], data: object) 
     try:
         result = handler(data)
         if inspect.isawaitable(result):
-            await result
+            with anyio.move_on_after(WATCH_TIMEOUT) as patience:
+                await result
+            if patience.cancelled_caught:
+                log().error("watch handler took too long and was cancelled", handler=text_of(handler))
     except BaseException as error:  # one watcher's defect must not hide the news from the others
         if is_cancellation(error):
             raise

@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant(
         "a cancel that overtakes its request is forgotten",
         "bus/claimer.py",
-        'self.claims.forbid((cancel.target or "", origin, cancel.job_id), cancel.reason or "cancelled")',
+        'self.claims.forbid(key, cancel.reason or "cancelled")',
         "pass",
         FLEET,
     ),
@@ -156,15 +156,15 @@ MUTANTS = (
     Mutant(
         "nobody notices that a name is not served any more",
         "actors/host.py",
-        "if self.running and self.open_groups and not self.registry.serves(change.worker_name):",
+        "if self.running and self.open_groups and not self.registry.available(change.worker_name):",
         "if False:",
         FLEET,
     ),
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/executor.py",
-        "        self._finish_cancelled(job)\n        self._release(job)\n",
-        "",
+        "            self._finish_cancelled(job)\n        self._release(job)\n",
+        "            pass\n",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(

@@ -24,7 +24,8 @@ class Happening(msgspec.Struct, frozen=True):
         job_id: The job, empty for `died` and `disturbed`.
         worker: Who was asked.
         attempt: Which delivery.
-        number: For `saw`, the event's number as the performer counted; for `ended`, how many it should have been.
+        number: For `saw`, the event's number as the performer counted; for `ended`, how many it should have been; for
+            `disturbed`, how many further executions of any one job it excuses. A death excuses one.
         status: For `ended`.
     """
 
@@ -45,37 +46,45 @@ class Verdict(msgspec.Struct, frozen=True):
         violations: Sentences, one for each promise that was broken; empty if none was.
         jobs: Jobs asked for, each member of a group counted.
         executions: Handlers begun.
+        distant: Jobs that completed, and began in another life than the one they were asked for in.
         outcomes: Ends by status.
     """
 
     violations: tuple[str, ...]
     jobs: int
     executions: int
+    distant: int
     outcomes: dict[str, int]
 
 
 Key = tuple[str, str]
 
 
-def judge(history: list[Happening]) -> Verdict:
-    """Check a complete history: every job one outcome, order kept, nothing run twice without an excuse."""
+def judge(history: list[Happening], *, grace: float = 5.0) -> Verdict:
+    """Check a complete history: every job one outcome, order kept, nothing run again or too late without an excuse.
+
+    Args:
+        history: What happened, in order.
+        grace: Seconds in which a cancellation may still be on its way to a job that has not begun.
+    """
     dead = {happening.life for happening in history if happening.kind == "died"}
-    disturbed = any(happening.kind in {"died", "disturbed"} for happening in history)
+    excuses = [happening for happening in history if happening.kind in {"died", "disturbed"}]
     by_job: dict[Key, list[Happening]] = defaultdict(list)
     for happening in history:
         if happening.job_id:
             by_job[happening.job_id, happening.worker].append(happening)
     violations: list[str] = []
     for (job_id, worker), lines in by_job.items():
-        who = f"job {job_id} on {worker}"
-        violations += [f"{who}: {what}" for what in _outcome(lines, dead)]
-        violations += [f"{who}: {what}" for what in _executions(lines, disturbed=disturbed)]
-        violations += [f"{who}: {what}" for what in _order(lines)]
+        found = [*_outcome(lines, dead), *_executions(lines, excuses), *_order(lines)]
+        if not excuses:
+            found += _too_late(lines, grace)
+        violations += [f"job {job_id} on {worker}: {what}" for what in found]
     outcomes = Counter(str(happening.status) for happening in history if happening.kind == "ended")
     return Verdict(
         violations=tuple(violations),
         jobs=sum(happening.kind == "asked" for happening in history),
         executions=sum(happening.kind == "began" for happening in history),
+        distant=sum(_is_distant(lines) for lines in by_job.values()),
         outcomes=dict(sorted(outcomes.items())),
     )
 
@@ -92,19 +101,47 @@ def _outcome(lines: list[Happening], dead: set[str]) -> list[str]:
         return ["its requester was never told"]
     if len(ended) > 1:
         return [f"it ended {len(ended)} times: {', '.join(str(line.status) for line in ended)}"]
-    if ended and ended[0].status is JobStatus.COMPLETED and not any(line.kind == "began" for line in lines):
+    return _completion(lines) if ended and ended[0].status is JobStatus.COMPLETED else []
+
+
+def _completion(lines: list[Happening]) -> list[str]:
+    ended = next(line for line in lines if line.kind == "ended")
+    began = [line.attempt for line in lines if line.kind == "began"]
+    if not began:
         return ["it completed without having run"]
+    if ended.attempt not in began:
+        return [f"it completed in attempt {ended.attempt}, which never began: those that did are {began}"]
     return []
 
 
-def _executions(lines: list[Happening], *, disturbed: bool) -> list[str]:
+def _executions(lines: list[Happening], excuses: list[Happening]) -> list[str]:
     began = [line for line in lines if line.kind == "began"]
     found = []
     attempts = Counter(line.attempt for line in began)
     found += [f"attempt {attempt} ran {count} times" for attempt, count in attempts.items() if count > 1]
-    if len(began) > 1 and not disturbed:
-        found.append(f"it ran {len(began)} times although nothing excuses it")
+    if len(began) > 1:
+        asked = min((line.time for line in lines if line.kind == "asked"), default=0.0)
+        excused = sum(_excuse(excuse, asked) for excuse in excuses if excuse.time <= began[-1].time)
+        if not excused:
+            found.append(f"it ran {len(began)} times although nothing excuses it")
+        elif len(began) > 1 + excused:
+            found.append(f"it ran {len(began)} times although no more than {excused} more are excused")
     return found
+
+
+def _excuse(excuse: Happening, asked: float) -> int:
+    """How many further executions something excuses of a job asked for then."""
+    if excuse.kind == "died":
+        return int(excuse.time >= asked)
+    return excuse.number
+
+
+def _too_late(lines: list[Happening], grace: float) -> list[str]:
+    over = [line.time for line in lines if line.kind in {"ended", "abandoned"}]
+    began = [line.time for line in lines if line.kind == "began"]
+    if over and began and began[-1] > over[0] + grace:
+        return [f"it began {began[-1] - over[0]:g} s after it was over"]
+    return []
 
 
 def _order(lines: list[Happening]) -> list[str]:
@@ -120,7 +157,19 @@ def _order(lines: list[Happening]) -> list[str]:
     for attempt, seen in numbers.items():
         if seen != list(range(len(seen))):
             found.append(f"events of attempt {attempt} came as {seen[:20]}")
-    ended = [line for line in lines if line.kind == "ended" and line.status is JobStatus.COMPLETED]
-    if ended and len(numbers.get(ended[0].attempt, [])) != ended[0].number:
-        found.append(f"it completed with {len(numbers.get(ended[0].attempt, []))} of {ended[0].number} events seen")
+    ended = next((line for line in lines if line.kind == "ended"), None)
+    if ended is None:
+        return found
+    if any(line.kind == "saw" for line in lines[lines.index(ended) :]):
+        found.append("an event came after it had ended")
+    if 0 < ended.attempt < latest:
+        found.append(f"it ended in attempt {ended.attempt}, but events of attempt {latest} had come")
+    if ended.status is JobStatus.COMPLETED and len(numbers[ended.attempt]) != ended.number:
+        found.append(f"it completed with {len(numbers[ended.attempt])} of {ended.number} events seen")
     return found
+
+
+def _is_distant(lines: list[Happening]) -> bool:
+    asked = {line.life for line in lines if line.kind == "asked"}
+    ended = {line.attempt for line in lines if line.kind == "ended" and line.status is JobStatus.COMPLETED}
+    return any(line.kind == "began" and line.attempt in ended and line.life not in asked for line in lines)

@@ -1,11 +1,11 @@
-"""Random programs of actors: plans of nested jobs, groups, streams, cancellations and crashes, all from one seed."""
+"""Random programs of actors: they do what plans say, and write down what comes of it."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator
-from random import Random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -13,101 +13,18 @@ import msgspec
 from anyio import get_cancelled_exc_class
 
 from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobGroupResponse, JobStatus, job
-from actors.testing import Faults, Simulation
+from actors.testing import Simulation
 from actors.testing.history import Happening
-from bus import BusJobRequestMessage, BusJobResponseMessage
+from bus import BusJobRequestMessage, BusJobResponseMessage, EncodeError
+from bus.codec import MAX_MESSAGE_BYTES
+from tests.simulation.plan import Ask, Step
+from tests.simulation.truth import Circumstances, count_events, is_plain, untrue
 
-NAMES = ("w0", "w1", "w2", "w3")
-RUNNERS = ("r0", "r1", "r2")
+CANCEL_GRACE = 3.0
+"""Seconds a handler has to stop when it is told to."""
 
-
-class Step(msgspec.Struct, frozen=True):
-    """One thing a handler or a requester does."""
-
-    do: str
-    seconds: float = 0.0
-    count: int = 0
-    ask: Ask | None = None
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """One job or group to ask for, and what its handlers do."""
-
-    workers: tuple[str, ...]
-    how: str
-    plan: tuple[Step, ...]
-    timeout: float | None = None
-    cancel_on_error: bool = True
-    cancel_after: float | None = None
-    reads_after: float = 0.0
-    reads: bool = True
-
-
-class Scenario(msgspec.Struct, frozen=True):
-    """A whole run: who lives where, who asks for what and when, and what goes wrong."""
-
-    homes: dict[str, tuple[str, ...]]
-    asks: dict[str, tuple[tuple[float, Ask], ...]]
-    chaos: tuple[tuple[float, str, str], ...]
-    faults: Faults
-
-    @property
-    def harmless(self) -> bool:
-        """Whether nothing in it excuses a second execution or a job that is not done."""
-        return not self.chaos and not self.faults.drop
-
-
-def make_scenario(seed: int) -> Scenario:
-    """Draw a scenario; the same seed draws the same one."""
-    rng = Random(seed)
-    homes = {name: tuple(rng.sample(RUNNERS, rng.choice((1, 1, 2)))) for name in NAMES}
-    asks = {
-        runner: tuple((round(rng.uniform(0, 30), 3), _draw_ask(rng, depth=0)) for _ in range(rng.randint(3, 8)))
-        for runner in RUNNERS
-    }
-    chaos: list[tuple[float, str, str]] = []
-    if rng.random() < 0.7:
-        chaos += [
-            (
-                round(rng.uniform(1, 40), 3),
-                rng.choice(("crash", "crash", "partition", "end", "remove", "sleep")),
-                rng.choice(RUNNERS),
-            )
-            for _ in range(rng.randint(1, 5))
-        ]
-    noisy = rng.random() < 0.7
-    faults = Faults(
-        drop=rng.choice((0.0, 0.05, 0.3)) if noisy else 0.0,
-        duplicate=rng.choice((0.0, 0.3)) if noisy else 0.0,
-        reorder=rng.choice((0.0, 0.3)) if noisy else 0.0,
-        delay=(0.0, rng.choice((0.0, 0.01, 0.5))),
-        timeout=1.0,
-    )
-    return Scenario(homes, asks, tuple(sorted(chaos)), faults)
-
-
-def _draw_ask(rng: Random, depth: int) -> Ask:
-    workers = tuple(rng.sample(NAMES, rng.choice((1, 1, 1, 2, 3))))
-    return Ask(
-        workers=workers,
-        how=rng.choice(("work", "work", "turn", "stream", "")),
-        plan=tuple(_draw_step(rng, depth) for _ in range(rng.randint(0, 3))),
-        timeout=rng.choice((None, None, 0.2, 3.0, 60.0)),
-        cancel_on_error=rng.random() < 0.6,
-        cancel_after=rng.choice((None, None, None, None, 0.0, 0.5, 4.0)),
-        reads_after=rng.choice((0.0, 0.0, 0.0, 6.0)),
-        reads=rng.random() < 0.8,
-    )
-
-
-def _draw_step(rng: Random, depth: int) -> Step:
-    do = rng.choice(("sleep", "sleep", "update", "burst", "raise", "swallow", "ask", "sleep long"))
-    if do == "ask" and depth < 2:
-        return Step("ask", ask=_draw_ask(rng, depth + 1))
-    if do == "raise" and rng.random() < 0.5:
-        do = "update"
-    seconds = {"sleep": rng.uniform(0, 2), "sleep long": rng.uniform(10, 25), "swallow": rng.uniform(0, 8)}.get(do, 0.0)
-    return Step(do if do != "ask" else "update", seconds=round(seconds, 3), count=rng.choice((1, 5, 300)))
+TOO_LARGE = "x" * MAX_MESSAGE_BYTES
+"""More than a message holds: it cannot travel to another process."""
 
 
 class Recorder:
@@ -118,9 +35,12 @@ class Recorder:
         self.lines: list[Happening] = []
         self.problems: list[str] = []
         self.told: Counter[tuple[str, str]] = Counter()
+        self.disturbed = False
+        self.plain = self.plain_completed = 0
 
     def note(self, kind: Any, life: str, job_id: str = "", worker: str = "", **more: Any) -> None:
         """Write a line."""
+        self.disturbed = self.disturbed or kind in {"died", "disturbed"}
         self.lines.append(Happening(kind, self.sim.now, life, job_id, worker, **more))
 
 
@@ -144,8 +64,8 @@ class Asker(BaseWorker):
         """Which life of which runner this is."""
         return self.bus.address
 
-    async def ask(self, ask: Ask) -> None:
-        """Ask for one job or group; raises when its outcome should make a handler fail."""
+    async def ask(self, ask: Ask, parent: Job[Any] | None = None) -> None:
+        """Ask for one job or group, inside a job or not; raises when its outcome should make a handler fail."""
         payload = {"plan": msgspec.to_builtins(ask.plan)}
         context = self.job_group(
             *ask.workers,
@@ -153,50 +73,77 @@ class Asker(BaseWorker):
             payload=payload,
             timeout=ask.timeout,
             cancel_on_error=ask.cancel_on_error,
+            job_id=ask.own_id,
         )
+        limited = ask.timeout is not None or (parent is not None and parent.remaining is not None)
+        plain = parent is None and is_plain(ask)
+        self.recorder.plain += plain * len(ask.workers)
         with anyio.move_on_after(ask.cancel_after if ask.cancel_after is not None else math.inf):
-            failure = await self._follow(ask, context)
+            failure = await self._follow(ask, context, parent)
             for worker in ask.workers:
                 result = context.results[worker]
                 number = 0
                 if result.status is JobStatus.COMPLETED:
                     number = count_events(ask.plan) if ask.how == "stream" else result.response["events"]
                     number = number if ask.reads else 0
+                    self.recorder.plain_completed += plain
                 self._note("ended", context.job_id, worker, attempt=result.attempt, number=number, status=result.status)
-                self._check(ask, worker, result.status, str(result.error))
+            self._check(ask, context, failure, limited=limited, stopped=_is_over(parent))
             if failure is not None:
                 raise failure
 
-    async def _follow(self, ask: Ask, context: JobGroupContext) -> JobGroupError | None:
+    async def _follow(self, ask: Ask, context: JobGroupContext, parent: Job[Any] | None) -> JobGroupError | None:
         """Ask, and write down every event. Its failure is returned, its cancellation written down and raised."""
+        asked: list[str] = []
         try:
             async with context as group:
-                for worker in ask.workers:
-                    self._note("asked", context.job_id, worker)
+                self._note_asked(ask, context, asked)
                 await anyio.sleep(ask.reads_after)
                 async for event in group if ask.reads else _nothing():
                     if event.type in {event.UPDATE, event.STREAM_DATA}:
                         number = event.data["number"]
                         self._note("saw", context.job_id, event.worker_name, attempt=event.attempt, number=number)
         except JobGroupError as error:
+            self._note_asked(ask, context, asked)
             return error
-        except BaseException:
+        except get_cancelled_exc_class():
+            self._note_asked(ask, context, asked)
             for worker in ask.workers:
                 self._note("abandoned", context.job_id, worker)
+            if ask.cancel_after is None and not _is_over(parent) and not self.recorder.disturbed:
+                self._problem(ask, "", "is not waited for any more, for no reason")
             raise
         return None
 
-    def _check(self, ask: Ask, worker: str, status: JobStatus, error: str) -> None:
-        """Whether the outcome can be true, given what the handler was told to do."""
-        raises = any(step.do == "raise" for step in ask.plan)
-        asks = any(step.do == "ask" for step in ask.plan)
-        problem = ""
-        if status is JobStatus.COMPLETED and raises:
-            problem = "completed although its handler raises"
-        if status is JobStatus.ERROR and not raises and not asks:
-            problem = "is an error although its handler does not raise"
-        if problem:
-            self.recorder.problems.append(f"job of {ask.how or 'on_job_request'} on {worker} {problem}: {error}")
+    def _note_asked(self, ask: Ask, context: JobGroupContext, asked: list[str]) -> None:
+        """Write down once what was asked for: entering the context may be cut short while it waits for room."""
+        if not asked:
+            asked += ask.workers
+            for worker in ask.workers:
+                self._note("asked", context.job_id, worker)
+
+    def _check(
+        self, ask: Ask, context: JobGroupContext, failure: JobGroupError | None, *, limited: bool, stopped: bool
+    ) -> None:
+        """Whether the outcomes can be true, given what the handlers were told to do and what went wrong."""
+        failed = {JobStatus.ERROR, JobStatus.FAILED}
+        disturbed = self.recorder.disturbed
+        failures = [worker for worker, result in context.results.items() if result.status in failed]
+        for worker, result in context.results.items():
+            others = [each for each in failures if each != worker]
+            cut_short = ask.cancel_on_error and bool(others)
+            problem = untrue(ask, result, Circumstances(disturbed, limited, stopped, cut_short))
+            if problem:
+                self._problem(ask, worker, f"{problem}: {result.status} {result.error}")
+        every = all(result.status is JobStatus.COMPLETED for result in context.results.values())
+        if failure is None and ask.cancel_on_error and not every:
+            self._problem(ask, "", "completed although a member did not")
+        if failure is not None and not ask.cancel_on_error and not (limited or stopped or disturbed):
+            self._problem(ask, "", f"failed although nothing ends it but its members: {failure}")
+
+    def _problem(self, ask: Ask, worker: str, problem: str) -> None:
+        asked = f"job of {worker}" if worker else f"group of {', '.join(ask.workers)}"
+        self.recorder.problems.append(f"{ask.how or 'on_job_request'} {asked} {problem}")
 
     def _note(self, kind: Any, job_id: str, worker: str, **more: Any) -> None:
         self.recorder.note(kind, self.life, job_id, worker, **more)
@@ -205,7 +152,12 @@ class Asker(BaseWorker):
 class Actor(Asker):
     """Does what the plan in its payload says, in every shape a handler can have."""
 
-    max_concurrency = 20
+    def __init__(self, name: str, recorder: Recorder, max_concurrency: int = 20, mailbox_size: int = 1000) -> None:
+        super().__init__(name, recorder)
+        self.max_concurrency = max_concurrency
+        self.mailbox_size = mailbox_size
+        self.running: dict[Job[Any], None] = {}
+        self.answered: set[tuple[str, str]] = set()
 
     @job(name="work")
     async def work(self, job: Job[Any]) -> dict[str, int]:
@@ -220,16 +172,15 @@ class Actor(Asker):
     @job(name="stream")
     async def stream(self, job: Job[Any]) -> Any:
         """Streams its numbers."""
-        self._note("began", job.id, self.name, attempt=job.attempt)
         number = 0
-        for step in _plan(job.payload):
-            if step.do in {"update", "burst"}:
-                for _ in range(step.count):
-                    yield {"number": number}
-                    number += 1
-            else:
-                await self._do(step)
-        self._note("finished", job.id, self.name, attempt=job.attempt)
+        with self._running(job):
+            for step in _plan(job.payload):
+                if step.do in {"update", "burst"}:
+                    for _ in range(step.count):
+                        yield {"number": number}
+                        number += 1
+                else:
+                    await self._do(step, job)
 
     async def on_job_request(self, message: BusJobRequestMessage) -> None:
         """Answers later, from a background task."""
@@ -246,6 +197,10 @@ class Actor(Asker):
                     for _ in range(step.count):
                         await self.send_job_update(message.job_id, {"number": number})
                         number += 1
+                elif step.do == "too large":
+                    with suppress(EncodeError):
+                        await self.send_job_update(message.job_id, {"number": number, "rest": TOO_LARGE})
+                        number += 1
                 elif step.do == "raise":
                     await self.send_job_response(message.job_id, status=JobStatus.ERROR)
                     return
@@ -259,23 +214,52 @@ class Actor(Asker):
         self._note("finished", message.job_id, self.name, attempt=message.attempt)
 
     async def _perform(self, job: Job[Any]) -> dict[str, int]:
-        self._note("began", job.id, self.name, attempt=job.attempt)
         number = 0
-        for step in _plan(job.payload):
-            if step.do in {"update", "burst"}:
-                for _ in range(step.count):
-                    await job.update({"number": number}, urgent=step.do == "burst" and number % 3 == 0)
-                    number += 1
-            else:
-                await self._do(step)
-        self._note("finished", job.id, self.name, attempt=job.attempt)
+        with self._running(job):
+            for step in _plan(job.payload):
+                if step.do in {"update", "burst"}:
+                    for _ in range(step.count):
+                        await job.update({"number": number}, urgent=step.do == "burst" and number % 3 == 0)
+                        number += 1
+                elif step.do == "too large":
+                    with suppress(EncodeError):
+                        await job.update({"number": number, "rest": TOO_LARGE})
+                        number += 1
+                else:
+                    await self._do(step, job)
         return {"events": number}
 
-    async def _do(self, step: Step) -> None:
+    @contextmanager
+    def _running(self, job: Job[Any]) -> Iterator[None]:
+        """Write down that a handler runs, and look at what runs beside it and how long."""
+        self._note("began", job.id, self.name, attempt=job.attempt)
+        limit = math.inf if job.remaining is None else anyio.current_time() + job.remaining
+        key = job.request.origin, job.id
+        if key in self.answered:
+            self.recorder.problems.append(f"{self.name} does job {job.id} again, which it has answered")
+        self.running[job] = None
+        # One that swallows its cancellation is over for the others; one asked for inside another uses its slot.
+        beside = [other for other in self.running if not other.ended and not _is_nested(other, self.name)]
+        if len(beside) > self.max_concurrency:
+            self.recorder.problems.append(f"{self.name} does {len(beside)} jobs at once, not {self.max_concurrency}")
+        if sum(other.name == "turn" for other in beside) > 1:
+            self.recorder.problems.append(f"{self.name} does jobs at once that it does one at a time")
+        try:
+            yield
+            if not job.cancelled:
+                self.answered.add(key)
+        finally:
+            del self.running[job]
+            self._note("finished", job.id, self.name, attempt=job.attempt)
+            swallows = any(step.do == "swallow" for step in _plan(job.payload))
+            if anyio.current_time() > limit + (CANCEL_GRACE if swallows else 0.0) + 1.0 and not job.ended:
+                self.recorder.problems.append(f"job {job.id} of {self.name} went on after its deadline")
+
+    async def _do(self, step: Step, job: Job[Any]) -> None:
         if step.do == "raise":
             raise ValueError("as planned")
         if step.do == "ask" and step.ask is not None:
-            await self.ask(step.ask)
+            await self.ask(step.ask, job)
         elif step.do == "swallow":
             until = anyio.current_time() + step.seconds
             while anyio.current_time() < until:
@@ -298,6 +282,9 @@ def _plan(payload: Any) -> list[Step]:
     return msgspec.convert(payload["plan"], list[Step])
 
 
-def count_events(plan: tuple[Step, ...]) -> int:
-    """How many events a plan sends."""
-    return sum(step.count for step in plan if step.do in {"update", "burst"})
+def _is_over(job: Job[Any] | None) -> bool:
+    return job is not None and (job.cancelled or job.ended)
+
+
+def _is_nested(job: Job[Any], name: str) -> bool:
+    return any(entry.endswith(f"@{name}") for entry in job.request.lineage)

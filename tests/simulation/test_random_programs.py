@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from tests.simulation.run import simulate
+from actors import JobStatus
+from actors.testing import Simulation
+from actors.testing.history import judge
+from tests.simulation.plan import Ask, Step
+from tests.simulation.program import Actor, Asker, Recorder
+from tests.simulation.run import Tally, simulate
 
 SEEDS = 48
 
@@ -18,6 +24,18 @@ def test_g18_g20_g24_every_job_ends_once_and_nothing_is_left_whatever_fails(firs
     for seed in range(first, first + 8):
         outcome = simulate(seed)
         assert outcome.problems == (), f"make simulate SEED={seed}"
+
+
+def test_jobs_that_nothing_keeps_from_it_complete_and_many_in_another_process() -> None:
+    tally = Tally()
+    for seed in range(SEEDS):
+        tally.add(simulate(seed))
+    assert not tally.says_little, str(tally)
+    assert tally.plain > SEEDS
+
+
+def test_a_system_in_which_nothing_completes_says_little() -> None:
+    assert Tally().says_little
 
 
 def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:
@@ -35,3 +53,17 @@ def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:
 
 def test_different_seeds_give_different_programs() -> None:
     assert len({simulate(seed).digest for seed in range(5)}) == 5
+
+
+def test_g44_what_a_job_sends_inside_a_process_does_not_reach_replicas_of_its_requester() -> None:
+    async def program(sim: Simulation) -> tuple[Any, Any]:
+        recorder = Recorder(sim)
+        ask = Ask(("w1",), "", (Step("sleep", 1.0), Step("update", count=1), Step("sleep", 1.0), Step("too large")))
+        await sim.start("a", Asker("w0", recorder), Actor("w1", recorder))
+        await sim.start("b", Asker("w0", recorder))
+        worker = sim.runner("a").get_worker("w0")  # type: ignore[union-attr]
+        assert isinstance(worker, Asker)
+        await worker.ask(ask)
+        return recorder.lines[-1].status, (*recorder.problems, *judge(recorder.lines).violations)
+
+    assert Simulation(seed=1).run(program) == (JobStatus.COMPLETED, ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, JobError
@@ -66,6 +67,59 @@ async def test_a_background_task_can_be_cancelled_before_and_while_it_runs() -> 
             await worker.create_task(background(3)).wait()
         await worker.stop()
         assert left == [1, 2, 3]
+
+
+async def test_a_background_task_that_swallows_the_end_of_its_worker_spins_no_longer() -> None:
+    worker, released, swallowed = BaseWorker("worker"), anyio.Event(), 0
+
+    async def background() -> None:
+        nonlocal swallowed
+        while not released.is_set():
+            try:
+                await released.wait()
+            except anyio.get_cancelled_exc_class():
+                swallowed += 1
+
+    async with running(BaseWorker("other"), worker, cancel_grace=0.05) as runner:
+        task = worker.create_task(background())
+        await anyio.wait_all_tasks_blocked()
+        await runner.remove_worker("worker")
+        before = swallowed
+        assert before > 0
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert swallowed <= before + 1
+        released.set()
+        await task.wait()
+
+
+async def test_a_background_task_that_ended_leaves_its_successor_alone() -> None:
+    worker, ran = BaseWorker("worker"), []
+
+    async def background(number: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        ran.append(number)
+
+    async with running(worker):
+        first = worker.create_task(background(1))
+        await first.wait()
+        await anyio.wait_all_tasks_blocked()
+        second = worker.create_task(background(2))
+        first.cancel()
+        await second.wait()
+        assert ran == [1, 2]
+
+
+async def test_whoever_gives_up_waiting_for_a_background_task_is_forgotten() -> None:
+    worker = BaseWorker("worker")
+    async with running(worker):
+        task = worker.create_task(anyio.sleep_forever())
+        for _ in range(10):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await task.wait()
+        assert not task._waiters
+        await worker.cancel_task(task)
 
 
 async def test_a_job_asked_for_in_a_background_task_ends_with_the_worker() -> None:

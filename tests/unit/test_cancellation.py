@@ -253,6 +253,7 @@ class Stubborn(BaseWorker):
         self.swallowed = 0
         self.ended: list[str] = []
         self.notes = 0
+        self.answered = 0
 
     @job(sequential=True)
     async def swallow(self, job: Job[Any]) -> Any:
@@ -267,6 +268,25 @@ class Stubborn(BaseWorker):
             self.ended.append("update refused")
         self.ended.append(job.id)
         return {"never": "seen"}
+
+    @job(name="goes-on")
+    async def goes_on(self, job: Job[Any]) -> None:
+        await job.respond("an answer")
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except anyio.get_cancelled_exc_class():
+                self.swallowed += 1
+
+    @job(name="last-words")
+    async def last_words(self, job: Job[Any]) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            await job.respond("partial")
+            self.answered += 1
+        with anyio.CancelScope(shield=True):
+            await self.released.wait()
 
     @job(sequential=True)
     async def shield(self, job: Job[Any]) -> Any:
@@ -314,6 +334,59 @@ async def test_g19_a_handler_that_swallows_its_cancellation_is_answered_after_th
         await anyio.wait_all_tasks_blocked()
         assert stubborn.ended == ["update refused", "mine"]
         assert stubborn.statistics().quarantined == 0
+
+
+@virtual_time()
+async def test_g19_the_slot_of_a_handler_that_answers_once_it_was_told_to_stop_is_free_after_the_grace() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=5.0) as runner:
+        start = anyio.current_time()
+        group = await client.create_job_group_and_request_job(["stubborn"], name="last-words")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.answered == 1
+        assert stubborn.statistics().running == 1
+        assert await client.job("stubborn", name="echo", payload=1) == {"echo": 1}
+        assert anyio.current_time() - start == pytest.approx(5.0)
+        assert stubborn.statistics().quarantined == 1
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.statistics().quarantined == 0
+        assert runner.deadlines.statistics().armed == 0
+
+
+async def test_g19_a_handler_that_answers_when_told_to_stop_and_then_ends_leaves_no_deadline() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    stubborn.released.set()
+    async with running(stubborn, client) as runner:
+        group = await client.create_job_group_and_request_job(["stubborn"], name="last-words")
+        while stubborn.statistics().running == 0:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.answered == 1
+        assert stubborn.statistics().running == 0
+        assert runner.deadlines.statistics().armed == 0
+
+
+@pytest.mark.parametrize("answers", ["before", "once told to stop"])
+async def test_g19_a_handler_that_has_answered_and_swallows_the_end_of_its_worker_spins_no_longer(answers: str) -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=0.05, drain_timeout=0.0) as runner:
+        group = await client.create_job_group_and_request_job(
+            ["stubborn"], name="goes-on" if answers == "before" else "swallow"
+        )
+        await anyio.wait_all_tasks_blocked()
+        assert group.is_done is (answers == "before")
+        await runner.remove_worker("stubborn")
+        before = stubborn.swallowed
+        assert before > 0
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert stubborn.swallowed <= before + 1
+        stubborn.released.set()
 
 
 @virtual_time()

@@ -43,7 +43,86 @@ async def test_g30_children_are_stopped_before_their_parents_the_last_added_firs
         assert order == ["left.2", "left.1", "left"]
         assert [child.name for child in root.children] == ["right"]
         order.clear()
-    assert order == ["right.2", "right.1", "right", "root", "other"]
+    assert order == ["other", "right.2", "right.1", "right", "root"]
+
+
+async def linger(seconds: float) -> None:
+    """Go on for a while after the cancellation."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(seconds)
+
+
+@virtual_time()
+@pytest.mark.parametrize("how", ["end", "cancel"])
+async def test_g30_the_handlers_of_all_workers_are_told_to_stop_together(how: str) -> None:
+    class Slow(BaseWorker):
+        @job(name="work")
+        async def work(self) -> None:
+            await linger(3.0)
+
+    asker, runner = Asker(), quiet(drain_timeout=0.0)
+    await runner.add_workers(asker, *(Slow(f"slow-{number}") for number in range(10)))
+    async with runner:
+        for number in range(10):
+            await asker.request_job(f"slow-{number}", name="work")
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        await getattr(runner, how)()
+    assert anyio.current_time() - began == pytest.approx(3.0)
+
+
+@virtual_time()
+@pytest.mark.parametrize("slow", ["stop", "background task"])
+@pytest.mark.parametrize(("cancelled_after", "lasts"), [(0.0, 6.0), (1.0, 9.0)], ids=["at once", "by a second signal"])
+async def test_g30_the_workers_of_a_cancelled_runner_stop_together_and_children_still_before_their_parents(
+    slow: str, cancelled_after: float, lasts: float
+) -> None:
+    order = []
+
+    class Slow(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            if slow == "background task":
+                self.create_task(linger(3.0))
+
+        async def stop(self) -> None:
+            order.append(self.name)
+            if slow == "stop":
+                await anyio.sleep(3.0)
+            await super().stop()
+
+    parent, runner = Slow("parent"), quiet()
+    await runner.add_workers(parent)
+    async with runner:
+        await parent.add_workers(*(Slow(f"slow-{number}") for number in range(10)))
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        await (runner.end() if cancelled_after else runner.cancel())
+        await anyio.sleep(cancelled_after)
+        await runner.cancel()
+    assert anyio.current_time() - began == pytest.approx(lasts)  # the first alone, the others together, the parent last
+    assert len(order) == 11
+    assert order[-1] == "parent"
+
+
+@virtual_time()
+@pytest.mark.parametrize("early", [True, False], ids=["before", "while it stops"])
+async def test_g30_a_stop_has_no_more_than_the_grace_once_the_runner_is_cancelled(early: bool) -> None:
+    class Stuck(BaseWorker):
+        async def stop(self) -> None:
+            await anyio.sleep_forever()
+
+    runner = quiet(cancel_grace=2.0)
+    await runner.add_workers(*(Stuck(f"stuck-{number}") for number in range(5)))
+    async with runner:
+        began = anyio.current_time()
+        if not early:
+            await runner.end()
+            await anyio.sleep(1.0)
+        await runner.cancel()
+    assert anyio.current_time() - began == pytest.approx(2.0 if early else 1.0 + 2.0 + 2.0)
 
 
 @pytest.mark.parametrize("drained", [True, False], ids=["drained", "at once"])

@@ -13,6 +13,7 @@ from bus import AsyncQueueBus, InvalidNameError, WorkerLostData, WorkerReadyData
 from bus.registry import RegistryStatistics
 from tests.cast import quiet
 from tests.running import running
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +114,36 @@ async def test_a_watcher_that_raises_does_not_hide_the_news_from_the_others(kind
     assert log.take() == ["+a@here", "-a@here"]
 
 
+@virtual_time()
+async def test_a_watcher_that_never_returns_holds_nobody_up_for_longer_than_ten_seconds() -> None:
+    registry, log = WorkerRegistry("here"), Log()
+
+    async def never_returns(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    await registry.watch("a", never_returns, never_returns)
+    await registry.watch("a", log.up, log.down)
+    began = anyio.current_time()
+    await registry.register(here("a"))
+    assert anyio.current_time() - began == pytest.approx(10.0)
+    assert await registry.unregister("a")
+    assert anyio.current_time() - began == pytest.approx(20.0)
+    assert log.take() == ["+a@here", "-a@here"]
+
+
+@virtual_time()
+async def test_a_runner_ends_although_a_watcher_never_returns() -> None:
+    async def never_returns(_: WorkerLostData) -> None:
+        await anyio.sleep_forever()
+
+    runner = quiet()
+    await runner.add_workers(BaseWorker("a"))
+    async with runner:
+        await runner.registry.watch("a", lambda _: None, never_returns)
+        began = anyio.current_time()
+    assert anyio.current_time() - began == pytest.approx(10.0)
+
+
 async def test_a_watcher_may_stop_watching_or_begin_to_while_it_is_told() -> None:
     registry, late = WorkerRegistry("here"), Log()
 
@@ -151,21 +182,21 @@ async def test_a_name_is_served_as_long_as_one_of_its_replicas_is_there() -> Non
     for runner in ("here", "r1"):
         await registry.unregister("a", runner)
         assert "a" in registry
-        assert registry.serves("a")
+        assert registry.available("a")
     assert registry.get("a") == there("a", "r2")
     await registry.unregister("a", "r2")
     assert "a" not in registry
     assert registry.get("a") is None
-    assert not registry.serves("a")
+    assert not registry.available("a")
     assert log.take() == ["-a@here", "-a@r1", "-a@r2"]
 
 
 async def test_an_inactive_replica_elsewhere_does_not_serve_but_one_here_keeps_what_waits() -> None:
     registry = WorkerRegistry("here")
     await registry.register(there("a", active=False))
-    assert (registry.available("a"), registry.serves("a")) == (False, False)
+    assert not registry.available("a")
     await registry.register(here("a", active=False))
-    assert (registry.available("a"), registry.serves("a")) == (False, True)
+    assert not registry.available("a")
     await registry.register(there("a", active=True))
     assert registry.available("a")
 

@@ -1,0 +1,93 @@
+"""What the bus itself says about a job, when the workers at its ends cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.codec import Header
+from bus.errors import BusError
+from bus.messages import (
+    BusJobCancelMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobRunningMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateUrgentMessage,
+    ErrorInfo,
+    JobStatus,
+)
+
+_EVENTS = frozenset(
+    kind.__name__
+    for kind in (
+        BusJobResponseMessage,
+        BusJobResponseUrgentMessage,
+        BusJobUpdateMessage,
+        BusJobUpdateUrgentMessage,
+        BusJobStreamStartMessage,
+        BusJobStreamDataMessage,
+        BusJobStreamEndMessage,
+    )
+)
+"""Tags of what a requester takes in its order: with one missing it would wait for ever."""
+
+
+def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
+    """An answer cannot travel: this goes in its place."""
+    return BusJobResponseMessage(
+        source=answer.source,
+        target=answer.target,
+        destination=answer.destination,
+        job_id=answer.job_id,
+        sequence=answer.sequence,
+        attempt=answer.attempt,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def to_unreadable_request(header: Header, attempt: int, error: BusError) -> BusJobResponseMessage | None:
+    """A request from a queue cannot be read here: the answer for its requester, if the frame is one of a job."""
+    if header.job_id is None or not header.origin:
+        return None
+    return BusJobResponseMessage(
+        source=header.target or "",
+        target=header.source,
+        job_id=header.job_id,
+        attempt=attempt,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def for_unreadable_event(header: Header, error: BusError) -> BusJobResponseMessage | None:
+    """What a performer sent cannot be read here: the end of the job for its requester, if it was in its order."""
+    if header.type not in _EVENTS or header.job_id is None:
+        return None
+    return BusJobResponseMessage(
+        source=header.source,
+        target=header.target,
+        origin=header.origin,
+        job_id=header.job_id,
+        sequence=header.sequence,
+        attempt=header.attempt,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def to_orphan(message: BusJobRunningMessage) -> BusJobCancelMessage:
+    """A performer still works for a requester that is not here any more: it is told to stop."""
+    return BusJobCancelMessage(
+        source=message.target or "",
+        target=message.source,
+        job_id=message.job_id,
+        reason="its requester is gone",
+    )
+
+
+def _info(error: BusError) -> ErrorInfo:
+    return ErrorInfo(type=type(error).__name__, message=str(error))

@@ -1,0 +1,260 @@
+"""What a fleet does with lost acknowledgements, frames it cannot read, lives that end twice: one scenario each."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
+from actors.testing import Simulation
+from bus import BusJobRequestMessage, EncodeError, NetworkBus, register_type
+from bus.codec import encode
+from bus.shapes import REGISTERED
+from bus.simulated import SimulatedTransport
+from bus.transport import Delivery, Outgoing
+
+
+class Worker(BaseWorker):
+    """Does what it is told, and counts."""
+
+    def __init__(self, name: str, *, limit: int = 16, active: bool = True) -> None:
+        super().__init__(name, active=active)
+        self.max_concurrency = limit
+        self.runs: list[tuple[str, int]] = []
+
+    @job(name="echo")
+    async def echo(self, job: Job[Any]) -> Any:
+        self.runs.append((job.id, job.attempt))
+        return job.payload
+
+    @job(name="sleep")
+    async def sleep(self, job: Job[Any]) -> Any:
+        self.runs.append((job.id, job.attempt))
+        await anyio.sleep(job.payload)
+        return {"by": self.worker_runner.name}
+
+    @job(name="report")
+    async def report(self, job: Job[Any]) -> Any:
+        self.runs.append((job.id, job.attempt))
+        await job.update("on it")
+        return "done"
+
+
+async def _pair(sim: Simulation, worker: BaseWorker) -> BaseWorker:
+    boss = BaseWorker("boss")
+    await sim.start("a", boss)
+    await sim.start("b", worker)
+    await anyio.sleep(3)
+    return boss
+
+
+def run(program: Any, seed: int = 1, **options: Any) -> Any:
+    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
+
+
+def test_an_acknowledgement_that_is_lost_does_not_cost_a_worker_its_only_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w", limit=1))
+        settle = SimulatedTransport.settle
+
+        async def cut(transport: SimulatedTransport, *arguments: Any) -> bool:
+            monkeypatch.setattr(SimulatedTransport, "settle", settle)
+            sim.partition("b")
+            return await settle(transport, *arguments)
+
+        async with boss.job("w", name="sleep", payload=2.0):
+            monkeypatch.setattr(SimulatedTransport, "settle", cut)
+        await anyio.sleep(12)
+        sim.heal("b")
+        await anyio.sleep(30)
+        assert await boss.job("w", name="echo", payload=2) == 2
+
+    run(program)
+
+
+def _garbage(_sim: Simulation) -> bytes:
+    return b"garbage"
+
+
+def _misplaced(sim: Simulation) -> bytes:
+    request = BusJobRequestMessage(source="boss", target="nobody", job_id="j", job_name="echo")
+    return encode(request, id="z", origin=sim.bus("a").address)
+
+
+@pytest.mark.parametrize("frame", [_garbage, _misplaced])
+def test_a_frame_that_does_not_belong_in_a_queue_is_thrown_out_and_the_next_job_runs(frame: Any) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w", limit=1))
+        await sim.bus("a")._transport.send([Outgoing("queue", "w", "bad", frame(sim))])
+        with anyio.fail_after(10):
+            await anyio.sleep(5)
+            assert await boss.job("w", name="echo", payload=2) == 2
+        assert sim.bus("b").network_statistics().malformed == 1
+        assert sim.network.broker.statistics().dead_letters == 1
+
+    run(program)
+
+
+def test_g24_an_update_too_big_to_travel_leaves_no_hole_in_the_order() -> None:
+    class Reporter(BaseWorker):
+        @job(name="report")
+        async def report(self, job: Job[Any]) -> Any:
+            with pytest.raises(EncodeError):
+                await job.update("x" * 2_000_000)
+            await job.update("small")
+            return "done"
+
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Reporter("w"))
+        async with boss.job("w", name="report") as asked:
+            seen = [event.data async for event in asked]
+        assert seen == ["small"]
+        assert asked.response == "done"
+
+    run(program)
+
+
+def test_g5_a_request_that_its_performer_cannot_read_is_answered_with_an_error() -> None:
+    class Unknown(msgspec.Struct):
+        x: int = 1
+
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        with pytest.raises(JobError, match="'Unknown request' is unknown here") as caught:
+            await boss.job("w", name="echo", payload=Unknown())
+        assert caught.value.status is JobStatus.ERROR
+        assert await boss.job("w", name="echo", payload=2) == 2
+
+    register_type(Unknown, tag="Unknown request")
+    del REGISTERED.by_tag["Unknown request"]
+    run(program)
+
+
+def test_g5_an_answer_that_its_requester_cannot_read_ends_the_job_with_an_error() -> None:
+    class Unknown(msgspec.Struct):
+        x: int = 1
+
+    class Riddle(BaseWorker):
+        @job(name="riddle")
+        async def riddle(self, job: Job[Any]) -> Any:
+            await job.update("soon")
+            return Unknown()
+
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Riddle("w"))
+        with pytest.raises(JobError, match="'Unknown answer' is unknown here") as caught:
+            await boss.job("w", name="riddle")
+        assert caught.value.status is JobStatus.ERROR
+
+    register_type(Unknown, tag="Unknown answer")
+    del REGISTERED.by_tag["Unknown answer"]
+    run(program)
+
+
+def test_a_job_asked_for_anew_under_its_id_is_given_the_remembered_answer_at_once() -> None:
+    async def program(sim: Simulation) -> None:
+        worker = Worker("w")
+        boss = await _pair(sim, worker)
+        for _ in range(2):
+            with anyio.fail_after(5):
+                assert await boss.job("w", name="report", job_id="nightly") == "done"
+        assert worker.runs == [("nightly", 1)]
+
+    run(program)
+
+
+def test_two_requesters_of_one_runner_may_choose_the_same_job_id() -> None:
+    async def program(sim: Simulation) -> None:
+        first, second = BaseWorker("first"), BaseWorker("second")
+        await sim.start("a", first, second)
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(3)
+        for number, boss in enumerate((first, second)):
+            with anyio.fail_after(5):
+                assert await boss.job("w", name="echo", payload=number, job_id="nightly") == number
+
+    run(program)
+
+
+def test_g5_the_only_active_replica_dies_and_the_requester_beside_an_inactive_one_is_told() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss, Worker("w", active=False))
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(_crash_in, sim, "b", 5.0)
+            with anyio.fail_after(5 + 8 + 2 * 30), pytest.raises(WorkerUnavailableError):
+                await boss.job("w", name="sleep", payload=50.0)
+
+    run(program)
+
+
+async def _crash_in(sim: Simulation, label: str, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    sim.crash(label)
+
+
+def test_g5_a_performer_whose_beats_are_lost_dies_and_the_requester_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        carry = SimulatedTransport._carry
+
+        def carry_no_beats(transport: SimulatedTransport, delivery: Delivery) -> None:
+            if not (transport.label == "a" and delivery.lane == "everyone" and b"b#" in delivery.body):
+                carry(transport, delivery)
+
+        group = await boss.create_job_group_and_request_job(["w"], name="sleep", payload=400.0)
+        await anyio.sleep(5)
+        monkeypatch.setattr(SimulatedTransport, "_carry", carry_no_beats)
+        await anyio.sleep(100)
+        assert "w" not in boss.registry
+        assert not group.is_done
+        sim.crash("b")
+        with anyio.fail_after(3 * 30), pytest.raises(JobGroupError, match="nobody served 'w'"):
+            await group.wait()
+
+    run(program)
+
+
+def test_g28_a_life_that_comes_back_after_its_successor_does_not_bury_that() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        sim.partition("b")
+        await anyio.sleep(10)
+        bus = NetworkBus(sim.network.transport("b again"), rng=Random(9))
+        successor = WorkerRunner("b", bus, handle_sigint=False, handle_sigterm=False, rng=Random(8))
+        await successor.add_workers(Worker("w"))
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(lambda: successor.run(auto_end=False))
+            await anyio.sleep(5)
+            assert [each.address for each in boss.registry.replicas("w")] == [bus.address]
+            sim.heal("b")
+            await anyio.sleep(5)
+            sim.crash("b")
+            await anyio.sleep(60)
+            assert [each.address for each in boss.registry.replicas("w")] == [bus.address]
+            await successor.end()
+
+    run(program)
+
+
+def test_g18_a_job_whose_requester_was_removed_while_it_was_queued_is_stopped() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss, Worker("other"))
+        await boss.request_job("w", name="sleep", payload=100_000.0)
+        await anyio.sleep(1)
+        await boss.worker_runner.remove_worker("boss")
+        worker = Worker("w")
+        await sim.start("b", worker)
+        await anyio.sleep(30)
+        assert worker.active_jobs == {}
+
+    run(program)
