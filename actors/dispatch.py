@@ -127,8 +127,8 @@ def _topic(worker: BaseWorker, message: BusTopicMessage, force: bool) -> Room | 
 
 def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) -> None:
     group = worker._groups.get(message.job_id)
-    if group is None or not group.still_running(message):
-        worker.worker_runner.late_answer(worker, message, known=group is not None)
+    if group is None or not group.still_running(message):  # also in a group that goes on without this member
+        worker.worker_runner.late_answer(worker, message, known=False)
 
 
 def deliver_other(worker: BaseWorker, message: BusMessage, force: bool) -> Room | None:

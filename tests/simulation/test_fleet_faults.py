@@ -258,3 +258,18 @@ def test_g18_a_job_whose_requester_was_removed_while_it_was_queued_is_stopped() 
         assert worker.active_jobs == {}
 
     run(program)
+
+
+def test_a_member_that_was_given_up_in_a_group_that_goes_on_is_told_to_stop() -> None:
+    async def program(sim: Simulation) -> None:
+        late, other = Worker("late"), Worker("other")
+        boss = await _pair(sim, other)
+        await boss.request_job_group("late", "other", name="sleep", payload=500.0, cancel_on_error=False)
+        await anyio.sleep(35)
+        await sim.start("c", late)
+        await anyio.sleep(20)
+        assert len(late.runs) == 1
+        assert late.active_jobs == {}
+        assert len(other.active_jobs) == 1
+
+    run(program)
