@@ -88,3 +88,9 @@ class TransportError(BusError):
 
     retryable = True
     fault = "system"
+
+
+class BrokerError(BusError, RuntimeError):
+    """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
+
+    fault = "system"
