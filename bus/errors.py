@@ -88,3 +88,15 @@ class TransportError(BusError):
 
     retryable = True
     fault = "system"
+
+
+class PartlySentError(TransportError):
+    """Some frames were not accepted, because of where they go; all others that were sent with them are stored.
+
+    Attributes:
+        missing: Ids of the frames that may not be stored.
+    """
+
+    def __init__(self, reason: str, missing: tuple[str, ...]) -> None:
+        self.missing = missing
+        super().__init__(reason)

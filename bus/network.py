@@ -189,10 +189,10 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobRequestMessage):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
-            if self._outbox.full and not force:
-                return self._outbox.room
-            self.put("queue", message.target, message, bounded=True)
-            return None
+            room = None if force else self._outbox.full("queue", message.target)
+            if room is None:
+                self.put("queue", message.target, message, bounded=True)
+            return room
         if isinstance(message, BusJobCancelMessage):
             self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
         elif route is None and not replicas:
@@ -200,8 +200,9 @@ class NetworkBus(WorkerBus):
             return None
         if route is not None and isinstance(message, JOB_TALK):
             return route(message, force=force)  # of a job with both its ends here: replicas know nothing of it
-        if replicas and self._outbox.full and not message.urgent and not force:
-            return self._outbox.room
+        for replica in () if message.urgent or force else replicas:
+            if room := self._outbox.full("inbox", replica.address):
+                return room
         room = route(message, force=force) if route is not None else None
         for replica in replicas if room is None else ():  # all at once or none: who has no room is tried again
             self.put("inbox", replica.address, message, bounded=not message.urgent)
