@@ -63,6 +63,7 @@ class Transport(Protocol):
 
     * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back. If
       `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
+      A place that takes no frames does not keep those for others from being stored: `PartlySentError` names them.
     * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or
       doubled them.
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 
-from bus.errors import TransportError
+from bus.errors import PartlySentError, TransportError
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
@@ -147,18 +147,26 @@ class MemoryBroker:
         """Store `frames` in order, skipping ids that are remembered. A frame to an inbox that is not there is dropped.
 
         Raises:
-            TransportError: An inbox or queue is full. The frames before that one are stored, the others are not.
+            PartlySentError: An inbox or queue is full. The frames for others are stored.
         """
         now = anyio.current_time()
         self._queues.expire(now)
+        full: dict[tuple[str, str], TransportError] = {}
+        missing: list[str] = []
         for frame in frames:
             if frame.id in self._remembered:
                 self._duplicates += 1
-            elif self._store(frame, now):
-                self._accepted += 1
-                self._remembered[frame.id] = None
-                if len(self._remembered) > self.max_dedup:
-                    self._remembered.popitem(last=False)
+                continue
+            place = (frame.lane, frame.to)
+            if place not in full:
+                try:
+                    self._accept(frame, now)
+                except TransportError as error:
+                    full[place] = error
+            if place in full:
+                missing.append(frame.id)
+        if full:
+            raise PartlySentError("; ".join(map(str, full.values())), tuple(missing))
 
     async def receive(self, node: Node, wait: float = IDLE_WAIT) -> list[Delivery]:
         """Wait up to `wait` seconds for frames for `node`, and return at most `BATCH`. One reader per node.
@@ -237,6 +245,13 @@ class MemoryBroker:
 
     def __repr__(self) -> str:
         return f"<MemoryBroker: {len(self._nodes)} nodes, {len(self._queues)} queues, {self._queues.claimed} claimed>"
+
+    def _accept(self, frame: Outgoing, now: float) -> None:
+        if self._store(frame, now):
+            self._accepted += 1
+            self._remembered[frame.id] = None
+            if len(self._remembered) > self.max_dedup:
+                self._remembered.popitem(last=False)
 
     def _store(self, frame: Outgoing, now: float) -> bool:
         if frame.lane == "queue":

@@ -64,7 +64,7 @@ class MemoryTransport:
         """Store `frames`, in order.
 
         Raises:
-            TransportError: Not open, or an inbox or queue is full; the frames before the one refused are stored.
+            TransportError: Not open, or an inbox or queue is full; the frames for others are stored.
         """
         await checkpoint()
         self._connected()
