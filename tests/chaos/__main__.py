@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from tests.chaos.checker import Verdict, check
 from tests.chaos.scenarios import SCENARIOS, Scenario, Size
-from tests.chaos.stage import Kind, Stage
-
-KINDS: tuple[Kind, ...] = ("redis", "nats")
+from tests.chaos.stage import KINDS, Kind, Stage
 
 
 def main() -> int:
@@ -63,8 +63,6 @@ def played(scenario: Scenario, kind: Kind, size: Size, seed: int) -> Verdict:
 
 def play(scenario: Scenario, kind: Kind, size: Size, seed: int) -> tuple[Verdict, list[str], str]:
     """Play one scenario; what it did not get to is a violation too."""
-    import msgspec
-
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         failure: list[str] = []
         limits = None

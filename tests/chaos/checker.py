@@ -92,9 +92,7 @@ class Case:
     def open_handlers(self, node: str, at: float) -> list[Line]:
         """What had begun on a node at a time and had not come to an end."""
         over = {
-            (line.job, line.attempt)
-            for line in self.of("finished", "stopped")
-            if line.node == node and line.time <= at
+            (line.job, line.attempt) for line in self.of("finished", "stopped") if line.node == node and line.time <= at
         }
         began = [line for line in self.of("began") if line.node == node and line.time <= at]
         return [line for line in began if (line.job, line.attempt) not in over]

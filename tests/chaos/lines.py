@@ -1,4 +1,4 @@
-"""The lines that each process of a chaos run writes about itself, one JSON object each, on its way before it goes on."""
+"""The lines that each process of a chaos run writes about itself: one JSON object each, written before it goes on."""
 
 from __future__ import annotations
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +21,7 @@ import msgspec
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job
 from bus import NetworkBus, WorkerLostData, WorkerReadyData, open_bus
-from tests.chaos.lines import Journal
+from tests.chaos.lines import Event, Journal
 
 HOUR = 3600.0
 
@@ -77,18 +79,20 @@ class Mute(Exception):  # noqa: N818 - it is what a handler of somebody else may
         raise RuntimeError("it cannot be shown")
 
 
-def thrown(how: str) -> BaseException:
-    """What a handler raises under that name."""
+def throw(how: str) -> None:
+    """Raise what goes under that name."""
+    if how == "return":
+        return
     if how == "Mute":
-        return Mute()
+        raise Mute
     if how == "CancelledError":
-        return asyncio.CancelledError()
+        raise asyncio.CancelledError
     if how == "ExceptionGroup":
-        return ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [Mute(), OSError(5, "two")])])
+        raise ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [Mute(), OSError(5, "two")])])
     if how == "BaseExceptionGroup":
-        return BaseExceptionGroup("several", [SystemExit(3), asyncio.CancelledError(), ValueError("one")])
+        raise BaseExceptionGroup("several", [SystemExit(3), asyncio.CancelledError(), ValueError("one")])
     kind: type[BaseException] = getattr(builtins, how)
-    return kind("raised on purpose")
+    raise kind("raised on purpose")
 
 
 class Performer(BaseWorker):
@@ -113,8 +117,7 @@ class Performer(BaseWorker):
             await anyio.sleep(plan["seconds"] / (plan["events"] + 1))
             if plan["how"] == "exit":
                 os._exit(9)
-            if plan["how"] != "return":
-                raise thrown(plan["how"])
+            throw(plan["how"])
         except BaseException as error:
             self.journal.write("stopped", detail=type(error).__name__, **which)
             raise
@@ -225,7 +228,13 @@ def disturb_clock(rng: Random, hours: float) -> None:
     time.time_ns = lambda: int(wrong() * 1e9)
 
 
+def noted(journal: Journal, event: Event, _source: object) -> None:
+    """Write down an event of a bus or a runner."""
+    journal.write(event)
+
+
 async def main(settings: Settings) -> None:
+    logging.basicConfig(level=logging.INFO)
     if settings.clock:
         disturb_clock(Random(settings.name), settings.clock)
     journal = Journal(Path(settings.directory) / f"{settings.name}-{os.getpid()}.jsonl", "")
@@ -234,9 +243,9 @@ async def main(settings: Settings) -> None:
     runner = WorkerRunner(settings.name, bus, drain_timeout=settings.drain_timeout)
     requester = Requester(journal, settings.name, settings.watches)
 
-    bus.add_event_handler("on_connected", lambda _bus: journal.write("connected") and None)
-    bus.add_event_handler("on_disconnected", lambda _bus: journal.write("disconnected") and None)
-    runner.add_event_handler("on_ready", lambda _runner: journal.write("ready") and None)
+    bus.add_event_handler("on_connected", partial(noted, journal, "connected"))
+    bus.add_event_handler("on_disconnected", partial(noted, journal, "disconnected"))
+    runner.add_event_handler("on_ready", partial(noted, journal, "ready"))
     await runner.add_workers(requester)
     if settings.slots:
         await runner.add_workers(Performer(journal, settings.slots))

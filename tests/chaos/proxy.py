@@ -62,6 +62,13 @@ class _Connection:
             for side in (self.inward, self.outward):
                 side.writer.transport.abort()
 
+    def half_close(self) -> None:
+        if self.inward.writer.can_write_eof() and not self.inward.writer.is_closing():
+            self.inward.writer.write_eof()
+
+    def garble(self) -> None:
+        self.inward.garble = True
+
     def reset(self) -> None:
         for side in (self.inward, self.outward):
             found = side.writer.transport.get_extra_info("socket")
@@ -103,27 +110,39 @@ class Proxy:
 
     def reset(self) -> None:
         """Cut every connection with an RST."""
-        self._do(lambda: [connection.reset() for connection in self._connections])
+        self._do(_Connection.reset)
 
     def half_close(self) -> None:
         """Say to the clients that the server will send no more."""
-        self._do(lambda: [connection.inward.writer.write_eof() for connection in self._connections])
+        self._do(_Connection.half_close)
 
     def garble(self) -> None:
         """From now on every connection there is brings noise to the client."""
-        self._do(lambda: [setattr(connection.inward, "garble", True) for connection in self._connections])
+        self._do(_Connection.garble)
 
     def hold(self) -> None:
         """Forward nothing, and say nothing."""
-        self._do(lambda: self.flowing.clear())
+        self._do_itself(self.flowing.clear)
 
     def release(self) -> None:
         """Forward what was held, and what comes."""
-        self._do(lambda: self.flowing.set())
+        self._do_itself(self.flowing.set)
 
-    def _do(self, what: Callable[[], object]) -> None:
+    def _do(self, what: Callable[[_Connection], None]) -> None:
+        def to_all() -> None:
+            for connection in tuple(self._connections):
+                what(connection)
+
+        self._do_itself(to_all)
+
+    def _do_itself(self, what: Callable[[], None]) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (what(), done.set()))
+
+        def do() -> None:
+            what()
+            done.set()
+
+        self._loop.call_soon_threadsafe(do)
         assert done.wait(20)
 
     async def _run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -13,20 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from tests.brokers import ValkeyBroker
+from bus.brokers import BROKERS, Broker
 from tests.chaos.lines import Event, Journal, Line, Reader
 from tests.chaos.node import Ask, Settings
 from tests.chaos.proxy import Proxy
-from tests.nats_server import NatsServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 Kind = Literal["redis", "nats"]
+KINDS: tuple[Kind, ...] = ("redis", "nats")
 
 QUICK: dict[str, float] = {"heartbeat": 0.5, "lease": 2.0, "ack_wait": 2.0}
 """Leases as short as a busy machine allows: what most scenarios wait for."""
@@ -35,36 +34,6 @@ LONGEST_WAIT = 60.0
 """Seconds until something that is waited for counts as never coming: a fault, not a slow machine."""
 
 POLL = 0.02
-
-
-class Broker(Protocol):
-    """A server that can be killed, and lose everything."""
-
-    port: int
-
-    @property
-    def url(self) -> str: ...
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def empty(self) -> None:
-        """Lose everything."""
-
-
-class Redis(ValkeyBroker):
-    def empty(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            connection.sendall(b"FLUSHALL\r\n")
-            assert connection.recv(100) == b"+OK\r\n"
-
-
-class Nats(NatsServer):
-    def empty(self) -> None:
-        self.kill()
-        self.wipe()
-        self.start()
 
 
 class Node:
@@ -103,10 +72,12 @@ class Node:
             self.process.kill()
             self.process.wait()
             self._stage.note("died", self)
+        self.close()
 
     def left(self, within: float = LONGEST_WAIT) -> None:
         """Wait until it has ended, and write down how."""
         code = self.process.wait(within)
+        self.close()
         self._stage.note("left", self, number=code)
 
     def close(self) -> None:
@@ -150,14 +121,7 @@ class Stage:
         self.broker: Broker
 
     def __enter__(self) -> Self:
-        if self.kind == "redis":
-            kept = self.directory / "broker"
-            kept.mkdir()
-            self.broker = Redis(kept)
-            self.broker.start()
-            self._stack.callback(self.broker.kill)
-        else:
-            self.broker = self._stack.enter_context(Nats())
+        self.broker = self._stack.enter_context(BROKERS[self.kind]())
         return self
 
     def __exit__(
@@ -192,10 +156,19 @@ class Stage:
             parts = urlsplit(url)
             url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{proxy.port}"))
         options = {**QUICK, **more.pop("options", {})}
-        settings = Settings(
-            name=name, url=url, directory=str(self.directory), slots=slots, options=options, **more
-        )
+        settings = Settings(name=name, url=url, directory=str(self.directory), slots=slots, options=options, **more)
         return self.start(settings, proxy)
+
+    def empty_broker(self) -> None:
+        """Let the broker lose everything."""
+        if self.kind == "redis":
+            with socket.create_connection(("127.0.0.1", self.broker.port)) as connection:
+                connection.sendall(b"FLUSHALL\r\n")
+                assert connection.recv(100) == b"+OK\r\n"
+        else:
+            self.broker.kill()
+            self.broker.wipe()
+            self.broker.start()
 
     def start(self, settings: Settings, proxy: Proxy | None) -> Node:
         """Start a process."""
@@ -221,6 +194,10 @@ class Stage:
             if time.monotonic() - begin > within:
                 raise TimeoutError(f"{otherwise} within {within:g} s\n{self.logs()}")
             time.sleep(POLL)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let a fault last."""
+        time.sleep(seconds)
 
     def all_told(self, within: float = LONGEST_WAIT) -> float:
         """Wait until every job of a requester that lives has ended."""
@@ -252,12 +229,3 @@ class Stage:
             if text:
                 texts.append(f"--- {path.name}\n{text[-3000:]}")
         return "\n".join(texts)
-
-
-def pid_lives(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
