@@ -67,6 +67,11 @@ class Layout:
         """Where frames for a node are published."""
         return f"{self._prefix}.inbox.{token(node)}"
 
+    @property
+    def dead_subjects(self) -> str:
+        """Where the dead letters of all queues are published."""
+        return f"{self._prefix}.dead.*"
+
     def dead_subject(self, queue: str) -> str:
         """Where the dead letters of a queue are published."""
         return f"{self._prefix}.dead.{token(queue)}"
@@ -103,7 +108,7 @@ class Layout:
             {
                 **common,
                 "name": self.dead,
-                "subjects": [f"{self._prefix}.dead.*"],
+                "subjects": [self.dead_subjects],
                 "retention": "limits",
                 "discard": "old",
                 "max_msgs": DEAD_LETTER_BOUND,
