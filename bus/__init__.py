@@ -6,6 +6,7 @@ from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.errors import (
+    BrokerError,
     BusError,
     BusNotStartedError,
     DecodeError,
@@ -70,6 +71,7 @@ __all__ = [
     "DEAD_LETTERED",
     "AsyncQueueBus",
     "Backoff",
+    "BrokerError",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",

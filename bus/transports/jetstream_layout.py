@@ -72,6 +72,10 @@ class Layout:
         """Where the dead letters of all queues are published."""
         return f"{self._prefix}.dead.*"
 
+    def direct_subject(self, node: str) -> str:
+        """Where frames for a node are published that are not stored."""
+        return f"{self._prefix}.direct.{token(node)}"
+
     def dead_subject(self, queue: str) -> str:
         """Where the dead letters of a queue are published."""
         return f"{self._prefix}.dead.{token(queue)}"

@@ -5,34 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import anyio
 import pytest
 import redis
 
 from bus import KeepsDeadLetters, Outgoing, Settlement, Transport
+from bus.brokers import NatsBroker, RedisBroker
 from bus.testing import MakeNetwork
 from bus.transports.memory import MemoryBroker, MemoryTransport
 from bus.transports.redis_server import RIGHTS
-from tests.brokers import valkey
 from tests.contract import test_nats, test_redis, test_transports
-from tests.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
 
 @pytest.fixture(params=["memory", "redis", "nats"])
-def make_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeNetwork]:
+def make_network(request: pytest.FixtureRequest) -> Iterator[MakeNetwork]:
     with ExitStack() as stack:
         if request.param == "redis":
-            broker = stack.enter_context(valkey(tmp_path))
+            broker = stack.enter_context(RedisBroker())
             admin = stack.enter_context(redis.Redis.from_url(broker.url))
             admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
             admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
             yield test_redis.over(f"redis://worker:secret@127.0.0.1:{broker.port}")
         elif request.param == "nats":
-            yield test_nats.over(stack.enter_context(NatsServer(test_nats.PERMISSIONS)))
+            yield test_nats.over(stack.enter_context(NatsBroker(test_nats.PERMISSIONS)))
         else:
             memory = MemoryBroker()
             yield test_transports.over(lambda _: MemoryTransport(memory), memory.ack_wait)
