@@ -18,13 +18,11 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
+from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from benchmarks.sizes import FEW_IN_FLIGHT, PAYLOAD, TIMEOUT
 
 JOBS, ANSWERS = "bare_jobs", "bare_answers"
-PULLED = 100
-"""Jobs a worker has asked for: half of them are asked for again when half have come."""
 
 _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -33,12 +31,15 @@ async def serve(url: str, delivery: str) -> None:
     """Do jobs until killed."""
     client = await nats.connect(url)
     if delivery == "at_most_once":
-        await client.subscribe(JOBS, JOBS, cb=lambda message: message.respond(_encode(_decode(message.data))))
-    else:
-        await _pull(client)
-    await client.flush()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+
+        async def answer(message: Msg) -> None:
+            await message.respond(_encode(_decode(message.data)))
+
+        await client.subscribe(JOBS, "workers", cb=answer)
+        await client.flush()
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+    await _pull(client)
 
 
 async def sequential(url: str, count: int, delivery: str) -> float:
@@ -100,29 +101,24 @@ async def _pull(client: Client) -> None:
     stream = client.jetstream()
     await stream.add_stream(StreamConfig(JOBS, subjects=[JOBS], retention=RetentionPolicy.WORK_QUEUE))
     await stream.add_stream(StreamConfig(ANSWERS, subjects=[f"{ANSWERS}.*"], max_age=60))
-    await stream.add_consumer(JOBS, ConsumerConfig("workers", ack_policy=AckPolicy.EXPLICIT, max_ack_pending=-1))
-    inbox, came = client.new_inbox(), 0
-
-    async def pull(batch: int) -> None:
-        request = b'{"batch":%d,"expires":%d}' % (batch, 3600 * 10**9)
-        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}.workers", request, inbox)
-
-    async def arrived(message: Msg) -> None:
-        nonlocal came
-        came += 1
-        if came % (PULLED // 2) == 0:
-            await pull(PULLED // 2)
-        to, job, payload = _decode(message.data)
-        if isinstance(payload, int):
-            for number in range(payload):
-                await client.publish(to, _encode({"n": number}))
+    jobs = await stream.pull_subscribe(JOBS, "workers", config=ConsumerConfig(max_ack_pending=-1))
+    print("ready", flush=True)
+    while True:
+        try:
+            messages = await jobs.fetch(FEW_IN_FLIGHT, timeout=2)
+        except TimeoutError:
+            continue
+        stored = []
+        for message in messages:
+            to, job, payload = _decode(message.data)
+            if isinstance(payload, int):
+                for number in range(payload):
+                    await client.publish(to, _encode({"n": number}))
+            else:
+                stored.append(await stream.publish_async(f"{ANSWERS}.{to}", _encode((job, payload))))
+        await asyncio.gather(*stored)
+        for message in messages:
             await message.ack()
-            return
-        stored = await stream.publish_async(f"{ANSWERS}.{to}", _encode((job, payload)))
-        stored.add_done_callback(lambda _: asyncio.ensure_future(message.ack()))
-
-    await client.subscribe(inbox, cb=arrived)
-    await pull(PULLED)
 
 
 @asynccontextmanager
