@@ -12,7 +12,7 @@ from redis.asyncio import Connection, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from bus.errors import TransportError
 
@@ -93,6 +93,20 @@ class RedisLink:
             if isinstance(reply, ResponseError):
                 await self.refused(reply)
         return replies
+
+    async def tried(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> dict[int, ResponseError]:
+        """Like `checked`, but where only the key of one command is at fault, its number and the error are returned.
+
+        Raises:
+            TransportError: As `checked`, for all other errors.
+        """
+        errors: dict[int, ResponseError] = {}
+        for number, reply in enumerate(await self.exchange(commands, patience=patience)):
+            if isinstance(reply, ResponseError):
+                if not (isinstance(reply, NoPermissionError) or str(reply).startswith("WRONGTYPE")):
+                    await self.refused(reply)
+                errors[number] = reply
+        return errors
 
     async def refused(self, reply: ResponseError) -> None:
         """Give up the link for an error reply: a server that turned into a replica, or forgot our scripts, is left.

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
@@ -163,9 +163,10 @@ class RedisTransport:
 
         Raises:
             TransportError: Not open, or not accepted; each frame may be stored or not.
+            PartlySentError: Some were refused because of their key; the others are stored.
         """
         self._connected()
-        commands: list[Command] = []
+        commands: list[tuple[Command, list[Outgoing]]] = []
         batches: dict[tuple[Lane, str], list[Outgoing]] = {}
         spreads = False
         for frame in frames:
@@ -176,8 +177,10 @@ class RedisTransport:
             spreads = frame.lane == "everyone"
             batches.setdefault((frame.lane, frame.to), []).append(frame)
         commands += self._store(batches)
-        size = sum(len(frame.body) for frame in frames)
-        await self._writer.checked(commands, patience=PATIENCE + size / SLOWEST)
+        patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
+        if refusals := await self._writer.tried([command for command, _ in commands], patience=patience):
+            missing = tuple(frame.id for number in refusals for frame in commands[number][1])
+            raise PartlySentError(f"{self._label} refused: {next(iter(refusals.values()))}", missing)
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -256,19 +259,20 @@ class RedisTransport:
 
     # --- out ---
 
-    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[Command]:
+    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[tuple[Command, list[Outgoing]]]:
         for (lane, to), frames in batches.items():
             for pack in packs(frames):
                 if lane == "queue":
                     fields = [part for frame in pack for part in (frame.id, frame.body)]
-                    yield call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
+                    put = call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
+                    yield put, pack
                     continue
                 fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
                 if lane == "inbox":
                     # A node that is gone has no inbox, and must not get one that nobody will ever drop.
-                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields)
+                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields), pack
                 else:
-                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields)
+                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields), pack
 
     async def _send_nudge(self, node: str) -> None:
         nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
