@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from bus.errors import TransportError
+from bus.errors import PartlySentError, TransportError
 
 RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
@@ -106,19 +106,24 @@ class RedisLink:
                 await self.refused(reply)
         return replies
 
-    async def tried(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> dict[int, ResponseError]:
-        """Like `checked`, but where only the key of one command is at fault, its number and the error are returned.
+    async def store(self, commands: Sequence[tuple[Command, list[str]]], patience: float) -> None:
+        """Like `checked`, for commands that store frames; the ids are theirs.
 
         Raises:
-            TransportError: As `checked`, for all other errors.
+            TransportError: As `checked`.
+            PartlySentError: Only the keys of some commands were at fault.
         """
-        errors: dict[int, ResponseError] = {}
-        for number, reply in enumerate(await self.exchange(commands, patience=patience)):
+        reason = ""
+        missing: list[str] = []
+        replies = await self.exchange([command for command, _ in commands], patience=patience)
+        for reply, (_, ids) in zip(replies, commands, strict=True):
             if isinstance(reply, ResponseError):
                 if not (isinstance(reply, NoPermissionError) or str(reply).startswith("WRONGTYPE")):
                     await self.refused(reply)
-                errors[number] = reply
-        return errors
+                reason = f"{self._label} refused: {reply}"
+                missing += ids
+        if missing:
+            raise PartlySentError(reason, tuple(missing))
 
     async def refused(self, reply: ResponseError) -> None:
         """Give up the link for an error reply: a server that turned into a replica, or forgot our scripts, is left.

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
@@ -162,8 +162,7 @@ class RedisTransport:
         """Store `frames` in one round trip; those to one inbox together, in their order.
 
         Raises:
-            TransportError: Not open, or not accepted; each frame may be stored or not.
-            PartlySentError: Some were refused because of their key; the others are stored.
+            TransportError: Not open, or not accepted: all of them, or those that a `PartlySentError` names.
         """
         self._connected()
         commands: list[tuple[Command, list[Outgoing]]] = []
@@ -178,9 +177,7 @@ class RedisTransport:
             batches.setdefault((frame.lane, frame.to), []).append(frame)
         commands += self._store(batches)
         patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
-        if refusals := await self._writer.tried([command for command, _ in commands], patience=patience):
-            missing = tuple(frame.id for number in refusals for frame in commands[number][1])
-            raise PartlySentError(f"{self._label} refused: {next(iter(refusals.values()))}", missing)
+        await self._writer.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
