@@ -4,7 +4,9 @@ import typing as _typing
 
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
+from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.errors import (
+    BrokerError,
     BusError,
     BusNotStartedError,
     DecodeError,
@@ -57,7 +59,7 @@ from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, Worke
 from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
-from bus.transport import Delivery, Outgoing, Settlement, Transport
+from bus.transport import DeadFrame, DeadFrames, Delivery, KeepsDeadLetters, Outgoing, Settlement, Transport
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
@@ -66,8 +68,10 @@ if _typing.TYPE_CHECKING:
     from bus.redis_bus import RedisBus
 
 __all__ = [
+    "DEAD_LETTERED",
     "AsyncQueueBus",
     "Backoff",
+    "BrokerError",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",
@@ -103,6 +107,10 @@ __all__ = [
     "BusWorkerLostMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "DeadFrame",
+    "DeadFrames",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "Delivery",
     "DuplicateNameError",
@@ -110,6 +118,7 @@ __all__ = [
     "ErrorInfo",
     "InvalidNameError",
     "JobStatus",
+    "KeepsDeadLetters",
     "MailboxFullError",
     "NatsBus",
     "NetworkBus",

@@ -88,3 +88,21 @@ class TransportError(BusError):
 
     retryable = True
     fault = "system"
+
+
+class BrokerError(BusError, RuntimeError):
+    """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
+
+    fault = "system"
+
+
+class PartlySentError(TransportError):
+    """Some frames were not accepted, because of where they go; all others that were sent with them are stored.
+
+    Attributes:
+        missing: Ids of the frames that may not be stored.
+    """
+
+    def __init__(self, reason: str, missing: tuple[str, ...]) -> None:
+        self.missing = missing
+        super().__init__(reason)

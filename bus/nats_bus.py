@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any
+from typing import Any, Unpack
 
 from bus.names import check_name
-from bus.network import NetworkBus
+from bus.network import NetworkBus, NetworkOptions
 
 MAX_MESSAGE_BYTES = 2**20 - 512
 """Most bytes of a message by default: what a NATS server takes as it comes (1 MiB), less the headers."""
@@ -25,12 +24,8 @@ class NatsBus(NetworkBus):
         client: A connected `nats.aio.client.Client` instead, for what a URL does not say. It is not closed.
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds after which a job whose runner has gone silent is given to another. All runners must agree.
-        max_deliver: Deliveries of one job before it is given up as FAILED.
-        heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
-        max_message_bytes: Most bytes of a message. The server's `max_payload` must exceed it by 512.
-        rng: Where ids and jitter come from.
+        consumer_id: Taken for programs that run on Redis as well. Here all processes share the consumers of the queues.
+        options: Those of every `NetworkBus`. The server's `max_payload` must exceed `max_message_bytes` by 512.
     """
 
     def __init__(
@@ -40,28 +35,17 @@ class NatsBus(NetworkBus):
         client: Any = None,
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
-        max_deliver: int = 5,
-        heartbeat: float = 2.0,
-        lease: float = 6.0,
-        prefetch: int = 16,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        rng: Random | None = None,
+        consumer_id: str | None = None,  # noqa: ARG002 - see its description
+        **options: Unpack[NetworkOptions],
     ) -> None:
         from bus.transports.jetstream import JetStreamTransport  # noqa: PLC0415 - only who asks for NATS loads it
 
+        options.setdefault("max_message_bytes", MAX_MESSAGE_BYTES)
         transport = JetStreamTransport(
             url or ("nats://127.0.0.1:4222" if client is None else ""),
             client=client,
             namespace=check_name("namespace", namespace),
             ack_wait=ack_wait,
-            max_frame_bytes=max_message_bytes,
+            max_frame_bytes=options["max_message_bytes"],
         )
-        super().__init__(
-            transport,
-            heartbeat=heartbeat,
-            lease=lease,
-            max_deliver=max_deliver,
-            prefetch=prefetch,
-            max_message_bytes=max_message_bytes,
-            rng=rng,
-        )
+        super().__init__(transport, **options)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import anyio
 import msgspec
 
-from bus.answers import for_unreadable_event, in_place_of, to_orphan, to_unreadable_request
+from bus.answers import in_place_of, to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
-from bus.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
-from bus.errors import BusError, DecodeError, EncodeError, TransportError
-from bus.events import log, text_of
+from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.dead_letters import DeadLetters
+from bus.errors import BusError, EncodeError, TransportError
+from bus.events import log
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
-    RUNNER_MESSAGES,
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -33,11 +32,9 @@ from bus.messages import (
     BusWorkerReadyMessage,
 )
 from bus.outbox import BACKOFF, Outbox, OutboxStatistics
+from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Delivery, Lane, Outgoing, Settlement, Transport
-
-SEEN = 10_000
-"""Ids of frames remembered to drop doubles: more than a flush that is retried can hold."""
+from bus.transport import Lane, Outgoing, Transport
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
@@ -52,6 +49,17 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     malformed: int
 
 
+class NetworkOptions(TypedDict, total=False):
+    """The options of every bus over a network; see `NetworkBus`."""
+
+    heartbeat: float
+    lease: float | None
+    max_deliver: int
+    prefetch: int
+    max_message_bytes: int
+    rng: Random | None
+
+
 class NetworkBus(WorkerBus):
     """A bus that reaches other processes.
 
@@ -63,11 +71,14 @@ class NetworkBus(WorkerBus):
     Args:
         transport: The network.
         heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
+        lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
         max_message_bytes: Most bytes of a message.
         rng: Where ids and jitter come from.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -79,13 +90,21 @@ class NetworkBus(WorkerBus):
         transport: Transport,
         *,
         heartbeat: float = 2.0,
-        lease: float = 6.0,
+        lease: float | None = None,
         max_deliver: int = 5,
         prefetch: int = 16,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         rng: Random | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (("max_deliver", max_deliver), ("prefetch", prefetch)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value!r}")
+        lease = 3 * heartbeat if lease is None else lease
+        if not 0 < heartbeat < lease:
+            raise ValueError(
+                f"heartbeat must be above 0 seconds and below the lease: heartbeat={heartbeat!r}, lease={lease!r}"
+            )
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
@@ -94,19 +113,23 @@ class NetworkBus(WorkerBus):
         self._max_bytes = max_message_bytes
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._seen: OrderedDict[str, None] = OrderedDict()
         self._frames = 0
-        self._malformed = 0
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
         self._claimer: Claimer
         self._fleet: Fleet
+        self._reader: Reader
 
     @property
     def address(self) -> str:
         """Name of the runner and this life of it."""
         return f"{self.registry.runner_name}#{self._incarnation}"
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on, of the whole network."""
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -134,6 +157,7 @@ class NetworkBus(WorkerBus):
             prefetch=self._prefetch,
             lease=self._lease,
         )
+        self._reader = Reader(self, self._claimer, self._fleet, max_message_bytes=self._max_bytes)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -171,10 +195,10 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobRequestMessage):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
-            if self._outbox.full and not force:
-                return self._outbox.room
-            self.put("queue", message.target, message, bounded=True)
-            return None
+            room = None if force else self._outbox.full("queue", message.target)
+            if room is None:
+                self.put("queue", message.target, message, bounded=True)
+            return room
         if isinstance(message, BusJobCancelMessage):
             self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
         elif route is None and not replicas:
@@ -182,8 +206,9 @@ class NetworkBus(WorkerBus):
             return None
         if route is not None and isinstance(message, JOB_TALK):
             return route(message, force=force)  # of a job with both its ends here: replicas know nothing of it
-        if replicas and self._outbox.full and not message.urgent and not force:
-            return self._outbox.room
+        for replica in () if message.urgent or force else replicas:
+            if room := self._outbox.full("inbox", replica.address):
+                return room
         room = route(message, force=force) if route is not None else None
         for replica in replicas if room is None else ():  # all at once or none: who has no room is tried again
             self.put("inbox", replica.address, message, bounded=not message.urgent)
@@ -221,7 +246,7 @@ class NetworkBus(WorkerBus):
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
-            self._malformed,
+            self._reader.malformed,
         )
 
     # --- out ---
@@ -252,7 +277,7 @@ class NetworkBus(WorkerBus):
         if route is None:
             self._drop(message)
             if isinstance(message, BusJobRunningMessage) and message.origin:
-                self._send_to(message.origin, to_orphan(message))
+                self.send_to(message.origin, to_orphan(message))
             return None
         return route(message, force=True)  # what the network has accepted must fit; demand bounds the jobs
 
@@ -278,7 +303,12 @@ class NetworkBus(WorkerBus):
         for route in tuple(self._runners.values()):
             route(message)
 
-    def _send_to(self, address: str, message: BusMessage, accepted: Callable[[], None] | None = None) -> None:
+    def hand_out(self, message: BusMessage) -> None:
+        """Hand a message for everybody to those of this process."""
+        super()._broadcast(message)
+
+    def send_to(self, address: str, message: BusMessage, accepted: Callable[[], None] | None = None) -> None:
+        """Send a message to one life of a runner; `accepted` is called once the network has it."""
         if address != self.address:
             self.put("inbox", address, message, accepted)
             return
@@ -297,7 +327,7 @@ class NetworkBus(WorkerBus):
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)
-        self._send_to(message.destination, message, accepted)
+        self.send_to(message.destination, message, accepted)
         return None
 
     def _broadcast(self, message: BusMessage) -> Room | None:
@@ -314,66 +344,7 @@ class NetworkBus(WorkerBus):
     async def _read(self) -> None:
         while not self._closing:
             for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
-                try:
-                    self._arrived(delivery)
-                except DecodeError as error:
-                    self._refused(delivery, error)
-                except Exception as error:  # noqa: BLE001 - one bad message must not stop the reader
-                    log().error("message could not be delivered", error=text_of(error), exc_info=True)
-                    self._refused(delivery, DecodeError(text_of(error)))
-
-    def _refused(self, delivery: Delivery, error: DecodeError) -> None:
-        self._malformed += 1
-        log().warning("frame refused", lane=delivery.lane, error=str(error))
-        if delivery.lane == "queue":
-            self._claimer.settle(delivery, Settlement.TERM, self.tasks.now())
-
-    def _arrived(self, delivery: Delivery) -> None:
-        header, body = decode_header(delivery.body, max_message_bytes=self._max_bytes)
-        now = self.tasks.now()
-        if delivery.lane == "queue":
-            self._claimer.claimed(self._request(header, body, delivery), delivery, now)
-            return
-        if header.id in self._seen:
-            return
-        self._seen[header.id] = None
-        if len(self._seen) > SEEN:
-            self._seen.popitem(last=False)
-        if header.origin == self.address:
-            self._fleet.presence.heard_self(now)
-            return
-        try:
-            message = decode(header, body)
-        except DecodeError as error:
-            answer = for_unreadable_event(header, error)
-            if answer is not None:
-                self.deliver(answer)
-            raise
-        if isinstance(message, BusJobRequestMessage):
-            raise DecodeError("a job request comes by the queue of its worker")
-        message.origin = header.origin
-        message.destination = ""
-        if isinstance(message, RUNNER_MESSAGES):
-            self._fleet.heard(message, now)
-        elif message.target is None:
-            super()._broadcast(message)
-        else:
-            if isinstance(message, BusJobCancelMessage):
-                self._claimer.forbid(message, message.origin)
-            self.deliver(message)
-
-    def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
-        try:
-            message = decode(header, body)
-        except DecodeError as error:
-            answer = to_unreadable_request(header, delivery.attempt, error)
-            if answer is not None:  # nobody else would
-                self._send_to(header.origin, answer)
-            raise
-        if not isinstance(message, BusJobRequestMessage) or message.target != delivery.queue:
-            raise DecodeError(f"a {type(message).__name__} for {message.target!r} in the queue of {delivery.queue!r}")
-        message.origin = header.origin
-        return message
+                self._reader.read(delivery)
 
     # --- retrying ---
 

@@ -9,15 +9,16 @@ from random import Random
 import anyio
 import msgspec
 
-from bus.errors import TransportError
+from bus.errors import PartlySentError, TransportError
 from bus.events import log
 from bus.mailbox import Room
 from bus.retry import Backoff
 from bus.tasks import Tasks, Waiter, wake
-from bus.transport import Delivery, Outgoing, Settlement, SettlesTogether, Transport
+from bus.transport import Delivery, Lane, Outgoing, Settlement, SettlesTogether, Transport
 
 CAPACITY = 10_000
-"""Requests and messages of users that may wait for the network; answers and events are bounded by their jobs."""
+"""Requests and messages of users that may wait for the network, and as many for each place that takes none just now;
+answers and events are bounded by their jobs."""
 
 BATCH = 256
 """Frames of one flush."""
@@ -25,10 +26,23 @@ BATCH = 256
 BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
 
 
+Place = tuple[Lane, str]
+"""Lane and address, or name of the queue."""
+
+
 class OutboxStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of an `Outbox`: frames and settlements waiting, frames sent, and flushes that failed."""
+    """A snapshot of an `Outbox`.
+
+    Attributes:
+        frames: Frames waiting to be sent.
+        held: Those of them whose place has refused them.
+        settlements: Settlements waiting to be sent.
+        sent: Frames accepted so far.
+        failures: Flushes that failed.
+    """
 
     frames: int
+    held: int
     settlements: int
     sent: int
     failures: int
@@ -40,16 +54,29 @@ class _Item(msgspec.Struct):
     bounded: bool
 
 
+class _Line:
+    """Frames in their order, and the room for those that are bounded."""
+
+    __slots__ = ("items", "room")
+
+    def __init__(self, owner: str, tasks: Tasks) -> None:
+        self.items: deque[_Item] = deque()
+        self.room = Room(owner, CAPACITY, tasks)
+
+
 class Outbox:
-    """Frames in the order they were posted, sent again with the same id until the network has accepted them."""
+    """Frames in the order they were posted, sent again with the same id until the network has accepted them.
+
+    A place that refuses its frames gets a line of its own, so that what goes elsewhere does not wait for it.
+    """
 
     def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
-        self.room = Room("the network", CAPACITY, tasks)
+        self._line = _Line("the network", tasks)
+        self._held: dict[Place, _Line] = {}
         self._transport = transport
         self._together = transport if isinstance(transport, SettlesTogether) else None
         self._tasks = tasks
         self._rng = rng
-        self._items: deque[_Item] = deque()
         self._settlements: deque[tuple[Delivery, Settlement, float]] = deque()
         self._waiter: Waiter | None = None
         self._idle: list[Waiter] = []
@@ -57,16 +84,17 @@ class Outbox:
         self._failures = 0
         self._closing = False
 
-    @property
-    def full(self) -> bool:
-        """Whether senders that can wait have to."""
-        return self.room.taken >= self.room.capacity
+    def full(self, lane: Lane, to: str) -> Room | None:
+        """The room that senders which can wait have to wait for; None if they need not."""
+        room = self._line_to((lane, to)).room
+        return room if room.taken >= room.capacity else None
 
     def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> None:
-        """Send a frame soon, then call `accepted`. A `bounded` one takes a place: look whether it is `full` before."""
+        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before."""
+        line = self._line_to((frame.lane, frame.to))
         if bounded:
-            self.room.taken += 1
-        self._items.append(_Item(frame, accepted, bounded))
+            line.room.taken += 1
+        line.items.append(_Item(frame, accepted, bounded))
         self._wake()
 
     def settle(self, delivery: Delivery, how: Settlement, until: float) -> None:
@@ -76,12 +104,13 @@ class Outbox:
 
     def statistics(self) -> OutboxStatistics:
         """How much waits now."""
-        return OutboxStatistics(len(self._items), len(self._settlements), self._sent, self._failures)
+        held = sum(len(line.items) for line in self._held.values())
+        return OutboxStatistics(len(self._line.items) + held, held, len(self._settlements), self._sent, self._failures)
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything was sent, at most `seconds`."""
         with anyio.move_on_after(seconds):
-            while self._items or self._settlements:
+            while self._line.items or self._held or self._settlements:
                 waiter = self._tasks.waiter()
                 self._idle.append(waiter)
                 await waiter
@@ -90,10 +119,8 @@ class Outbox:
         """Send until cancelled."""
         failures = 0
         while True:
-            if not self._items and not self._settlements:
-                for waiter in self._idle:
-                    wake(waiter)
-                self._idle.clear()
+            if not self._line.items and not self._settlements:
+                self._tell_idle()
                 self._waiter = self._tasks.waiter()
                 await self._waiter
                 self._waiter = None
@@ -108,17 +135,76 @@ class Outbox:
                     log().warning("the network does not accept frames; trying again", error=str(error))
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
 
+    def _line_to(self, place: Place) -> _Line:
+        return self._held.get(place, self._line)
+
     async def _send(self) -> None:
-        while self._items:
-            batch = [self._items[index] for index in range(min(len(self._items), BATCH))]
+        while self._line.items:
+            missing = await self._send_from(self._line)
+            places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
+            for place in places:
+                self._hold(place)
+
+    async def _send_from(self, line: _Line) -> list[_Item]:
+        """Send what fits into one flush. What was not accepted because of its place stays in front, and is returned."""
+        items = line.items
+        batch = [items[index] for index in range(min(len(items), BATCH))]
+        refused: tuple[str, ...] = ()
+        try:
             await self._transport.send([item.frame for item in batch])
-            self._sent += len(batch)
-            for item in batch:
-                self._items.popleft()
-                if item.bounded:
-                    self.room.give()
-                if item.accepted is not None:
-                    item.accepted()
+        except PartlySentError as error:
+            self._failures += 1
+            refused = error.missing
+            if line is self._line:
+                log().warning("frames are refused where they go; trying again", frames=len(refused), error=str(error))
+        missing = [item for item in batch if item.frame.id in refused] if refused else []
+        self._sent += len(batch) - len(missing)
+        for item in batch:
+            items.popleft()
+            if refused and item.frame.id in refused:
+                continue
+            if item.bounded:
+                line.room.give()
+            if item.accepted is not None:
+                item.accepted()
+        items.extendleft(reversed(missing))
+        return missing
+
+    def _hold(self, place: Place) -> None:
+        """Give a place a line of its own."""
+        held = self._held[place] = _Line(f"{place[0]} {place[1]!r}", self._tasks)
+        rest: list[_Item] = []
+        for item in self._line.items:
+            if (item.frame.lane, item.frame.to) != place:
+                rest.append(item)
+                continue
+            held.items.append(item)
+            if item.bounded:
+                held.room.taken += 1
+                self._line.room.give()
+        self._line.items.clear()
+        self._line.items.extend(rest)
+        self._tasks.spawn(self._try_again, place, held)
+
+    async def _try_again(self, place: Place, held: _Line) -> None:
+        """Send what a place has refused until it takes it."""
+        failures = 1
+        while held.items:
+            if failures:
+                await anyio.sleep(BACKOFF.delay(failures, self._rng))
+            try:
+                failures = failures + 1 if await self._send_from(held) else 0
+            except TransportError:
+                failures += 1
+        del self._held[place]
+        held.room.close()
+        self._wake()
+
+    def _tell_idle(self) -> None:
+        if not self._held:
+            for waiter in self._idle:
+                wake(waiter)
+            self._idle.clear()
 
     async def _settle(self) -> None:
         while self._settlements:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from random import Random
+from typing import Unpack
 
-from bus.codec import MAX_MESSAGE_BYTES
-from bus.network import NetworkBus
+from bus.network import NetworkBus, NetworkOptions
 from bus.transports.redis_link import RedisClient
 from bus.transports.redis_streams import RedisTransport
 
@@ -24,12 +23,7 @@ class RedisBus(NetworkBus):
         ack_wait: Seconds after which a job of this process goes to another, if its claim has not been renewed.
         consumer_id: A name of this process that stays the same over restarts, so that a new life of it goes on with
             the jobs of the last at once. No two living processes may share it.
-        heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
-        max_deliver: Deliveries of one job before it is given up as FAILED, and kept as a dead letter.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
-        max_message_bytes: Most bytes of a message.
-        rng: Where ids and jitter come from.
+        options: Those of every `NetworkBus`.
 
     Raises:
         ValueError: Not exactly one of `url` and `redis`, or an option that is not understood.
@@ -43,19 +37,9 @@ class RedisBus(NetworkBus):
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
         consumer_id: str | None = None,
-        heartbeat: float = 2.0,
-        lease: float = 6.0,
-        max_deliver: int = 5,
-        prefetch: int = 16,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        rng: Random | None = None,
+        **options: Unpack[NetworkOptions],
     ) -> None:
         super().__init__(
             RedisTransport(url, redis=redis, namespace=namespace, ack_wait=ack_wait, consumer_id=consumer_id),
-            heartbeat=heartbeat,
-            lease=lease,
-            max_deliver=max_deliver,
-            prefetch=prefetch,
-            max_message_bytes=max_message_bytes,
-            rng=rng,
+            **options,
         )
