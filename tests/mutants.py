@@ -93,8 +93,7 @@ MUTANTS = (
         "who has lost its lease still answers",
         "bus/network.py",
         "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
-        "            if claim is None:\n"
-        '                return self.put("inbox", message.destination, message)\n',
+        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
         FLEET,
     ),
     Mutant(
