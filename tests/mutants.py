@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant(
         "leases are never renewed",
         "bus/claimer.py",
-        "kept = await self._transport.extend([claim.delivery for claim in claims])",
+        "kept = await self._transport.extend([delivery for delivery in leased if delivery])",
         "kept = [True for claim in claims]",
         FLEET,
     ),
