@@ -114,10 +114,10 @@ class Claimer:
         if self.claims.held(request) is not None:
             self.claims.repeated += 1
             return
-        answer = self.claims.remembered(request)
-        if answer is not None:  # asked for anew: what led up to the answer is not waited for
+        given = self.claims.remembered(request)
+        if given is not None:  # asked for anew: what led up to the answer is not waited for
             self.claims.repeated += 1
-            self._bus.answer_again(request, msgspec.structs.replace(answer, sequence=0))
+            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
             return
         name = request.target or ""
         self.claims.hold(request, None, now)
