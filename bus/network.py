@@ -8,14 +8,13 @@ from random import Random
 from typing import Any, ClassVar
 
 import anyio
-import msgspec
 
 from bus.answers import in_place_of, to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
-from bus.direct import Direct, DirectStatistics
+from bus.dead_letters import DeadLetters
+from bus.direct import Direct
 from bus.errors import BusError, EncodeError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
@@ -32,8 +31,9 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
+from bus.network_statistics import NetworkStatistics
 from bus.options import DeliveryKind, checked
-from bus.outbox import BACKOFF, Outbox, OutboxStatistics
+from bus.outbox import BACKOFF, Outbox
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.transport import Lane, Outgoing, Transport
@@ -41,24 +41,6 @@ from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
-
-
-class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`.
-
-    Attributes:
-        peers: Runners that are alive.
-        outbox: What waits to be sent.
-        claims: Jobs held for others.
-        direct: Jobs asked of others at most once.
-        malformed: Frames that were unreadable.
-    """
-
-    peers: int
-    outbox: OutboxStatistics
-    claims: ClaimStatistics
-    direct: DirectStatistics
-    malformed: int
 
 
 class NetworkBus(WorkerBus):
@@ -129,6 +111,11 @@ class NetworkBus(WorkerBus):
     def address(self) -> str:
         """Name of the runner and this life of it."""
         return f"{self.registry.runner_name}#{self._incarnation}"
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on, of the whole network."""
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
