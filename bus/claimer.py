@@ -112,10 +112,10 @@ class Claimer:
     def of_answer(self, message: Any) -> Claim | None:
         """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
         claim = self.claims.of_answer(message)
-        if claim is not None and claim.delivery is not None:
-            if self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
-                self._check(claim, ours=False)  # we stood still for longer than it lasts
-                claim = None
+        leased = claim is not None and claim.delivery is not None
+        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
         self.claims.refused += claim is None
         return claim
 
