@@ -156,6 +156,7 @@ class Claimer:
                     kept = await self._transport.extend([claim.delivery for claim in claims])
                 except TransportError:
                     pause = period / 8
+                    now = self._bus.tasks.now()
                     kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
                 for claim, ours in zip(claims, kept, strict=True):
                     if ours and pause == period:
