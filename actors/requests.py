@@ -291,7 +291,8 @@ class JobGroup:
         event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt + member.repeats)))
+            attempt = message.attempt + member.repeats
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
             self._wake_reader()
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:
