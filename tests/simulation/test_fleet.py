@@ -168,6 +168,8 @@ def test_g35_who_has_lost_its_lease_is_stopped_and_its_answer_ignored(fenced_ack
         assert asked.results["w"].attempt == 2
         assert owner.runs == [(asked.job_id, 2)]
         assert sim.bus("b").network_statistics().claims.refused == 1
+        await anyio.sleep(5)
+        assert sim.runner("a").statistics().late_answers == 0  # type: ignore[union-attr]  # it lives
 
     run(program, fenced_ack=fenced_ack)
 
