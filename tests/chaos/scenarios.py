@@ -122,6 +122,38 @@ def zombie(stage: Stage, size: Size) -> Limits:
     return Limits(wake=QUICK["heartbeat"] + SLACK)
 
 
+def zombie_alone(stage: Stage, size: Size) -> Limits:
+    """The only worker stands still for longer than its leases: it gets its own jobs again."""
+    sleeper = stage.node("w0", slots=size.jobs, options=MANY)
+    requester = stage.node("r")
+    stage.ready()
+    for number in range(size.faults):
+        label = f"turn{number}"
+        requester.ask(label=label, count=size.jobs, at_once=size.jobs, seconds=(1.5, 2.5), events=10)
+        stage.until(lambda label=label: len(of_job(stage.of("saw"), label)) > size.jobs, "the jobs do not begin")  # type: ignore[misc]
+        sleeper.signal(signal.SIGSTOP, "paused")
+        stage.pass_time(stage.rng.uniform(1.5, 3) * LEASE)
+        sleeper.signal(signal.SIGCONT, "resumed")
+        stage.all_told()
+    return Limits()
+
+
+def loop_blocked(stage: Stage, size: Size) -> Limits:
+    """Handlers block the event loop for longer than the leases: the worker is not dead, and nothing runs twice."""
+    names = ("w0", "w1")
+    for name in names:
+        stage.node(name, slots=4)
+    requester = stage.node("r", watches=names)
+    stage.ready()
+    requester.ask(label="good", count=size.jobs, at_once=4, seconds=(0.1, 0.5), events=2)
+    requester.ask(label="block", count=size.faults, at_once=1, seconds=(3 * LEASE, 3 * LEASE), how="block")
+    stage.until(lambda: len(stage.of("asked")) == size.jobs + size.faults, "jobs do not go on")
+    stage.all_told()
+    assert not stage.of("lost"), "a blocked one was taken for dead"
+    assert "time.sleep(" in stage.logs(), "the stack that blocks is not logged"
+    return Limits(executions=size.jobs + size.faults)
+
+
 def broker_killed(stage: Stage, size: Size) -> Limits:
     """The broker is killed under load, and comes back with what it had written."""
     names = ("w0", "w1", "w2")
@@ -135,7 +167,8 @@ def broker_killed(stage: Stage, size: Size) -> Limits:
         stage.until(lambda share=share: len(stage.of("ended")) >= share, "jobs do not go on")  # type: ignore[misc]
         stage.broker.kill()
         stage.note("disturbed", number=1, detail="broker killed")
-        stage.until(lambda: stage.of("disconnected"), "nobody notices")
+        noticed = lambda number=number: len(stage.of("disconnected")) >= number  # noqa: E731
+        stage.until(noticed, "nobody notices")
         stage.broker.start()
         all_read_again(stage, f"again{number}", names)
     stage.until(lambda: len(stage.of("asked")) >= size.jobs, "jobs do not go on")
@@ -416,6 +449,8 @@ SCENARIOS = (
     Scenario("drained", drained, Size(110, 1), Size(550, 1)),
     Scenario("second signal", hurried, Size(10, 1), Size(50, 1)),
     Scenario("zombie", zombie, Size(3, 1), Size(4, 4)),
+    Scenario("zombie alone", zombie_alone, Size(4, 1), Size(10, 4)),
+    Scenario("loop blocked", loop_blocked, None, Size(40, 2)),
     Scenario("broker killed", broker_killed, Size(150, 2), Size(1000, 10)),
     Scenario("broker emptied", broker_emptied, None, Size(60, 5)),
     Scenario("connections cut", connections_cut, Size(150, 10), Size(1500, 100)),
