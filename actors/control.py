@@ -9,10 +9,13 @@ from bus import (
     BusCancelMessage,
     BusEndMessage,
     BusMessage,
+    BusStoreLostMessage,
     BusWorkerErrorMessage,
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    ErrorInfo,
+    JobStatus,
     WorkerErrorData,
     WorkerReadyData,
 )
@@ -50,8 +53,30 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
     elif isinstance(message, BusAddWorkerMessage):
         if message.target == runner.name or _is_ours(runner, message):
             await runner.add_workers(message.worker)
+    elif isinstance(message, BusStoreLostMessage):
+        tell_lost(runner, message.delivery)
     elif isinstance(message, BusWorkerErrorMessage):
         runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
+
+
+def tell_lost(runner: WorkerRunner, default: str) -> None:
+    """End the jobs that were with a network which has lost all it had accepted: nobody would ever answer them."""
+    error = ErrorInfo(
+        type="JobLost", message="the broker has lost everything it had accepted; the job may have run", retryable=True
+    )
+    for group in tuple(runner.open_groups):
+        if (group.delivery or default) == "at_most_once":  # nothing of it is stored
+            continue
+        for name in group.worker_names:
+            if group.awaits(name) and not _stays_here(runner, name, group.job_id):
+                group.fail_member(name, JobStatus.FAILED, error)
+
+
+def _stays_here(runner: WorkerRunner, name: str, job_id: str) -> bool:
+    """Whether a worker of this process has a job that was never on the network."""
+    worker = runner.get_worker(name)
+    job = worker._executor.jobs.get(job_id) if worker is not None and worker._executor is not None else None
+    return job is not None and not job.request.origin
 
 
 def _is_ours(runner: WorkerRunner, message: BusMessage) -> bool:

@@ -14,6 +14,7 @@ from bus.errors import (
     EncodeError,
     InvalidNameError,
     MailboxFullError,
+    StoreLostError,
     TransportError,
 )
 from bus.local import AsyncQueueBus
@@ -45,6 +46,7 @@ from bus.messages import (
     BusMessage,
     BusRegistryRequestMessage,
     BusRunnerBeatMessage,
+    BusStoreLostMessage,
     BusSystemMessage,
     BusTopicMessage,
     BusWorkerErrorMessage,
@@ -105,6 +107,7 @@ __all__ = [
     "BusRegistryRequestMessage",
     "BusRunnerBeatMessage",
     "BusStatistics",
+    "BusStoreLostMessage",
     "BusSubscriber",
     "BusSystemMessage",
     "BusTopicMessage",
@@ -132,6 +135,7 @@ __all__ = [
     "PayloadError",
     "RedisBus",
     "Settlement",
+    "StoreLostError",
     "Transport",
     "TransportError",
     "WorkerBus",

@@ -10,7 +10,7 @@ import msgspec
 
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
-from bus.errors import TransportError
+from bus.errors import StoreLostError, TransportError
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -19,6 +19,7 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusStoreLostMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -84,7 +85,9 @@ class Claimer:
         """What has come; see `Transport.receive`."""
         try:
             return await self._transport.receive()
-        except TransportError:
+        except TransportError as error:
+            if isinstance(error, StoreLostError):
+                self._lost_all()
             for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise
@@ -223,6 +226,14 @@ class Claimer:
                     if ours and pause == period:
                         claim.renewed = now
                     self._check(claim, ours=ours)
+
+    def _lost_all(self) -> None:
+        """What the network had accepted is gone: no claim is left, and who waits for an answer must be told."""
+        for claim in self.claims.all():
+            if claim.delivery is not None:
+                self._check(claim, ours=False)
+        name = self._bus.registry.runner_name
+        self._bus.tell_runners(BusStoreLostMessage(source=name, delivery=self._bus.delivery))
 
     def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
         """Whether the job is here, or was: then it does not run again."""

@@ -357,6 +357,16 @@ class BusJobLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
     error: ErrorInfo
 
 
+class BusStoreLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """The bus tells the runner of this process that the network has lost everything it had accepted.
+
+    Attributes:
+        delivery: How jobs travel that do not say it themselves.
+    """
+
+    delivery: str
+
+
 class BusTopicMessage(BusDataMessage, kw_only=True):
     """Something published on a topic."""
 

@@ -93,7 +93,7 @@ class NetworkBus(WorkerBus):
         self._heartbeat = heartbeat
         self._lease = lease
         self._max_deliver = max_deliver
-        self._delivery = delivery
+        self.delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
         self._rng = rng or Random(secrets.randbits(64))
@@ -225,7 +225,7 @@ class NetworkBus(WorkerBus):
         """Return a request that was not started to where it came from; one of this process goes out to others."""
         if self._claimer.give_back(request) or request.origin not in {"", self.address} or not self.started:
             return
-        if (request.delivery or self._delivery) == "at_most_once":
+        if (request.delivery or self.delivery) == "at_most_once":
             self._direct.ask(request, force=True, not_here=True)
         else:
             self.put("queue", request.target or "", request)
@@ -319,7 +319,7 @@ class NetworkBus(WorkerBus):
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
         """Ask another runner for a job."""
-        if (request.delivery or self._delivery) == "at_most_once":
+        if (request.delivery or self.delivery) == "at_most_once":
             return self._direct.ask(request, force=force)
         room = None if force else self._outbox.full("queue", name)
         if room is None:

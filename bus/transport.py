@@ -73,6 +73,7 @@ class Transport(Protocol):
     * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
       sent, except where the network reordered or doubled them.
 
+    `receive` raises `StoreLostError`, once, after the network has lost everything it had accepted, and then works.
     Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
     or raising.
     """

@@ -10,7 +10,7 @@ from itertools import islice
 import anyio
 import msgspec
 
-from bus.errors import PartlySentError, TransportError
+from bus.errors import PartlySentError, StoreLostError, TransportError
 from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
@@ -124,6 +124,19 @@ class MemoryBroker:
             self._forgotten += 1
             self._drop(node)
 
+    def wipe(self) -> None:
+        """Lose everything that was accepted, as a server does that comes back without its files."""
+        self._queues = Queues(self.ack_wait, fenced_ack=self.fenced_ack)
+        self._remembered.clear()
+        self._dead.clear()
+        for node in self._nodes.values():
+            node.inbox.clear()
+            node.arrived.clear()
+            node.claims.clear()
+            node.look = dict.fromkeys(node.demand)
+            node.lost = True
+            self.interrupt(node)
+
     def interrupt(self, node: Node) -> None:
         """Make a `receive` of `node` that waits return empty; until the next one nothing is given to `node`."""
         node.wake()
@@ -176,9 +189,13 @@ class MemoryBroker:
 
         Raises:
             TransportError: `node` has left.
+            StoreLostError: Everything was lost by `wipe`.
         """
         if node.closed:
             raise TransportError(f"node {node.address!r} has left the network")
+        if node.lost:
+            node.lost = False
+            raise StoreLostError("the broker has lost everything it had accepted")
         now = anyio.current_time()
         end = now + wait
         self._nodes.setdefault(node.address, node)

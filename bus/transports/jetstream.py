@@ -12,7 +12,7 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import BusError, PartlySentError, StoreLostError, TransportError
 from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
@@ -218,7 +218,15 @@ class JetStreamTransport:
 
         Raises:
             TransportError: The connection is lost, or could not be made again.
+            StoreLostError: The streams are new ones.
         """
+        try:
+            return await self._receive()
+        except StoreLostError:
+            self._queues.forget()  # their numbers are given to others now
+            raise
+
+    async def _receive(self) -> Sequence[Delivery]:
         if self._closed or self._inbox is None:
             raise TransportError("the transport is not open")
         link = self._link

@@ -162,6 +162,12 @@ class Queues:
             served.retry_at = 0.0
             self._changed[served] = None
 
+    def forget(self) -> None:
+        """The server has lost everything: no claim is one any more."""
+        self._claims.clear()
+        self._unconfirmed.clear()
+        self._doubtful.clear()
+
     async def keep(self, link: NatsLink, now: float) -> float:
         """Ask for what is in demand; return when to look again.
 

@@ -40,9 +40,10 @@ class Node:
         reader: Wakes its `receive`; None while it is not in one.
         seen: When it last read, on the clock of `anyio.current_time()`.
         closed: Whether it has left.
+        lost: Whether it must be told that the broker has lost everything.
     """
 
-    __slots__ = ("address", "arrived", "claims", "closed", "demand", "inbox", "look", "reader", "seen")
+    __slots__ = ("address", "arrived", "claims", "closed", "demand", "inbox", "look", "lost", "reader", "seen")
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
@@ -54,6 +55,7 @@ class Node:
         self.reader: anyio.Event | None = None
         self.seen = now
         self.closed = False
+        self.lost = False
 
     def wake(self) -> None:
         """Let a waiting `receive` look again."""

@@ -198,8 +198,10 @@ def broker_emptied(stage: Stage, size: Size) -> Limits:
         before = len(stage.of("ended"))
         requester.ask(label=f"turn{number}", count=size.jobs, at_once=size.jobs, seconds=(0.2, 0.6), events=3)
         stage.until(lambda before=before: len(stage.of("ended")) > before + 3, "the jobs do not go on")  # type: ignore[misc]
+        knew = len(requester.lines("connected"))
         stage.empty_broker()
         stage.note("disturbed", number=1, detail="broker emptied")
+        stage.until(lambda knew=knew: len(requester.lines("connected")) > knew, "its emptiness is not noticed")  # type: ignore[misc]
         requester.ask(label=f"after{number}", count=10, at_once=1, seconds=(0.0, 0.1))
         after = [f"after{number}.{each}" for each in range(10)]
         took = stage.until(lambda after=after: completed(stage, after), "it does not work again", LEASE + 5 + SLACK)  # type: ignore[misc]
@@ -452,7 +454,7 @@ SCENARIOS = (
     Scenario("zombie alone", zombie_alone, Size(4, 1), Size(10, 4)),
     Scenario("loop blocked", loop_blocked, None, Size(40, 2)),
     Scenario("broker killed", broker_killed, Size(150, 2), Size(1000, 10)),
-    Scenario("broker emptied", broker_emptied, None, Size(60, 5)),
+    Scenario("broker emptied", broker_emptied, Size(30, 1), Size(60, 5)),
     Scenario("connections cut", connections_cut, Size(150, 10), Size(1500, 100)),
     Scenario("black hole", black_hole, None, Size(60, 2)),
     Scenario("slow broker", slow_broker, None, Size(20, 1)),

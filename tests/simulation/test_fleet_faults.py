@@ -367,3 +367,46 @@ def test_g12_who_had_the_number_of_another_attempt_is_not_listened_to_any_more()
     heard = [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("b", 2, 1), ("c", 1, 1), ("b", 0, 2), ("c", 2, 1)]
     taken = [message for message in heard if list(member.in_order(told(*message)) or ())]
     assert taken == [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("c", 1, 1), ("b", 0, 2)]
+
+
+def test_g37_a_network_that_loses_everything_leaves_nobody_waiting() -> None:
+    async def program(sim: Simulation) -> None:
+        distant, own = Worker("w", limit=2), Worker("own", limit=1)
+        boss = await _pair(sim, distant)
+        await sim.runner("a").add_workers(own)  # type: ignore[union-attr]  # it lives
+        told: dict[str, Any] = {}
+
+        async def ask(job_id: str, name: str, seconds: float, **options: Any) -> None:
+            try:
+                told[job_id] = await boss.job(name, name="sleep", payload=seconds, job_id=job_id, **options)
+            except JobError as error:
+                told[job_id] = error
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(ask, f"{number}", "w", 40.0)
+            tasks.start_soon(ask, "here", "own", 40.0)
+            tasks.start_soon(ask, "nowhere", "nobody", 40.0)
+            await anyio.sleep(2)
+            sim.network.broker.wipe()
+            await anyio.sleep(5)
+            assert sorted(told) == ["0", "1", "2", "3", "nowhere"]
+            assert {error.error.type for error in told.values()} == {"JobLost"}
+            assert all(error.status is JobStatus.FAILED and error.error.retryable for error in told.values())
+            assert distant.active_jobs == {}
+            assert await boss.job("w", name="echo", payload=2, timeout=5) == 2
+        assert told["here"] == {"by": "a"}
+        assert len(distant.runs) == 3
+
+    run(program)
+
+
+def test_g37_jobs_that_a_network_does_not_store_are_not_lost_with_it() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        async with boss.job("w", name="sleep", payload=20.0, delivery="at_most_once") as asked:
+            await anyio.sleep(2)
+            sim.network.broker.wipe()
+        assert asked.response == {"by": "b"}
+
+    run(program)
