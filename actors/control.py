@@ -54,21 +54,22 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
         if message.target == runner.name or _is_ours(runner, message):
             await runner.add_workers(message.worker)
     elif isinstance(message, BusStoreLostMessage):
-        tell_lost(runner, message.delivery)
+        tell_lost(runner, message)
     elif isinstance(message, BusWorkerErrorMessage):
         runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
 
 
-def tell_lost(runner: WorkerRunner, default: str) -> None:
+def tell_lost(runner: WorkerRunner, message: BusStoreLostMessage) -> None:
     """End the jobs that were with a network which has lost all it had accepted: nobody would ever answer them."""
     error = ErrorInfo(
         type="JobLost", message="the broker has lost everything it had accepted; the job may have run", retryable=True
     )
     for group in tuple(runner.open_groups):
-        if (group.delivery or default) == "at_most_once":  # nothing of it is stored
+        if (group.delivery or message.delivery) == "at_most_once":  # nothing of it is stored
             continue
         for name in group.worker_names:
-            if group.awaits(name) and not _stays_here(runner, name, group.job_id):
+            unsent = (name, group._owner.name, group.job_id) in message.unsent
+            if group.awaits(name) and not unsent and not _stays_here(runner, name, group.job_id):
                 group.fail_member(name, JobStatus.FAILED, error)
 
 

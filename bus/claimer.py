@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import anyio
 import msgspec
 
 from bus.claims import Claim, Claims
+from bus.codec import decode_header
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import StoreLostError, TransportError
 from bus.messages import (
@@ -231,8 +233,11 @@ class Claimer:
         for claim in self.claims.all():
             if claim.delivery is not None:
                 self._check(claim, ours=False)
+        waiting = self._outbox.waiting("queue")
+        headers = [decode_header(frame.body, max_message_bytes=sys.maxsize)[0] for frame in waiting]
+        unsent = frozenset((header.target or "", header.source, header.job_id or "") for header in headers)
         name = self._bus.registry.runner_name
-        self._bus.tell_runners(BusStoreLostMessage(source=name, delivery=self._bus.delivery))
+        self._bus.tell_runners(BusStoreLostMessage(source=name, delivery=self._bus.delivery, unsent=unsent))
 
     def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
         """Whether the job is here, or was: then it does not run again."""

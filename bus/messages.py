@@ -362,9 +362,11 @@ class BusStoreLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
 
     Attributes:
         delivery: How jobs travel that do not say it themselves.
+        unsent: The jobs that it has not accepted yet: worker, requester, id.
     """
 
     delivery: str
+    unsent: frozenset[tuple[str, str, str]] = frozenset()
 
 
 class BusTopicMessage(BusDataMessage, kw_only=True):

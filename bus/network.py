@@ -49,7 +49,8 @@ class NetworkBus(WorkerBus):
     A job request goes into the queue of its worker's name and is claimed by one runner that has a free slot; it is
     delivered again if that runner dies, until `max_deliver`. Everything else goes to the inbox of the one runner it is
     meant for. What has both ends in this process does not travel, unless a replica elsewhere has room and this one has
-    none. Connections are tried again for as long as the bus runs.
+    none. Connections are tried again for as long as the bus runs. If the network comes back without what it had
+    accepted, requesters are told FAILED with an error of type `JobLost`: their jobs may have run.
 
     With `delivery="at_most_once"` a job goes straight to one runner that serves its name, and the broker stores nothing
     of it. It runs once at most: a second runner is asked only if the first says that it has not begun it, and never

@@ -102,6 +102,11 @@ class Outbox:
         self._settlements.append((delivery, how, until))
         self._wake()
 
+    def waiting(self, lane: Lane) -> list[Outgoing]:
+        """The frames of a lane that the network has not accepted yet, as far as we know."""
+        lines = (self._line, *self._held.values())
+        return [item.frame for line in lines for item in line.items if item.frame.lane == lane]
+
     def statistics(self) -> OutboxStatistics:
         """How much waits now."""
         held = sum(len(line.items) for line in self._held.values())
@@ -139,7 +144,7 @@ class Outbox:
         return self._held.get(place, self._line)
 
     async def _send(self) -> None:
-        while self._line.items:
+        if self._line.items:  # one batch: over a slow network more is always waiting, and claims have to be settled
             missing = await self._send_from(self._line)
             places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
             for place in places:
