@@ -37,6 +37,9 @@ EXTEND_TIMEOUT = 3.0
 CONFIRMATION = 2.0
 """Seconds after which an acknowledgement that was not confirmed is sent again."""
 
+UNWRITTEN = 2.0
+"""Seconds after which a server has certainly written down what it gave out; it does so about ten times a second."""
+
 _IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
@@ -45,13 +48,14 @@ _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+
 class Claim:
     """A job that is ours until `until`, on our clock: at the server its lease ends no earlier."""
 
-    __slots__ = ("body", "id", "queue", "sent", "subject", "until", "word")
+    __slots__ = ("body", "id", "queue", "sent", "since", "subject", "until", "word")
 
-    def __init__(self, queue: str, message: Msg, until: float) -> None:
+    def __init__(self, queue: str, message: Msg, now: float, until: float) -> None:
         self.queue = queue
         self.subject = message.reply
         self.id = (message.headers or {}).get("Nats-Msg-Id", "")
         self.body = message.data
+        self.since = now
         self.until = until
         self.word = b""
         self.sent = 0.0
@@ -134,7 +138,7 @@ class Queues:
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
         self._doubtful: dict[str, Claim] = {}
-        self._next_look = 0.0
+        self._read = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -155,9 +159,15 @@ class Queues:
         self._changed[served] = None
         self._arrivals.wake()
 
-    def reset(self) -> None:
-        """The connection is a new one: what was asked is forgotten, the claims stay."""
-        self._doubtful = {claim.id: claim for claim in self._claims}
+    def reset(self, *, restarted: bool) -> None:
+        """The connection is a new one: what was asked is forgotten, the claims stay.
+
+        A server that was killed may have forgotten the last ones. Those end, unless they are given to us again.
+        """
+        for claim in tuple(self._claims) if restarted else ():
+            if claim.since > self._read - UNWRITTEN:
+                del self._claims[claim]
+                self._doubtful[claim.id] = claim
         for served in self._served.values():
             served.ready = False
             served.pull = None
@@ -176,6 +186,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
+        self._read = now
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
@@ -200,7 +211,7 @@ class Queues:
         """End a claim. False if its lease had ended."""
         claim = _claim(delivery)
         if claim not in self._claims or now >= claim.until:
-            self._claims.pop(claim, None)
+            self._drop(claim)
             self._stale += 1
             return False
         if how is Settlement.TERM:
@@ -214,6 +225,8 @@ class Queues:
         """Renew leases; False for each that had ended."""
         claims = [_claim(delivery) for delivery in deliveries]
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
+        for claim in claims if self._doubtful else ():
+            self._doubtful.pop(claim.id, None)
         if not ours:
             return [False] * len(claims)
         # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
@@ -233,7 +246,7 @@ class Queues:
             if done < claim.until and claim.queue not in gone:
                 claim.until = now + self._layout.ack_wait
             else:
-                self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
+                self._drop(claim)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
 
     async def give_back(self, link: NatsLink, now: float) -> None:
@@ -299,9 +312,9 @@ class Queues:
             if served.pull is not None and served.pull.out and now > served.pull.expires + PAUSE:
                 self._withdraw(link, served)  # the server has forgotten it
                 self._changed[served] = None
-        for claim in tuple(self._claims):
+        for claim in (*self._claims, *self._doubtful.values()):
             if now >= claim.until:
-                del self._claims[claim]
+                self._drop(claim)
         for claim in tuple(self._unconfirmed):
             if now >= claim.until:
                 del self._unconfirmed[claim]
@@ -315,6 +328,10 @@ class Queues:
         claim.sent = now
         self._unconfirmed[claim] = None
         await link.ask(claim.subject, claim.word, _Confirmation(self._unconfirmed, claim))
+
+    def _drop(self, claim: Claim) -> None:
+        self._claims.pop(claim, None)
+        self._doubtful.pop(claim.id, None)
 
     async def _is_gone(self, link: NatsLink, queue: str) -> bool:
         served = self._served.get(queue)
@@ -332,14 +349,13 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        claim = Claim(served.name, message, max(link.fresh, pull.since) + self._layout.ack_wait)
+        claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             return
-        held = self._doubtful.pop(claim.id, None) if self._doubtful else None
-        if held is not None and held in self._claims:
-            # The server was killed before it had written down that it gave us this one: it is the same claim.
+        if self._doubtful and (held := self._doubtful.pop(claim.id, None)) is not None:
             held.subject, held.until = claim.subject, claim.until
+            self._claims[held] = None
             served.want += 1
             self._changed[served] = None
             return

@@ -73,6 +73,11 @@ class NatsLink:
             self._lose()
         return not self._lost
 
+    @property
+    def server(self) -> str:
+        """Which life of which server it is."""
+        return str(self.client._server_info.get("server_id", ""))
+
     async def start(self) -> None:
         """Begin to listen for answers."""
         inbox = self.client.new_inbox()
