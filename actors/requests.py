@@ -235,7 +235,6 @@ class JobGroup:
         if (
             message.sequence == member.expected
             and message.attempt == member.attempt
-            and (member.origin is None or message.origin == member.origin)
             and member.result is None
             and not member.early
         ):
@@ -291,8 +290,7 @@ class JobGroup:
         event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            attempt = message.attempt + member.repeats
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
             self._wake_reader()
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:

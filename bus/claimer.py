@@ -103,12 +103,11 @@ class Claimer:
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
-        request.attempt = self.claims.number(request, delivery.attempt)
         self.claims.hold(request, delivery, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
-        elif delivery.attempt > self._max_deliver:
+        elif (delivery.count or delivery.attempt) > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
         else:
@@ -280,7 +279,7 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self.claims.lose(claim)
+            self.claims.release(claim)
             self._stop(request, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

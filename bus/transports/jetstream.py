@@ -107,7 +107,6 @@ class JetStreamTransport:
         self._inbox: Inbox | None = None
         self._node = ""
         self._link: NatsLink | None = None
-        self._server = ""
         self._connections = 0
         self._errors = 0
         self._closed = False
@@ -321,9 +320,8 @@ class JetStreamTransport:
                     f"{self._max_frame_bytes + OVERHEAD}: raise its max_payload, or lower max_message_bytes"
                 )
             inbox.reset()
-            self._queues.reset(restarted=self._server not in {"", link.server})
-            self._server = link.server
             await inbox.keep(link, asyncio.get_running_loop().time())
+            self._queues.reset(await self._layout.life(link))
             await link.listen(self._layout.everyone, self._heard_everyone)
             await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard

@@ -74,9 +74,14 @@ class NatsLink:
         return not self._lost
 
     @property
-    def server(self) -> str:
-        """Which life of which server it is."""
+    def life(self) -> str:
+        """Name of this life of this server."""
         return str(self.client._server_info.get("server_id", ""))
+
+    @property
+    def clustered(self) -> bool:
+        """Whether it is one of several servers."""
+        return "cluster" in self.client._server_info
 
     async def start(self) -> None:
         """Begin to listen for answers."""

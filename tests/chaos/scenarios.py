@@ -173,7 +173,7 @@ def broker_killed(stage: Stage, size: Size) -> Limits:
         all_read_again(stage, f"again{number}", names)
     stage.until(lambda: len(stage.of("asked")) >= size.jobs, "jobs do not go on")
     stage.all_told()
-    return Limits(recounts=stage.kind == "nats")
+    return Limits(forgets=stage.kind == "nats")
 
 
 def all_read_again(stage: Stage, label: str, names: tuple[str, ...]) -> None:
@@ -421,7 +421,7 @@ def all_killed(stage: Stage, size: Size) -> Limits:
             "it does not work again",
         )
     stage.until(lambda: not any(stage.nodes[name].statistics()["held"] for name in names), "jobs of the dead go on")
-    return Limits(orphans=LEASE + 2 + SLACK, recounts=stage.kind == "nats")
+    return Limits(orphans=LEASE + 2 + SLACK, forgets=stage.kind == "nats")
 
 
 def busy(node: Node) -> bool:
