@@ -40,6 +40,9 @@ CONFIRMATION = 2.0
 UNWRITTEN = 2.0
 """Seconds after which a server has certainly written down what it gave out; it does so about ten times a second."""
 
+LIFE = 1000
+"""What is added to the number of an attempt when the server was killed since: more than it can have been given out."""
+
 _IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
@@ -137,7 +140,7 @@ class Queues:
         self._changed: dict[_Served, None] = {}
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
-        self._doubtful: dict[str, Claim] = {}
+        self._life = 0
         self._read = self._next_look = 0.0
         self._late = 0
         self._stale = 0
@@ -159,15 +162,18 @@ class Queues:
         self._changed[served] = None
         self._arrivals.wake()
 
-    def reset(self, *, restarted: bool) -> None:
+    def reset(self, life: int) -> None:
         """The connection is a new one: what was asked is forgotten, the claims stay.
 
-        A server that was killed may have forgotten the last ones. Those end, unless they are given to us again.
+        A server that was killed may have forgotten the last ones, and give their jobs to others: those claims end.
+
+        Args:
+            life: Where in the stream of jobs the present life of the server begins.
         """
-        for claim in tuple(self._claims) if restarted else ():
+        for claim in tuple(self._claims) if life > self._life else ():
             if claim.since > self._read - UNWRITTEN:
                 del self._claims[claim]
-                self._doubtful[claim.id] = claim
+        self._life = life
         for served in self._served.values():
             served.ready = False
             served.pull = None
@@ -178,7 +184,6 @@ class Queues:
         """The server has lost everything: no claim is one any more."""
         self._claims.clear()
         self._unconfirmed.clear()
-        self._doubtful.clear()
 
     async def keep(self, link: NatsLink, now: float) -> float:
         """Ask for what is in demand; return when to look again.
@@ -211,11 +216,11 @@ class Queues:
         """End a claim. False if its lease had ended."""
         claim = _claim(delivery)
         if claim not in self._claims or now >= claim.until:
-            self._drop(claim)
+            self._claims.pop(claim, None)
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.attempt)
+            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.count)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
@@ -225,8 +230,6 @@ class Queues:
         """Renew leases; False for each that had ended."""
         claims = [_claim(delivery) for delivery in deliveries]
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
-        for claim in claims if self._doubtful else ():
-            self._doubtful.pop(claim.id, None)
         if not ours:
             return [False] * len(claims)
         # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
@@ -246,7 +249,7 @@ class Queues:
             if done < claim.until and claim.queue not in gone:
                 claim.until = now + self._layout.ack_wait
             else:
-                self._drop(claim)  # renewed too late, perhaps: it may be somebody else's
+                self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
 
     async def give_back(self, link: NatsLink, now: float) -> None:
@@ -312,9 +315,9 @@ class Queues:
             if served.pull is not None and served.pull.out and now > served.pull.expires + PAUSE:
                 self._withdraw(link, served)  # the server has forgotten it
                 self._changed[served] = None
-        for claim in (*self._claims, *self._doubtful.values()):
+        for claim in tuple(self._claims):
             if now >= claim.until:
-                self._drop(claim)
+                del self._claims[claim]
         for claim in tuple(self._unconfirmed):
             if now >= claim.until:
                 del self._unconfirmed[claim]
@@ -328,10 +331,6 @@ class Queues:
         claim.sent = now
         self._unconfirmed[claim] = None
         await link.ask(claim.subject, claim.word, _Confirmation(self._unconfirmed, claim))
-
-    def _drop(self, claim: Claim) -> None:
-        self._claims.pop(claim, None)
-        self._doubtful.pop(claim.id, None)
 
     async def _is_gone(self, link: NatsLink, queue: str) -> bool:
         served = self._served.get(queue)
@@ -353,15 +352,11 @@ class Queues:
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             return
-        if self._doubtful and (held := self._doubtful.pop(claim.id, None)) is not None:
-            held.subject, held.until = claim.subject, claim.until
-            self._claims[held] = None
-            served.want += 1
-            self._changed[served] = None
-            return
         self._claims[claim] = None
-        attempt = numbers(message)[0]
-        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim))
+        count, place, _ = numbers(message)
+        # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
+        attempt = count if place > self._life else count + (self._life - place) * LIFE
+        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if pull is not served.pull:
