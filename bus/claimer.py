@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from bus.claims import Claim, Claims
-from bus.errors import TransportError
+from bus.errors import DecodeError, TransportError
 from bus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -23,6 +23,9 @@ from bus.transport import Delivery, Settlement, Transport
 if TYPE_CHECKING:
     from bus.network import NetworkBus
     from bus.outbox import Outbox
+
+PASSED_ON = 30.0
+"""Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
 
 
 class Claimer:
@@ -43,6 +46,7 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self._passing: dict[str, float] = {}
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
@@ -67,7 +71,7 @@ class Claimer:
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
         if name in self._served:
-            self._transport.demand(name, min(self.free(name), self._prefetch))
+            self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
@@ -78,16 +82,22 @@ class Claimer:
                 self.capacity_changed(name)
             raise
 
-    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
-        """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
+        """A job came from a queue: run it, unless it was cancelled, given up, or is here already.
+
+        Raises:
+            DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
+        """
         request.attempt = delivery.attempt
         if self._repeated(request, delivery, now):
             return
+        if delivery.attempt == 1 and self.claims.is_done(frame_id):
+            raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
         name = request.target or ""
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
-        self.claims.hold(request, delivery, now)
+        self.claims.hold(request, delivery, frame_id, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
@@ -100,8 +110,8 @@ class Claimer:
 
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job has its answer. Returns what to do once that is safe."""
-        self.claims.release(claim, answer)
         gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == "DeadLettered"
+        self.claims.release(claim, None if gave_up else answer)  # put back by an operator, it shall run
         how = Settlement.TERM if gave_up else Settlement.ACK
 
         return lambda: self.settle(claim.delivery, how, claim.renewed)
@@ -114,6 +124,22 @@ class Claimer:
         self.claims.release(claim)
         self.settle(claim.delivery, Settlement.NAK, claim.renewed)
         return True
+
+    def pass_on(self, delivery: Delivery) -> bool:
+        """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
+        if delivery.attempt >= self._max_deliver:
+            return False
+        now = self._bus.tasks.now()
+        self._passing[delivery.queue] = now + PASSED_ON
+        self.settle(delivery, Settlement.NAK, now)
+        return True
+
+    def resume(self, now: float | None = None) -> None:
+        """Claim again from the queues whose frames we passed on: from those whose time is over, by default all."""
+        for name, until in tuple(self._passing.items()):
+            if now is None or now >= until:
+                del self._passing[name]
+                self.capacity_changed(name)
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
         """End a claim, as long as its lease lasts, and claim another in its place."""
@@ -138,9 +164,10 @@ class Claimer:
         while True:
             await anyio.sleep(pause)
             pause = period
+            now = self._bus.tasks.now()
+            self.resume(now)
             claims = self.claims.all()
             if claims:
-                now = self._bus.tasks.now()
                 try:
                     kept = await self._transport.extend([claim.delivery for claim in claims])
                 except TransportError:

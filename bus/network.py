@@ -32,7 +32,9 @@ from bus.messages import (
 )
 from bus.outbox import BACKOFF, Outbox, OutboxStatistics
 from bus.reader import Reader
+from bus.refusals import RefusalStatistics
 from bus.registry import WorkerReadyData, WorkerRegistry
+from bus.signing import signer_for
 from bus.transport import Lane, Outgoing, Transport
 
 FLUSH_TIMEOUT = 5.0
@@ -40,12 +42,21 @@ FLUSH_TIMEOUT = 5.0
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`: runners alive, what waits to be sent, what is held, frames that were unreadable."""
+    """A snapshot of a `NetworkBus`.
+
+    Attributes:
+        peers: Other runners that are alive.
+        outbox: What waits to be sent.
+        claims: What is held.
+        refused: Frames that were not taken in, by reason.
+        doubles: Frames that came a second time and were dropped, as networks do that try again.
+    """
 
     peers: int
     outbox: OutboxStatistics
     claims: ClaimStatistics
-    malformed: int
+    refused: RefusalStatistics
+    doubles: int
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -56,6 +67,7 @@ class NetworkOptions(TypedDict, total=False):
     max_deliver: int
     prefetch: int
     max_message_bytes: int
+    signing_key: bytes | tuple[bytes, ...] | None
     rng: Random | None
 
 
@@ -74,7 +86,15 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
         max_message_bytes: Most bytes of a message.
+        signing_key: Signs every frame that is sent, and every frame that is taken in must be signed with it: at least
+            32 random bytes, the same in all processes. Several keys: the first one signs, all are accepted. To change
+            the key of a fleet that runs, give every process in turn `(old, new)`, then `(new, old)`, then `new`. None
+            takes the environment variable `ACTORBUS_SIGNING_KEY`: hexadecimal, at least 64 digits, commas between
+            several keys. Without either, frames are not signed, and signed ones are refused.
         rng: Where ids and jitter come from.
+
+    Raises:
+        ValueError: A signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -90,6 +110,7 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 16,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        signing_key: bytes | tuple[bytes, ...] | None = None,
         rng: Random | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +120,7 @@ class NetworkBus(WorkerBus):
         self._max_deliver = max_deliver
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
         self._frames = 0
@@ -140,7 +162,7 @@ class NetworkBus(WorkerBus):
             prefetch=self._prefetch,
             lease=self._lease,
         )
-        self._reader = Reader(self, self._claimer, self._fleet, max_message_bytes=self._max_bytes)
+        self._reader = Reader(self, self._claimer, self._fleet, self._signer, max_message_bytes=self._max_bytes)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -229,7 +251,8 @@ class NetworkBus(WorkerBus):
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
-            self._reader.malformed,
+            self._reader.refusals.statistics(),
+            self._reader.freshness.doubles,
         )
 
     # --- out ---
@@ -246,13 +269,24 @@ class NetworkBus(WorkerBus):
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
         self._frames += 1
         frame_id = f"{self._incarnation}-{self._frames}"
+        destination = to if lane == "inbox" else ""
         try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
+            body = self._frame(message, frame_id, destination)
         except EncodeError as error:
             if not isinstance(message, TERMINAL_MESSAGES):
                 raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
+            body = self._frame(in_place_of(message, error), frame_id, destination)
         self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
+
+    def _frame(self, message: BusMessage, frame_id: str, destination: str) -> bytes:
+        return encode(
+            message,
+            id=frame_id,
+            origin=self.address,
+            destination=destination,
+            signer=self._signer,
+            max_message_bytes=self._max_bytes,
+        )
 
     def deliver(self, message: BusMessage) -> Room | None:
         """Hand a message to its target in this process."""

@@ -55,8 +55,9 @@ MUTANTS = (
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        self.claims.hold(request, delivery, now)\n",
-        "        self.claims.hold(request, delivery, now)\n        self.settle(delivery, Settlement.ACK, now)\n",
+        "        self.claims.hold(request, delivery, frame_id, now)\n",
+        "        self.claims.hold(request, delivery, frame_id, now)\n"
+        "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
     Mutant(

@@ -235,7 +235,7 @@ def _left(sim: Simulation) -> list[str]:
             ("deadlines", statistics.deadlines),
             ("claims", network.claims.held),
             ("frames to send", network.outbox.frames),
-            ("frames it could not read", network.malformed),
+            ("frames it could not read", network.refused.total),
             ("parked requests", host.bus.statistics().parked),
         ):
             if count:
