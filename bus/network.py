@@ -63,7 +63,7 @@ class NetworkOptions(TypedDict, total=False):
     """The options of every bus over a network; see `NetworkBus`."""
 
     heartbeat: float
-    lease: float
+    lease: float | None
     max_deliver: int
     prefetch: int
     max_message_bytes: int
@@ -82,7 +82,7 @@ class NetworkBus(WorkerBus):
     Args:
         transport: The network.
         heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
+        lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
         max_message_bytes: Most bytes of a message.
@@ -94,7 +94,7 @@ class NetworkBus(WorkerBus):
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: A signing key is unfit; it is not shown.
+        ValueError: A number is out of its range, or a signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -106,7 +106,7 @@ class NetworkBus(WorkerBus):
         transport: Transport,
         *,
         heartbeat: float = 2.0,
-        lease: float = 6.0,
+        lease: float | None = None,
         max_deliver: int = 5,
         prefetch: int = 16,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -114,6 +114,14 @@ class NetworkBus(WorkerBus):
         rng: Random | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (("max_deliver", max_deliver), ("prefetch", prefetch)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value!r}")
+        lease = 3 * heartbeat if lease is None else lease
+        if not 0 < heartbeat < lease:
+            raise ValueError(
+                f"heartbeat must be above 0 seconds and below the lease: heartbeat={heartbeat!r}, lease={lease!r}"
+            )
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
