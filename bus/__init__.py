@@ -5,6 +5,7 @@ import typing as _typing
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.errors import (
+    BrokerError,
     BusError,
     BusNotStartedError,
     DecodeError,
@@ -68,6 +69,7 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "AsyncQueueBus",
     "Backoff",
+    "BrokerError",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",

@@ -44,7 +44,7 @@ class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         nodes: Inboxes that exist.
-        inbox: Frames waiting in them.
+        inbox: Frames waiting in them, those of `everyone` and `direct` too.
         queues: Queues with ready frames or servers.
         ready: Frames waiting in queues.
         claimed: Frames claimed and not settled.
@@ -53,7 +53,7 @@ class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
         accepted: Frames stored so far.
         duplicates: Frames refused because their id was known.
         unroutable: Frames dropped because their inbox does not exist.
-        overflowed: Frames of `everyone` dropped because an inbox was full.
+        overflowed: Frames of `everyone` and `direct` dropped because an inbox was full.
         redelivered: Claims given out with an attempt above 1.
         expired: Claims that ended because their lease did.
         stale: Settlements of claims that had already ended.
@@ -167,6 +167,21 @@ class MemoryBroker:
                 missing.append(frame.id)
         if full:
             raise PartlySentError("; ".join(map(str, full.values())), tuple(missing))
+
+    def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Pass on frames of the lane `direct`. One to a node that is not there, or whose inbox is full, is dropped."""
+        for frame in frames:
+            node = self._nodes.get(frame.to)
+            if node is None:
+                self._unroutable += 1
+            else:
+                self._spread(Delivery("direct", "", frame.body), node, anyio.current_time())
+
+    def lose_direct(self, node: Node) -> None:
+        """Drop the frames of the lane `direct` that wait for a node: it is not connected."""
+        kept = [delivery for delivery in node.inbox if delivery.lane != "direct"]
+        node.inbox.clear()
+        node.inbox.extend(kept)
 
     async def receive(self, node: Node, wait: float = IDLE_WAIT) -> list[Delivery]:
         """Wait up to `wait` seconds for frames for `node`, and return at most `BATCH`. One reader per node.

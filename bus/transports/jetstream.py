@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus.errors import BusError, TransportError
+from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_inbox import Inbox, packs
@@ -64,7 +65,7 @@ class JetStreamTransport:
     * Queues are one work-queue stream, with one consumer per worker name that all nodes share: a job is deleted when it
       is acknowledged. Inboxes are subjects of one stream, read in order by a consumer of each node. Both are files on
       the server, so what `send` returned for survives the server's death (not that of its machine: JetStream syncs its
-      files every two minutes). `everyone` is core NATS, and lost by who is not connected.
+      files every two minutes). `everyone` and `direct` are core NATS, and lost by who is not connected.
     * The server stores one frame of a queue per id for two minutes; a restart forgets the ids of what was done.
     * Claims are fenced on this side: JetStream takes acknowledgements from everybody. A lease is counted from before
       the job can have left the server, and when it is over, nothing is sent any more. What a process sent in time and
@@ -177,6 +178,25 @@ class JetStreamTransport:
                 error = msgspec.json.decode(message.data)["error"]
                 raise TransportError(f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})")
 
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Publish frames of the lane `direct`, in order: those for one node share messages.
+
+        Raises:
+            TransportError: Not connected; nothing was sent.
+        """
+        link = self._connected()
+        nodes: dict[str, list[Outgoing]] = {}
+        for frame in frames:
+            nodes.setdefault(frame.to, []).append(frame)
+        for to, batch in nodes.items():
+            subject = self._layout.direct_subject(to)
+            for body in [pack[1] for pack in packs(batch)]:
+                try:
+                    await link.tell(subject, body)
+                except TransportError as error:  # some of them may be on their way: they must not be sent again
+                    log().debug("direct frames may be lost", error=str(error))
+                    return
+
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
 
@@ -268,7 +288,8 @@ class JetStreamTransport:
             self._queues.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
             await link.listen(self._layout.everyone, self._heard_everyone)
-            await link.api("INFO")  # the server has the subscription now: what is sent from here on is heard
+            await link.listen(self._layout.direct_subject(self._node), self._heard_direct)
+            await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
                 raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
         except BaseException:
@@ -287,6 +308,10 @@ class JetStreamTransport:
 
     async def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
+
+    async def _heard_direct(self, message: Msg) -> None:
+        if self._inbox is not None:
+            self._inbox.take(message.data, "direct")
 
     async def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)

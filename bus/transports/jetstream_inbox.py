@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus.events import log
-from bus.transport import Delivery, Outgoing
+from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, refusal
 from bus.transports.nats_answers import numbers, status_of
@@ -162,7 +162,7 @@ class Inbox:
                 self._break()
                 return
             self._number = number
-            self._take(message.data)
+            self.take(message.data, "inbox")
             self._position = position
             return
         headers = message.headers or {}
@@ -175,15 +175,16 @@ class Inbox:
         if int(headers.get("Nats-Last-Consumer", self._number)) > self._number:
             self._break()
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes, lane: Lane) -> None:
+        """Take in the frames of one message."""
         try:
             bodies = _unpack(data)
         except msgspec.MsgspecError as error:
             self.malformed += 1
-            log().warning("message in the inbox refused", error=str(error))
+            log().warning("message refused", lane=lane, error=str(error))
             return
         for body in bodies:
-            self._arrivals.put(Delivery("inbox", "", body))
+            self._arrivals.put(Delivery(lane, "", body))
 
     def _break(self) -> None:
         self._broken = True

@@ -67,6 +67,10 @@ class Layout:
         """Where frames for a node are published."""
         return f"{self._prefix}.inbox.{token(node)}"
 
+    def direct_subject(self, node: str) -> str:
+        """Where frames for a node are published that are not stored."""
+        return f"{self._prefix}.direct.{token(node)}"
+
     def dead_subject(self, queue: str) -> str:
         """Where the dead letters of a queue are published."""
         return f"{self._prefix}.dead.{token(queue)}"

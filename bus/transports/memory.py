@@ -70,6 +70,16 @@ class MemoryTransport:
         self._connected()
         self._broker.send(frames)
 
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct`, in order; those for a node that is not there, or is full, are lost.
+
+        Raises:
+            TransportError: Not open; nothing was sent.
+        """
+        await checkpoint()
+        self._connected()
+        self._broker.tell(frames)
+
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any.
 

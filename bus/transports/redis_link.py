@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -81,6 +82,17 @@ class RedisLink:
             raise TransportError(f"{self._label} has not answered for {patience:g} seconds") from error
         except (RedisError, OSError) as error:
             raise TransportError(f"{self._label}: {error}") from error
+
+    async def tell(self, commands: Sequence[Command]) -> None:
+        """Send `commands` once, whatever becomes of them.
+
+        Raises:
+            TransportError: No connection could be made; nothing was sent.
+        """
+        if not self.connected:
+            await self.exchange([("TIME",)])
+        with suppress(TransportError):  # any of them may have been executed: none must be sent again
+            await self.exchange(commands)
 
     async def checked(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> list[Any]:
         """Like `exchange`, and an error reply is an error.

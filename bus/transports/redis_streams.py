@@ -22,7 +22,7 @@ from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadLetters
-from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
+from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
@@ -178,6 +178,11 @@ class RedisTransport:
         commands += self._store(batches)
         size = sum(len(frame.body) for frame in frames)
         await self._writer.checked(commands, patience=PATIENCE + size / SLOWEST)
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
+        self._connected()
+        await self._writer.tell([*direct(frames, self._inbox_of)])
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -369,8 +374,6 @@ class RedisTransport:
                 self.demand(queue, slots - 1)
                 deliveries.append(self._claims.claimed(queue, key, entry, fields))
         return deliveries
-
-    # --- names ---
 
     @property
     def _nodes(self) -> str:

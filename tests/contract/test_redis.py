@@ -10,10 +10,10 @@ import anyio
 import pytest
 import redis
 
+from bus.brokers import RedisBroker
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
-from tests.brokers import valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +28,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     """A server, as a user that may do nothing but what is said to be needed."""
-    with valkey(tmp_path_factory.mktemp("valkey")) as broker, redis.Redis.from_url(broker.url) as admin:
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url) as admin:
         admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
         admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
         yield f"redis://worker:secret@127.0.0.1:{broker.port}"
