@@ -10,14 +10,15 @@ from typing import Any, ClassVar, TypedDict
 import anyio
 import msgspec
 
-from bus.answers import in_place_of, to_orphan
+from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
-from bus.codec import MAX_MESSAGE_BYTES, encode
-from bus.errors import BusError, EncodeError, TransportError
+from bus.codec import MAX_MESSAGE_BYTES
+from bus.errors import BusError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
+from bus.framer import Framer
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
@@ -35,7 +36,7 @@ from bus.reader import Reader
 from bus.refusals import RefusalStatistics
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.signing import signer_for
-from bus.transport import Lane, Outgoing, Transport
+from bus.transport import Lane, Transport
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
@@ -131,7 +132,7 @@ class NetworkBus(WorkerBus):
         self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = 0
+        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
@@ -275,26 +276,7 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        self._frames += 1
-        frame_id = f"{self._incarnation}-{self._frames}"
-        destination = to if lane == "inbox" else ""
-        try:
-            body = self._frame(message, frame_id, destination)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = self._frame(in_place_of(message, error), frame_id, destination)
-        self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
-
-    def _frame(self, message: BusMessage, frame_id: str, destination: str) -> bytes:
-        return encode(
-            message,
-            id=frame_id,
-            origin=self.address,
-            destination=destination,
-            signer=self._signer,
-            max_message_bytes=self._max_bytes,
-        )
+        self._outbox.put(self._framer.frame(message, lane, to, self.address), accepted, bounded=bounded)
 
     def deliver(self, message: BusMessage) -> Room | None:
         """Hand a message to its target in this process."""

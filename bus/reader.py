@@ -45,7 +45,9 @@ class Reader:
         """Take in one frame."""
         sender = ""
         try:
-            header, body = decode_header(delivery.body, verifier=self._signer, max_message_bytes=self._max_bytes)
+            header, body = decode_header(
+                delivery.body, lane=delivery.lane, verifier=self._signer, max_message_bytes=self._max_bytes
+            )
             sender = header.origin
             self._arrived(header, body, delivery)
         except DecodeError as error:
@@ -107,12 +109,10 @@ class Reader:
         if header.key_id and self._signer is None:
             sender = f"{header.source!r:.100} at {header.origin!r:.100}"
             raise DecodeError(f"a frame from {sender} is signed, and this process has no key", "unknown_key")
-        if delivery.lane == "inbox":
-            right = header.destination == self._address
-        elif delivery.lane == "queue":
+        if delivery.lane == "queue":
             right = not header.destination and header.target == delivery.queue
         else:
-            right = not header.destination
+            right = header.destination == ("" if delivery.lane == "everyone" else self._address)
         if not right:
             meant = f"the inbox of {header.destination!r:.100}" if header.destination else f"{header.target!r:.100}"
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"

@@ -57,14 +57,15 @@ class Signer:
         """Whether one of the keys has that id."""
         return key_id in self._states
 
-    def sign(self, data: bytes) -> bytes:
-        """Return the signature of `data` under the first key."""
+    def sign(self, data: bytes, way: str = "") -> bytes:
+        """Return the signature of `data`, for the way it goes, under the first key."""
         state = self._states[self.key_id].copy()
         state.update(data)
+        state.update(way.encode())
         return state.digest()
 
-    def verify(self, key_id: str, data: bytes | memoryview, mac: bytes | memoryview) -> bool:
-        """Say whether `mac` is the signature of `data` under the key `key_id`, in time that does not tell how nearly.
+    def verify(self, key_id: str, data: bytes | memoryview, mac: bytes | memoryview, way: str = "") -> bool:
+        """Say whether `mac` signs `data` for that way under the key `key_id`, in time that does not tell how nearly.
 
         An unknown key id is never valid.
         """
@@ -73,6 +74,7 @@ class Signer:
             return False
         state = known.copy()
         state.update(data)
+        state.update(way.encode())
         return hmac.compare_digest(state.digest(), mac)
 
     def __repr__(self) -> str:

@@ -224,6 +224,27 @@ MUTANTS = (
         "return count",
         unit("unit/test_supervision.py", "unit/test_escalation.py"),
     ),
+    Mutant(
+        "signatures are not looked at",
+        "bus/reader.py",
+        "lane=delivery.lane, verifier=self._signer",
+        "lane=delivery.lane, verifier=None",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a frame from one inbox counts in another",
+        "bus/reader.py",
+        "        if not right:",
+        "        if False:",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a request that is played again is done again",
+        "bus/claimer.py",
+        "if delivery.attempt == 1 and self.claims.is_done(frame_id):",
+        "if False:",
+        unit("unit/test_forged_frames.py"),
+    ),
 )
 
 
