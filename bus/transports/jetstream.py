@@ -12,10 +12,11 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
 from bus.transports.jetstream_inbox import Inbox, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
@@ -115,6 +116,11 @@ class JetStreamTransport:
         """Seconds a claim lasts unless renewed."""
         return self._ack_wait
 
+    @property
+    def dead_frames(self) -> JetStreamDeadFrames:
+        """What was given up on, of all queues of the namespace."""
+        return JetStreamDeadFrames(self._layout, self._connected)
+
     async def open(self, node: str) -> None:
         """Connect, make what is missing on the server, and open the inbox of `node`.
 
@@ -154,29 +160,39 @@ class JetStreamTransport:
         """Store `frames`, in order: those for one inbox share messages.
 
         Raises:
-            TransportError: Not connected, no answer in time, or refused; each frame may be stored or not.
+            TransportError: Not connected, or no answer in time; each frame may be stored or not.
+            PartlySentError: Some were refused, or got no answer although others did.
         """
         link = self._connected()
         answers = Answers(link)
+        asked: dict[str, list[Outgoing]] = {}
         inboxes: dict[str, list[Outgoing]] = {}
         for frame in frames:
             if frame.lane == "inbox":
                 inboxes.setdefault(frame.to, []).append(frame)
             elif frame.lane == "queue":
-                await answers.ask(self._layout.job_subject(frame.to), frame.body, {"Nats-Msg-Id": frame.id})
+                token = await answers.ask(self._layout.job_subject(frame.to), frame.body, {"Nats-Msg-Id": frame.id})
+                asked[token] = [frame]
             else:
                 await link.tell(self._layout.everyone, frame.body)
         for to, batch in inboxes.items():
             subject = self._layout.inbox_subject(to)
-            for pack_id, body in packs(batch):
-                await answers.ask(subject, body, {"Nats-Msg-Id": pack_id})
-        for message in await answers.wait():
+            for pack_id, body, pack in packs(batch):
+                asked[await answers.ask(subject, body, {"Nats-Msg-Id": pack_id})] = pack
+        reason = f"some frames got no answer from {link.where}"
+        for message in await answers.arrived():
             if status_of(message) == "503":
                 await self._layout.ensure_streams(link)
                 raise TransportError(f"a stream was missing at {link.where}; it is there again")
-            if b'"error"' in message.data:
-                error = msgspec.json.decode(message.data)["error"]
-                raise TransportError(f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})")
+            if b'"error"' not in message.data:
+                del asked[message.subject.rpartition(".")[2]]
+                continue
+            error = msgspec.json.decode(message.data)["error"]
+            reason = f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})"
+        if asked:
+            raise PartlySentError(
+                f"{reason}{link.reason()}", tuple(frame.id for each in asked.values() for frame in each)
+            )
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Publish frames of the lane `direct`, in order: those for one node share messages.

@@ -30,13 +30,13 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
-def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes]]:
-    """The frames for one inbox as messages: id and content.
+def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]:
+    """The frames for one inbox as messages: id, content, and which frames it is made of.
 
     An id stands for all frames of its message: one that is sent again with others behind it is another message, and
     what is doubled by that is dropped by its frame id.
     """
-    packed: list[tuple[str, bytes]] = []
+    packed: list[tuple[str, bytes, list[Outgoing]]] = []
     batch: list[Outgoing] = []
     size = 0
     for frame in frames:
@@ -50,8 +50,8 @@ def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes]]:
     return packed
 
 
-def _packed(batch: list[Outgoing]) -> tuple[str, bytes]:
-    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch])
+def _packed(batch: list[Outgoing]) -> tuple[str, bytes, list[Outgoing]]:
+    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch]), batch
 
 
 class Inbox:

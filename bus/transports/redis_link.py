@@ -13,9 +13,9 @@ from redis.asyncio import Connection, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from bus.errors import TransportError
+from bus.errors import PartlySentError, TransportError
 
 RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
@@ -105,6 +105,25 @@ class RedisLink:
             if isinstance(reply, ResponseError):
                 await self.refused(reply)
         return replies
+
+    async def store(self, commands: Sequence[tuple[Command, list[str]]], patience: float) -> None:
+        """Like `checked`, for commands that store frames; the ids are theirs.
+
+        Raises:
+            TransportError: As `checked`.
+            PartlySentError: Only the keys of some commands were at fault.
+        """
+        reason = ""
+        missing: list[str] = []
+        replies = await self.exchange([command for command, _ in commands], patience=patience)
+        for reply, (_, ids) in zip(replies, commands, strict=True):
+            if isinstance(reply, ResponseError):
+                if not (isinstance(reply, NoPermissionError) or str(reply).startswith("WRONGTYPE")):
+                    await self.refused(reply)
+                reason = f"{self._label} refused: {reply}"
+                missing += ids
+        if missing:
+            raise PartlySentError(reason, tuple(missing))
 
     async def refused(self, reply: ResponseError) -> None:
         """Give up the link for an error reply: a server that turned into a replica, or forgot our scripts, is left.
