@@ -36,6 +36,7 @@ from bus.outbox import BACKOFF, Outbox, OutboxStatistics
 from bus.reader import Reader
 from bus.refusals import RefusalStatistics
 from bus.registry import WorkerReadyData, WorkerRegistry
+from bus.server_url import UNPROTECTED
 from bus.signing import signer_for
 from bus.transport import Lane, Transport
 
@@ -178,6 +179,9 @@ class NetworkBus(WorkerBus):
             lease=self._lease,
         )
         self._reader = Reader(self, self._claimer, self._fleet, self._signer, max_message_bytes=self._max_bytes)
+        where = self._exposed()
+        if where and self._signer is None:
+            log().warning(UNPROTECTED, server=where)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -269,6 +273,10 @@ class NetworkBus(WorkerBus):
             self._reader.refusals.statistics(),
             self._reader.freshness.doubles,
         )
+
+    def _exposed(self) -> str:
+        """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
+        return ""
 
     # --- out ---
 
