@@ -65,7 +65,7 @@ class NetworkBus(WorkerBus):
         heartbeat: Seconds between two signs of life.
         lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
+        prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
         signing_key: Signs every frame that is sent, and every frame that is taken in must be signed with it: at least
             32 random bytes, the same in all processes. Several keys: the first one signs, all are accepted. To change
@@ -90,7 +90,7 @@ class NetworkBus(WorkerBus):
         heartbeat: float = 2.0,
         lease: float | None = None,
         max_deliver: int = 5,
-        prefetch: int = 16,
+        prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
