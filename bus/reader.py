@@ -123,8 +123,10 @@ class Reader:
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
-            elif isinstance(message, JOB_TALK):
-                self._direct.heard(message, now)
+            elif isinstance(message, JOB_TALK) and not self._direct.heard(message, now):
+                if hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
+                    raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
+                return
             self._bus.deliver(message)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
@@ -160,8 +162,8 @@ class Reader:
         """End the job that waits for what cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
-            self._direct.heard(answer, self._bus.tasks.now())
-            self._bus.deliver(answer)
+            if self._direct.heard(answer, self._bus.tasks.now()):
+                self._bus.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
             self._answer_unread(header, 1, error)
 

@@ -13,7 +13,17 @@ import msgspec
 import pytest
 
 from actors import BaseWorker, Job, WorkerRunner, WorkerUnavailableError, job
-from bus import BusJobRequestMessage, BusRunnerBeatMessage, BusWorkerRegistryMessage, NetworkBus, WorkerRegistryEntry
+from bus import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobStreamCreditMessage,
+    BusRunnerBeatMessage,
+    BusWorkerRegistryMessage,
+    JobStatus,
+    NetworkBus,
+    WorkerRegistryEntry,
+)
 from bus.codec import MAX_MESSAGE_BYTES, Header, decode_header, encode
 from bus.signing import MAC_BYTES, Signer
 from bus.transport import Outgoing
@@ -32,6 +42,14 @@ class Worker(BaseWorker):
     def __init__(self, name: str = "w") -> None:
         super().__init__(name)
         self.runs: Counter[Any] = Counter()
+        self.begun = anyio.Event()
+        self.gate = anyio.Event()
+
+    @job(name="wait")
+    async def wait_for_gate(self, _job: Job[Any]) -> str:
+        self.begun.set()
+        await self.gate.wait()
+        return "done"
 
     @job(name="echo")
     async def echo(self, job: Job[Any]) -> Any:
@@ -294,6 +312,48 @@ async def test_g40_what_one_runner_says_about_another_does_not_count(message: An
         assert it.a.refused == {"misattributed": 1}
         assert "stolen" not in it.a.runner.registry
         assert await it.boss.job("w", name="echo", payload=1) == 1
+
+
+async def test_g40_only_who_has_a_job_at_most_once_answers_it_and_only_who_asked_cancels_it() -> None:
+    async with fleet() as it:
+        other = BaseWorker("boss")
+        async with node(it.broker, "c", other) as c, anyio.create_task_group() as tasks:
+            results: list[Any] = []
+
+            async def ask() -> None:
+                results.append(await it.boss.job("w", name="wait", job_id="j", delivery="at_most_once"))
+
+            tasks.start_soon(ask)
+            await it.worker.begun.wait()
+            answer = BusJobResponseMessage(
+                source="w", target="boss", job_id="j", status=JobStatus.COMPLETED, response="forged"
+            )
+            c.bus.send_to(it.a.bus.address, answer)
+            c.bus.send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
+            c.bus.send_to(it.b.bus.address, BusJobStreamCreditMessage(source="boss", target="w", job_id="j", limit=999))
+            await anyio.sleep(3)
+            assert it.a.refused == {"misattributed": 1}
+            assert not results
+            it.worker.gate.set()
+        assert results == ["done"]
+        assert it.b.refused == {}
+
+
+async def test_g40_a_job_is_cancelled_by_its_requester_and_by_none_of_the_same_name_elsewhere() -> None:
+    async with fleet() as it:
+        async with node(it.broker, "c", BaseWorker("boss")) as c, anyio.create_task_group() as tasks:
+            results: list[Any] = []
+
+            async def ask() -> None:
+                results.append(await it.boss.job("w", name="wait", job_id="j"))
+
+            tasks.start_soon(ask)
+            await it.worker.begun.wait()
+            c.bus.send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
+            await anyio.sleep(3)
+            assert not results
+            it.worker.gate.set()
+        assert results == ["done"]
 
 
 async def test_g40_who_seems_to_have_sent_a_forged_request_hears_nothing_of_it() -> None:
