@@ -102,7 +102,8 @@ class Claimer:
         request.attempt = delivery.attempt
         if self._repeated(request, delivery, now):
             return
-        if delivery.attempt == 1 and self.claims.is_done(frame_id):
+        done = self.claims.is_done(frame_id)
+        if done and delivery.attempt == 1:
             raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
         name = request.target or ""
         if not self._bus.reaches(name):
@@ -112,6 +113,10 @@ class Claimer:
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
+            self.claims.repeated += 1
+            message = "it was done here before, and its answer is not kept any more"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))

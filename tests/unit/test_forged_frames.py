@@ -24,9 +24,9 @@ from bus import (
     NetworkBus,
     WorkerRegistryEntry,
 )
-from bus.codec import MAX_MESSAGE_BYTES, Header, decode_header, encode
+from bus.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
 from bus.signing import MAC_BYTES, Signer
-from bus.transport import Outgoing
+from bus.transport import Delivery, Outgoing
 from bus.transports.memory import MemoryBroker
 from tests.interceptor import Forger, Interceptor
 from tests.virtual_time import virtual_time
@@ -282,6 +282,24 @@ async def test_g39_g40_a_request_that_is_played_again_is_answered_while_remember
         assert it.b.refused == {"replayed": 1}
         assert [letter.body for letter in it.broker.dead_frames(100)] == [request.body]
         assert set(it.worker.runs.values()) == {1}
+
+
+async def test_g39_a_job_that_comes_again_after_its_answer_is_forgotten_is_not_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with fleet() as it:
+        assert await it.boss.job("w", name="echo", payload=1) == 1
+        request = first(it.a.link, "BusJobRequestMessage")
+        monkeypatch.setattr("bus.claims.MAX_REMEMBERED", 1)
+        assert await it.boss.job("w", name="echo", payload=2) == 2
+        before = len(it.b.link.sent)
+        it.b.bus._reader.read(Delivery("queue", "w", request.body, attempt=2))
+        await anyio.sleep(3)
+        (answer,) = [frame for header, frame in headers(it.b.link)[before:] if header.type == "BusJobResponseMessage"]
+        told: Any = decode(*decode_header(answer.body))
+        assert (told.status, told.error.type) == (JobStatus.FAILED, "AnswerForgotten")
+        assert set(it.worker.runs.values()) == {1}
+        assert it.b.refused == {}
 
 
 async def test_g40_a_frame_older_than_what_is_remembered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
