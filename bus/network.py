@@ -39,7 +39,7 @@ from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.server_url import UNPROTECTED
 from bus.signing import signer_for
-from bus.transport import Lane, Transport
+from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -67,11 +67,10 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
-        signing_key: Signs every frame that is sent, and every frame that is taken in must be signed with it: at least
-            32 random bytes, the same in all processes. Several keys: the first one signs, all are accepted. To change
-            the key of a fleet that runs, give every process in turn `(old, new)`, then `(new, old)`, then `new`. None
-            takes the environment variable `ACTORBUS_SIGNING_KEY`: hexadecimal, at least 64 digits, commas between
-            several keys. Without either, frames are not signed, and signed ones are refused.
+        signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
+            Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
+            process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
+            `ACTORBUS_SIGNING_KEY`: hexadecimal, 64 digits or more, with commas between keys.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
@@ -159,6 +158,8 @@ class NetworkBus(WorkerBus):
         self._reader = Reader(
             self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
         )
+        if isinstance(self._transport, Prompt):
+            self._transport.hand_over(self._reader.read_direct)
         where = self._exposed()
         if where and self._signer is None:
             log().warning(UNPROTECTED, server=where)

@@ -74,6 +74,11 @@ class Reader:
             log().error("message could not be delivered", error=text_of(error), exc_info=True)
             self._refused(delivery, DecodeError(text_of(error), "undeliverable", sender))
 
+    def read_direct(self, delivery: Delivery) -> None:
+        """Take in one frame that the transport hands over as it comes."""
+        self._direct.wire.heard()
+        self.read(delivery)
+
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
         self.refusals.add(error, delivery.lane)
         if delivery.lane != "queue":
@@ -107,7 +112,12 @@ class Reader:
 
     def _hand_on(self, message: BusMessage, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
-        if isinstance(message, BusJobRequestMessage):
+        if isinstance(message, JOB_TALK):
+            if self._direct.heard(message, now):
+                self._bus.deliver(message)
+            elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
+                raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
+        elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
             self._claimer.asked(message, now)
@@ -123,10 +133,6 @@ class Reader:
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
-            elif isinstance(message, JOB_TALK) and not self._direct.heard(message, now):
-                if hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
-                    raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
-                return
             self._bus.deliver(message)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
