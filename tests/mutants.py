@@ -93,9 +93,8 @@ MUTANTS = (
     Mutant(
         "who has lost its lease still answers",
         "bus/network.py",
-        "                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers\n"
-        "                return None\n",
-        '                return self.put("inbox", message.destination, message)\n',
+        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
+        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
         FLEET,
     ),
     Mutant(
