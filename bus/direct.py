@@ -111,7 +111,9 @@ class Direct:
         if not_here:
             ask.refused = (self._bus.address,)
         name = request.target or ""
-        address = self._choose(ask) if name not in self._parked else ""  # none overtakes those that wait
+        # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
+        lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
+        address = "" if lines_up else self._choose(ask)
         if not address and not not_here and self._claimer.serves(name):
             return self._bus.deliver(request, force=force)
         room = self.wire.room if address else self._room
