@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """Worker, requester, job id."""
 
-LOST = "JobLost"
+JOB_LOST = "JobLost"
 """Type of the error of a job whose performer or answer was lost."""
 
 _Talk = Any
@@ -304,7 +304,7 @@ class Direct:
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
         self._lost += 1
         message = f"{why} ({ask.address}): asked for at most once, it may or may not have run"
-        return ErrorInfo(type=LOST, message=message, retryable=True)
+        return ErrorInfo(type=JOB_LOST, message=message, retryable=True)
 
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
         """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
