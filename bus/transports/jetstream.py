@@ -14,14 +14,15 @@ from nats.aio.msg import Msg
 
 from bus.errors import BusError, PartlySentError, StoreLostError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
-from bus.transports.jetstream_inbox import Inbox, packed, packs
+from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -81,6 +82,9 @@ class JetStreamTransport:
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds a claim lasts unless renewed. All nodes must agree.
         max_frame_bytes: Most bytes of a frame: a server that takes less is refused.
+
+    Raises:
+        ValueError: Not exactly one of `url` and `client`, or one that names no server; or an `ack_wait` not above 0.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class JetStreamTransport:
     ) -> None:
         if bool(url) == (client is not None):
             raise ValueError("give either a url or a client")
+        if url:
+            servers(url)
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         self._url = url
@@ -219,10 +225,12 @@ class JetStreamTransport:
         """Give frames of the lane `direct` to `take` as they come, instead of to who calls `receive`."""
         self._take_direct = take
 
-    def tell_at_once(self, frame: Outgoing) -> bool:
-        """Write one frame of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Write frames of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
         link = self._link
-        return link is not None and link.write(self._layout.direct_subject(frame.to), packed([frame]))
+        if link is None or not link.alive or sum(len(frame.body) for frame in frames) > PACK_BYTES:
+            return False
+        return link.write(self._layout.direct_subject(frames[0].to), packed(frames))
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
