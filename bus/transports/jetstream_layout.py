@@ -143,10 +143,13 @@ class Layout:
 
         Whoever connects first leaves a mark there. In a cluster, where a job outlives a server, there is one life.
         """
-        if not link.life or link.clustered:
+        server = link.client._server_info
+        if "cluster" in server:
             return 0
         answers = Answers(link)
-        await answers.ask(f"{self._prefix}.jobs.=life-{link.life}", b"", {"Nats-Expected-Last-Subject-Sequence": "0"})
+        await answers.ask(
+            f"{self._prefix}.jobs.=life-{server['server_id']}", b"", {"Nats-Expected-Last-Subject-Sequence": "0"}
+        )
         (message,) = await answers.wait()
         if status_of(message) == "503":
             raise TransportError(f"stream {self.jobs!r} is missing at {link.where}")

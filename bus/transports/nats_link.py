@@ -74,16 +74,6 @@ class NatsLink:
             self._lose()
         return not self._lost
 
-    @property
-    def life(self) -> str:
-        """Name of this life of this server."""
-        return str(self.client._server_info.get("server_id", ""))
-
-    @property
-    def clustered(self) -> bool:
-        """Whether it is one of several servers."""
-        return "cluster" in self.client._server_info
-
     async def start(self) -> None:
         """Begin to listen for answers."""
         inbox = self.client.new_inbox()
