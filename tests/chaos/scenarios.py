@@ -424,6 +424,44 @@ def all_killed(stage: Stage, size: Size) -> Limits:
     return Limits(orphans=LEASE + 2 + SLACK, forgets=stage.kind == "nats")
 
 
+def all_at_once(stage: Stage, size: Size) -> Limits:
+    """Kills, stand-stills, cut connections and deaths of the broker, in any order, under load."""
+    names = ("w0", "w1", "w2", "w3")
+    for name in names:
+        stage.node(name, slots=6, proxied=True, options=MANY)
+    for name in ("r", "s"):
+        stage.node(name, proxied=True, options=MANY)
+    stage.ready()
+    each = max(1, size.jobs // size.faults)
+    for number in range(size.faults):
+        requester = stage.nodes[stage.rng.choice(("r", "s"))]
+        requester.ask(label=f"part{number}", count=each, at_once=12, seconds=(0.0, 1.0), events=5)
+        stage.pass_time(stage.rng.uniform(0.0, 1.0))
+        how = stage.rng.choice(("kill", "kill", "pause", "pause", "reset", "half_close", "garble", "hold", "broker"))
+        node = stage.nodes[stage.rng.choice(names if how in {"kill", "pause"} else (*names, "r", "s"))]
+        assert node.proxy is not None
+        if how == "kill":
+            node.kill()
+            node.again()
+        elif how == "pause":
+            node.signal(signal.SIGSTOP, "paused")
+            stage.pass_time(stage.rng.uniform(0.2, 1.6) * LEASE)
+            node.signal(signal.SIGCONT, "resumed")
+        elif how == "broker":
+            stage.note("disturbed", number=1, detail=how)
+            stage.broker.kill()
+            stage.pass_time(stage.rng.uniform(0.0, 1.0))
+            stage.broker.start()
+        else:
+            stage.note("disturbed", number=1, detail=f"{how} {node.life}")
+            getattr(node.proxy, how)()
+            stage.pass_time(stage.rng.uniform(0.0, 1.0))
+            node.proxy.release()
+    stage.until(lambda: len(stage.of("asked")) >= each * size.faults, "jobs do not go on")
+    stage.all_told()
+    return Limits(forgets=stage.kind == "nats")
+
+
 def busy(node: Node) -> bool:
     """Whether it is in the middle of a job."""
     over = {(line.job, line.attempt) for line in node.lines("finished", "stopped")}
@@ -462,5 +500,6 @@ SCENARIOS = (
     Scenario("anything raised", anything_raised, Size(10, 1), Size(50, 5)),
     Scenario("requester killed", requester_killed, Size(4, 1), Size(10, 3)),
     Scenario("clocks jump", clocks_jump, None, Size(60, 1)),
+    Scenario("all at once", all_at_once, None, Size(1000, 60)),
     Scenario("all killed", all_killed, Size(40, 1), Size(100, 3)),
 )
