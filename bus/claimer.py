@@ -98,6 +98,15 @@ class Claimer:
             self._bus.deliver(request)
         self.capacity_changed(name)
 
+    def of_answer(self, message: Any) -> Claim | None:
+        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        claim = self.claims.of_answer(message)
+        if claim is not None and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
+        self.claims.refused += claim is None
+        return claim
+
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job has its answer. Returns what to do once that is safe."""
         self.claims.release(claim, answer)

@@ -20,6 +20,10 @@ from bus.presence import PeerRunner, Presence
 if TYPE_CHECKING:
     from bus.network import NetworkBus
 
+LATE = 1.5
+"""Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
+of it unheard before that is noticed."""
+
 
 class Fleet:
     """Keeps a runner's registry true for all runners of a network.
@@ -42,16 +46,23 @@ class Fleet:
 
     def beat(self, *, leaving: bool = False) -> None:
         """Give a sign of life, or say goodbye."""
+        self._bus.put("everyone", "", self.sign_of_life(leaving=leaving))
+
+    def sign_of_life(self, *, leaving: bool = False) -> BusRunnerBeatMessage:
+        """What a beat says. May be called from any thread."""
         name = self._bus.registry.runner_name
-        beat = BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving)
-        self._bus.put("everyone", "", beat)
+        return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving)
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
         while True:
             self.beat()
+            before = self._bus.tasks.now()
             await anyio.sleep(self._heartbeat)
-            for peer in self.presence.expired(self._bus.tasks.now()):
+            now = self._bus.tasks.now()
+            if now - before > LATE * self._heartbeat:
+                self.presence.woke(now)
+            for peer in self.presence.expired(now):
                 self._gone(peer)
             self._bus.stop_orphans()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -31,21 +33,31 @@ from bus.messages import (
     BusWorkerReadyMessage,
 )
 from bus.outbox import BACKOFF, Outbox, OutboxStatistics
+from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Transport
+from bus.transport import Lane, Outgoing, StaysAlive, Transport
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`: runners alive, what waits to be sent, what is held, frames that were unreadable."""
+    """A snapshot of a `NetworkBus`.
+
+    Attributes:
+        peers: Other runners that are alive.
+        outbox: What waits to be sent.
+        claims: What is held.
+        malformed: Frames that could not be read.
+        blocked: How often the event loop was blocked for longer than about a heartbeat.
+    """
 
     peers: int
     outbox: OutboxStatistics
     claims: ClaimStatistics
     malformed: int
+    blocked: int
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -56,6 +68,7 @@ class NetworkOptions(TypedDict, total=False):
     max_deliver: int
     prefetch: int
     max_message_bytes: int
+    block_limit: float | None
     rng: Random | None
 
 
@@ -74,7 +87,13 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
         max_message_bytes: Most bytes of a message.
+        block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
+            thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
+            Over Redis and NATS only.
         rng: Where ids and jitter come from.
+
+    Raises:
+        ValueError: `block_limit` is not above 0.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -90,24 +109,29 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 16,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        block_limit: float | None = BLOCK_LIMIT,
         rng: Random | None = None,
     ) -> None:
         super().__init__()
+        if block_limit is not None and not block_limit > 0:
+            raise ValueError(f"block_limit must be above 0 seconds, or None, not {block_limit!r}")
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
         self._max_deliver = max_deliver
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._block_limit = math.inf if block_limit is None else block_limit
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = 0
+        self._frames = itertools.count(1)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
         self._claimer: Claimer
         self._fleet: Fleet
         self._reader: Reader
+        self._pulse: Pulse | None = None
 
     @property
     def address(self) -> str:
@@ -151,6 +175,10 @@ class NetworkBus(WorkerBus):
             return
         for loop in (self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
+        if isinstance(self._transport, StaysAlive):
+            self._pulse = self._made_pulse(self._transport)
+            self._pulse.start()
+            self.tasks.spawn(self._pulse.run)
 
     async def stop(self) -> None:
         """Say goodbye, send what waits, give back what was not started, and disconnect."""
@@ -160,6 +188,8 @@ class NetworkBus(WorkerBus):
             callback()
         self._claimer.unserve_all()
         with anyio.CancelScope(shield=True):
+            if self._pulse is not None:
+                await self._pulse.stop()
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
             self._closing = True
@@ -230,7 +260,14 @@ class NetworkBus(WorkerBus):
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
             self._reader.malformed,
+            self._pulse.blocked if self._pulse is not None else 0,
         )
+
+    def _made_pulse(self, transport: StaysAlive) -> Pulse:
+        # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked
+        # within a quarter, or a heartbeat, has not lost anything yet.
+        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
+        return Pulse(self, transport, self._claimer.claims, self._outbox, every=every, limit=self._block_limit)
 
     # --- out ---
 
@@ -244,15 +281,11 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        self._frames += 1
-        frame_id = f"{self._incarnation}-{self._frames}"
-        try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
+        self._outbox.put(self._frame(lane, to, message), accepted, bounded=bounded)
+
+    def beat_frame(self) -> Outgoing:
+        """A sign of life as it is sent. May be called from any thread."""
+        return self._frame("everyone", "", self._fleet.sign_of_life())
 
     def deliver(self, message: BusMessage) -> Room | None:
         """Hand a message to its target in this process."""
@@ -304,9 +337,8 @@ class NetworkBus(WorkerBus):
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.claims.of_answer(message)
-            if claim is None:
-                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers
+            claim = self._claimer.of_answer(message)
+            if claim is None:  # its lease was lost: somebody else answers
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)
@@ -321,6 +353,17 @@ class NetworkBus(WorkerBus):
         if not stays:
             self.put("everyone", "", message)
         return None
+
+    def _frame(self, lane: Lane, to: str, message: BusMessage) -> Outgoing:
+        """A message as it is sent. May be called from any thread: nothing is changed but the count."""
+        frame_id = f"{self._incarnation}-{next(self._frames)}"
+        try:
+            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
+        except EncodeError as error:
+            if not isinstance(message, TERMINAL_MESSAGES):
+                raise
+            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
+        return Outgoing(lane, to, frame_id, body)
 
     # --- in ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -71,6 +72,8 @@ class Outbox:
     """
 
     def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
+        self.kept = -math.inf
+        """When all claims, those to be settled here too, were last renewed for us while we could not."""
         self._line = _Line("the network", tasks)
         self._held: dict[Place, _Line] = {}
         self._transport = transport
@@ -210,7 +213,8 @@ class Outbox:
         while self._settlements:
             now, count = self._tasks.now(), min(len(self._settlements), BATCH if self._together is not None else 1)
             batch = [self._settlements[index] for index in range(count)]
-            lasting = [(delivery, how) for delivery, how, until in batch if now < until]
+            kept = self.kept + self._transport.ack_wait
+            lasting = [(delivery, how) for delivery, how, until in batch if now < max(until, kept)]
             if self._together is not None:
                 await self._together.settle_all(lasting)
             elif lasting:

@@ -84,6 +84,13 @@ class Presence:
                 peer.seen = max(peer.seen, now)
         self._echo = now
 
+    def woke(self, now: float) -> None:
+        """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
+        for peer in self._peers.values():
+            peer.seen = max(peer.seen, now)
+        if self._echo is not None:
+            self._echo = max(self._echo, now)
+
     def heard(self, runner: str, address: str, now: float, version: int | None = None) -> Heard:
         """A runner gave a sign of life. `version` is the count of changes it says it is at."""
         if address in self._dead:
