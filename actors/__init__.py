@@ -18,13 +18,14 @@ from actors.errors import (
 from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.function import Function, function
 from actors.handlers import job, subscribe, worker_ready
-from actors.host import JobRecord, RunnerStatistics
+from actors.host import JobRecord
 from actors.job import Job
 from actors.lane import WorkerStatistics
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
 from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import WorkerRunner
+from actors.statistics import RunnerStatistics
 from actors.worker import BaseWorker
 from bus import Backoff, ErrorInfo, JobStatus
 

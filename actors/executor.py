@@ -42,7 +42,7 @@ class Executor:
         self.draining = False
         self._worker = worker
         self._room = room
-        self._limit = worker.max_concurrency
+        self._limit = min(worker.max_concurrency, host.concurrency)
         self._networked = host.bus.networked
         self._running = 0
         self._quarantined = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from random import Random
@@ -25,6 +26,7 @@ from bus import (
     WorkerReadyData,
     WorkerRegistry,
     check_name,
+    open_bus,
 )
 from bus.deadlines import Deadlines
 from bus.events import EventSource, log
@@ -52,6 +54,20 @@ def seconds(name: str, value: float) -> float:
     return value
 
 
+def opened(bus: WorkerBus | str | None, options: dict[str, Any]) -> WorkerBus:
+    """The bus a runner was given: as it is, or to be opened with options.
+
+    Raises:
+        ValueError: Nothing is known under that URL.
+        TypeError: There are options for a bus that was made already, or that its kind does not have.
+    """
+    if isinstance(bus, WorkerBus):
+        if options:
+            raise TypeError(f"{bus!r} is made already: say {', '.join(options)} where it is made, or give a URL here")
+        return bus
+    return open_bus(bus or "memory://", **options)
+
+
 class JobRecord(msgspec.Struct, frozen=True):
     """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
 
@@ -72,26 +88,6 @@ class JobRecord(msgspec.Struct, frozen=True):
     requester: str
     status: JobStatus | None = None
     error: ErrorInfo | None = None
-
-
-class RunnerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a runner: everything it holds.
-
-    Attributes:
-        workers: Workers on it.
-        jobs: Jobs they have accepted and not answered.
-        groups: Groups they asked for that have not ended.
-        deadlines: Deadlines armed.
-        tasks: Tasks that run something now.
-        late_answers: Answers that came when nobody waited for them any more, since the start.
-    """
-
-    workers: int
-    jobs: int
-    groups: int
-    deadlines: int
-    tasks: int
-    late_answers: int
 
 
 class Signal:
@@ -130,6 +126,7 @@ class Host(EventSource):
         name: str | None,
         bus: WorkerBus,
         *,
+        concurrency: int | None,
         session: str | None,
         ready_timeout: float,
         cancel_grace: float,
@@ -141,6 +138,9 @@ class Host(EventSource):
         self.name = check_name("runner name", name) if name is not None else f"runner-{drawn:08x}"
         self._incarnation = f"{drawn ^ crc32(self.name.encode()):08x}"  # runners seeded alike make other ids
         self.bus = bus
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+        self.concurrency = concurrency or sys.maxsize
         self.registry = WorkerRegistry(self.name)
         self.session = check_name("session", session) if session is not None else None
         self.ready_timeout = seconds("ready_timeout", ready_timeout)

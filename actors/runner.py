@@ -13,15 +13,15 @@ from anyio import CancelScope, get_cancelled_exc_class
 from actors.control import hear_end, obey
 from actors.errors import RunnerStateError
 from actors.function import Function
-from actors.host import Host, RunnerStatistics, seconds
+from actors.host import Host, opened, seconds
 from actors.job import current_job
 from actors.restart import RestartPolicy
 from actors.roster import Roster
 from actors.signals import can_watch, watch
+from actors.statistics import RunnerStatistics, statistics_of
 from actors.supervisor import Factory, Supervisor
 from actors.worker import BaseWorker
 from bus import (
-    AsyncQueueBus,
     BusCancelMessage,
     BusEndMessage,
     BusMessage,
@@ -48,8 +48,9 @@ class WorkerRunner(Host):
     def __init__(
         self,
         name: str | None = None,
-        bus: WorkerBus | None = None,
+        bus: WorkerBus | str | None = None,
         *,
+        concurrency: int | None = None,
         handle_sigint: bool = True,
         handle_sigterm: bool = True,
         session: str | None = None,
@@ -58,13 +59,16 @@ class WorkerRunner(Host):
         drain_timeout: float = 30.0,
         tracebacks: bool = False,
         rng: Random | None = None,
+        **bus_options: Any,
     ) -> None:
         """Make a runner.
 
         Args:
             name: Unique in a fleet, and stable across restarts; None makes one up.
-            bus: How messages travel; None is an `AsyncQueueBus` of its own. A bus that is not started is started and
-                stopped by the runner.
+            bus: How messages travel: a bus, or the URL of one as `open_bus` takes it; None is an `AsyncQueueBus` of its
+                own. A bus that is not started is started and stopped by the runner.
+            concurrency: Jobs that each of its workers may run at once, 1 or more, where the worker's own
+                `max_concurrency` is not lower; None leaves it to the workers.
             handle_sigint: End gracefully on the first Ctrl-C, at once on the second.
             handle_sigterm: The same for SIGTERM.
             session: `end()` and `cancel()` of its workers reach all runners of this session; None is one of its own.
@@ -74,13 +78,17 @@ class WorkerRunner(Host):
             drain_timeout: Seconds running jobs may take when the runner ends.
             tracebacks: Whether requesters get the tracebacks of handlers; they may hold secrets.
             rng: Where ids and jitter come from; give a seeded one for reproducible runs.
+            bus_options: What `open_bus` takes beside the URL: `prefetch`, `consumer_id`, `signing_key` and the like.
 
         Raises:
             InvalidNameError: A name breaks the rule for names.
+            ValueError: A number is out of its range, or no bus is known for the URL.
+            TypeError: The bus has no such option, or was made already.
         """
         super().__init__(
             name,
-            bus if bus is not None else AsyncQueueBus(),
+            opened(bus, bus_options),
+            concurrency=concurrency,
             session=session,
             ready_timeout=ready_timeout,
             cancel_grace=cancel_grace,
@@ -227,16 +235,7 @@ class WorkerRunner(Host):
 
     def statistics(self) -> RunnerStatistics:
         """What it holds now."""
-        executors = [entry.worker._executor for entry in self._roster.entries.values()]
-        pool = self.tasks.statistics() if self.running else None
-        return RunnerStatistics(
-            workers=len(executors),
-            jobs=sum(len(executor.jobs) for executor in executors if executor is not None),
-            groups=len(self.open_groups),
-            deadlines=self.deadlines.statistics().armed if self.running else 0,
-            tasks=pool.tasks - pool.idle if pool is not None else 0,
-            late_answers=self.late_answers,
-        )
+        return statistics_of(self)
 
     # --- what workers and the roster use ---
 

@@ -297,7 +297,8 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     def _free_slots(self) -> int:
         if self._executor is not None:
             return self._executor.free_slots
-        return self.max_concurrency if self._active and self._state is WorkerState.READY else 0
+        limit = min(self.max_concurrency, self.worker_runner.concurrency)
+        return limit if self._active and self._state is WorkerState.READY else 0
 
     def _queue_hook(
         self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None, *, last: bool = True

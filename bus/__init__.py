@@ -4,7 +4,9 @@ import typing as _typing
 
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
+from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.errors import (
+    BrokerError,
     BusError,
     BusNotStartedError,
     DecodeError,
@@ -25,9 +27,12 @@ from bus.messages import (
     BusEndMessage,
     BusEndWorkerMessage,
     BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobLostMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
+    BusJobReturnedMessage,
     BusJobRunningMessage,
     BusJobStreamCreditMessage,
     BusJobStreamDataMessage,
@@ -57,7 +62,7 @@ from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, Worke
 from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
-from bus.transport import Delivery, Outgoing, Settlement, Transport
+from bus.transport import DeadFrame, DeadFrames, Delivery, KeepsDeadLetters, Outgoing, Settlement, Transport
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
@@ -66,8 +71,10 @@ if _typing.TYPE_CHECKING:
     from bus.redis_bus import RedisBus
 
 __all__ = [
+    "DEAD_LETTERED",
     "AsyncQueueBus",
     "Backoff",
+    "BrokerError",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",
@@ -78,9 +85,12 @@ __all__ = [
     "BusEndWorkerMessage",
     "BusError",
     "BusJobCancelMessage",
+    "BusJobInquiryMessage",
+    "BusJobLostMessage",
     "BusJobRequestMessage",
     "BusJobResponseMessage",
     "BusJobResponseUrgentMessage",
+    "BusJobReturnedMessage",
     "BusJobRunningMessage",
     "BusJobStreamCreditMessage",
     "BusJobStreamDataMessage",
@@ -103,6 +113,10 @@ __all__ = [
     "BusWorkerLostMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "DeadFrame",
+    "DeadFrames",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "Delivery",
     "DuplicateNameError",
@@ -110,6 +124,7 @@ __all__ = [
     "ErrorInfo",
     "InvalidNameError",
     "JobStatus",
+    "KeepsDeadLetters",
     "MailboxFullError",
     "NatsBus",
     "NetworkBus",

@@ -90,6 +90,12 @@ class TransportError(BusError):
     fault = "system"
 
 
+class BrokerError(BusError, RuntimeError):
+    """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
+
+    fault = "system"
+
+
 class PartlySentError(TransportError):
     """Some frames were not accepted, because of where they go; all others that were sent with them are stored.
 

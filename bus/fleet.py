@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from bus.connection import ECHO
 from bus.mailbox import Mailbox
 from bus.messages import (
     BusMessage,
@@ -36,6 +37,7 @@ class Fleet:
         self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
         self._bus = bus
         self._heartbeat = heartbeat
+        self._lease = lease
         self._version = 0
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
 
@@ -55,6 +57,7 @@ class Fleet:
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
+        self.presence.woke(self._bus.tasks.now())
         while True:
             self.beat()
             before = self._bus.tasks.now()
@@ -62,9 +65,22 @@ class Fleet:
             now = self._bus.tasks.now()
             if now - before > LATE * self._heartbeat:
                 self.presence.woke(now)
+                continue
+            self._judge_echo(now)
             for peer in self.presence.expired(now):
                 self._gone(peer)
-            self._bus.stop_orphans()
+            self._bus.look_round()
+
+    def heard_self(self, now: float) -> None:
+        """One of our own beats has come back."""
+        self.presence.heard_self(now)
+        self._bus.connection.works(ECHO)
+
+    def _judge_echo(self, now: float) -> None:
+        # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
+        silent = self.presence.silent_for(now)
+        if silent > self._lease:
+            self._bus.connection.failed(ECHO, f"no beat of ours has come back for {silent:.1f} seconds")
 
     def heard(self, message: Any, now: float) -> None:
         """Take in what another runner says about itself and its workers."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from bus.names import check_name
-from bus.network import NetworkBus, NetworkOptions
+from bus.network import NetworkBus
+from bus.options import NetworkOptions
 
 MAX_MESSAGE_BYTES = 2**20 - 512
 """Most bytes of a message by default: what a NATS server takes as it comes (1 MiB), less the headers."""
@@ -24,6 +25,7 @@ class NatsBus(NetworkBus):
         client: A connected `nats.aio.client.Client` instead, for what a URL does not say. It is not closed.
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds after which a job whose runner has gone silent is given to another. All runners must agree.
+        consumer_id: Taken for programs that run on Redis as well. Here all processes share the consumers of the queues.
         options: Those of every `NetworkBus`. The server's `max_payload` must exceed `max_message_bytes` by 512.
     """
 
@@ -34,6 +36,7 @@ class NatsBus(NetworkBus):
         client: Any = None,
         namespace: str = "actorbus",
         ack_wait: float = 30.0,
+        consumer_id: str | None = None,  # noqa: ARG002 - see its description
         **options: Unpack[NetworkOptions],
     ) -> None:
         from bus.transports.jetstream import JetStreamTransport  # noqa: PLC0415 - only who asks for NATS loads it

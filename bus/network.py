@@ -5,26 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import anyio
-import msgspec
 
 from bus.answers import in_place_of, to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
-from bus.errors import BusError, EncodeError, TransportError
-from bus.events import log
+from bus.connection import Connection
+from bus.dead_letters import DeadLetters
+from bus.direct import Direct
+from bus.errors import BusError, EncodeError
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
+    BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobRunningMessage,
     BusLocalMessage,
@@ -32,44 +33,17 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
-from bus.outbox import BACKOFF, Outbox, OutboxStatistics
+from bus.network_statistics import NetworkStatistics
+from bus.options import DeliveryKind, checked
+from bus.outbox import Outbox
 from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.transport import Lane, Outgoing, StaysAlive, Transport
+from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
-
-
-class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`.
-
-    Attributes:
-        peers: Other runners that are alive.
-        outbox: What waits to be sent.
-        claims: What is held.
-        malformed: Frames that could not be read.
-        blocked: How often the event loop was blocked for longer than about a heartbeat.
-    """
-
-    peers: int
-    outbox: OutboxStatistics
-    claims: ClaimStatistics
-    malformed: int
-    blocked: int
-
-
-class NetworkOptions(TypedDict, total=False):
-    """The options of every bus over a network; see `NetworkBus`."""
-
-    heartbeat: float
-    lease: float
-    max_deliver: int
-    prefetch: int
-    max_message_bytes: int
-    block_limit: float | None
-    rng: Random | None
 
 
 class NetworkBus(WorkerBus):
@@ -80,23 +54,32 @@ class NetworkBus(WorkerBus):
     meant for. What has both ends in this process does not travel, unless a replica elsewhere has room and this one has
     none. Connections are tried again for as long as the bus runs.
 
+    With `delivery="at_most_once"` a job goes straight to one runner that serves its name, and the broker stores nothing
+    of it. It runs once at most: a second runner is asked only if the first says that it has not begun it, and never
+    will. If its performer dies, or the request or an answer is lost with a connection, its requester is told FAILED
+    with an error of type `JobLost` a lease and some heartbeats later: it may or may not have run. While nobody takes
+    jobs of that name it waits in the process of its requester, and is lost with that.
+
     Args:
         transport: The network.
         heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
+        lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
         max_message_bytes: Most bytes of a message.
         block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
             thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
             Over Redis and NATS only.
+        delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: `block_limit` is not above 0.
+        ValueError: A number is out of its range.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
+    """`on_connected(bus)` and `on_disconnected(bus)` happen in turn, one after the other, as often as what
+    `network_statistics().connection.connected` says changes; not when the bus is stopped."""
 
     networked = True
 
@@ -105,20 +88,23 @@ class NetworkBus(WorkerBus):
         transport: Transport,
         *,
         heartbeat: float = 2.0,
-        lease: float = 6.0,
+        lease: float | None = None,
         max_deliver: int = 5,
         prefetch: int = 16,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         block_limit: float | None = BLOCK_LIMIT,
+        delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
         super().__init__()
-        if block_limit is not None and not block_limit > 0:
-            raise ValueError(f"block_limit must be above 0 seconds, or None, not {block_limit!r}")
+        lease = checked(
+            heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery, block_limit=block_limit
+        )
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
         self._max_deliver = max_deliver
+        self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
         self._block_limit = math.inf if block_limit is None else block_limit
@@ -127,8 +113,10 @@ class NetworkBus(WorkerBus):
         self._frames = itertools.count(1)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
+        self.connection: Connection
         self._outbox: Outbox
         self._claimer: Claimer
+        self._direct: Direct
         self._fleet: Fleet
         self._reader: Reader
         self._pulse: Pulse | None = None
@@ -137,6 +125,11 @@ class NetworkBus(WorkerBus):
     def address(self) -> str:
         """Name of the runner and this life of it."""
         return f"{self.registry.runner_name}#{self._incarnation}"
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on, of the whole network."""
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -154,6 +147,7 @@ class NetworkBus(WorkerBus):
         if self.started:
             return
         await super().start()
+        self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
         self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease)
         self._claimer = Claimer(
@@ -164,19 +158,26 @@ class NetworkBus(WorkerBus):
             prefetch=self._prefetch,
             lease=self._lease,
         )
-        self._reader = Reader(self, self._claimer, self._fleet, max_message_bytes=self._max_bytes)
+        wire = Wire(self._transport, self.tasks, self._rng)
+        self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        self.registry.listen(self._direct.changed)
+        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
         try:
-            await self._again(lambda: self._transport.open(self.address), "connecting to the network")
+            await self.connection.again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
             await super().stop()
             raise
         if self._closing:
             await super().stop()
             return
-        for loop in (self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        for loop in (wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
         if isinstance(self._transport, StaysAlive):
-            self._pulse = self._made_pulse(self._transport)
+            # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked
+            # by then has not lost anything yet.
+            every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
+            claims = self._claimer.claims
+            self._pulse = Pulse(self, self._transport, claims, self._outbox, every=every, limit=self._block_limit)
             self._pulse.start()
             self.tasks.spawn(self._pulse.run)
 
@@ -190,10 +191,12 @@ class NetworkBus(WorkerBus):
         with anyio.CancelScope(shield=True):
             if self._pulse is not None:
                 await self._pulse.stop()
+            await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
             self._closing = True
             await self._transport.close()
+        self.registry.unlisten(self._direct.changed)
         await super().stop()
 
     def post(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: PLR0911 - one return a way
@@ -208,11 +211,10 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobRequestMessage):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
-            room = None if force else self._outbox.full("queue", message.target)
-            if room is None:
-                self.put("queue", message.target, message, bounded=True)
-            return room
+            return self._ask(message, message.target, force=force)
         if isinstance(message, BusJobCancelMessage):
+            if self._direct.cancel(message):
+                return None
             self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
         elif route is None and not replicas:
             self._drop(message)
@@ -245,8 +247,12 @@ class NetworkBus(WorkerBus):
         super().unroute(name)
 
     def give_back(self, request: BusJobRequestMessage) -> None:
-        """Return a request that was not started to its queue."""
-        if not self._claimer.give_back(request) and request.origin in {"", self.address} and self.started:
+        """Return a request that was not started to where it came from; one of this process goes out to others."""
+        if self._claimer.give_back(request) or request.origin not in {"", self.address} or not self.started:
+            return
+        if (request.delivery or self._delivery) == "at_most_once":
+            self._direct.ask(request, force=True, not_here=True)
+        else:
             self.put("queue", request.target or "", request)
 
     def known_workers(self) -> list[WorkerReadyData]:
@@ -259,15 +265,11 @@ class NetworkBus(WorkerBus):
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
+            self._direct.statistics(),
             self._reader.malformed,
+            self.connection.statistics(),
             self._pulse.blocked if self._pulse is not None else 0,
         )
-
-    def _made_pulse(self, transport: StaysAlive) -> Pulse:
-        # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked
-        # within a quarter, or a heartbeat, has not lost anything yet.
-        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
-        return Pulse(self, transport, self._claimer.claims, self._outbox, every=every, limit=self._block_limit)
 
     # --- out ---
 
@@ -281,21 +283,25 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        self._outbox.put(self._frame(lane, to, message), accepted, bounded=bounded)
+        frame = self._frame(lane, to, message)
+        if lane == "direct":
+            self._direct.wire.put(frame, bounded=bounded)
+        else:
+            self._outbox.put(frame, accepted, bounded=bounded)
 
     def beat_frame(self) -> Outgoing:
         """A sign of life as it is sent. May be called from any thread."""
         return self._frame("everyone", "", self._fleet.sign_of_life())
 
-    def deliver(self, message: BusMessage) -> Room | None:
-        """Hand a message to its target in this process."""
+    def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
+        """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
         route = self._routes.get(message.target or "")
         if route is None:
             self._drop(message)
             if isinstance(message, BusJobRunningMessage) and message.origin:
                 self.send_to(message.origin, to_orphan(message))
             return None
-        return route(message, force=True)  # what the network has accepted must fit; demand bounds the jobs
+        return route(message, force=force)
 
     def reaches(self, name: str) -> bool:
         """Whether a name is served in this process."""
@@ -305,11 +311,12 @@ class NetworkBus(WorkerBus):
         """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
         return self._fleet.presence.connected(self.tasks.now()) and not self._fleet.presence.hears(address)
 
-    def stop_orphans(self) -> None:
-        """Stop the jobs whose requesters are gone."""
+    def look_round(self) -> None:
+        """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
         self._claimer.stop_orphans()
+        self._direct.look(self.tasks.now())
 
-    def answer_again(self, request: BusJobRequestMessage, answer: BusMessage) -> None:
+    def answer_again(self, request: BusJobRequestMessage | BusJobInquiryMessage, answer: BusMessage) -> None:
         """Send a remembered answer once more."""
         if request.origin != self.address:
             self.put("inbox", request.origin, answer)
@@ -333,12 +340,25 @@ class NetworkBus(WorkerBus):
         if accepted is not None:
             accepted()
 
+    def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
+        """Ask another runner for a job."""
+        if (request.delivery or self._delivery) == "at_most_once":
+            return self._direct.ask(request, force=force)
+        room = None if force else self._outbox.full("queue", name)
+        if room is None:
+            self.put("queue", name, request, bounded=True)
+        return room
+
     def _post_to(self, message: Any) -> Room | None:
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
             claim = self._claimer.of_answer(message)
             if claim is None:  # its lease was lost: somebody else answers
+                return None
+            if claim.delivery is None:
+                self.put("direct", message.destination, message)
+                self._claimer.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)
@@ -369,27 +389,5 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
+            for delivery in await self.connection.again(self._claimer.receive, "reading from the network") or ():
                 self._reader.read(delivery)
-
-    # --- retrying ---
-
-    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us."""
-        failures = 0
-        while True:
-            try:
-                result = await operation()
-            except TransportError as error:
-                if self._closing:
-                    return None
-                failures += 1
-                if failures == 1:
-                    log().warning(f"{what} failed; trying again", error=str(error))
-                    self.tasks.start(self._emit, "on_disconnected")
-                await anyio.sleep(BACKOFF.delay(failures, self._rng))
-            else:
-                if failures:
-                    log().warning(f"{what} works again", failures=failures)
-                    self.tasks.start(self._emit, "on_connected")
-                return result

@@ -205,6 +205,6 @@ class Pulse:
         with anyio.fail_after(ROUND_TIMEOUT):
             kept = await self._transport.keep([self._bus.beat_frame()])
         for claim in self._claims.all():
-            if claim.delivery.token in kept:
+            if claim.delivery is not None and claim.delivery.token in kept:
                 claim.renewed = now
         self._outbox.kept = now

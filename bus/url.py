@@ -11,6 +11,9 @@ from bus.local import AsyncQueueBus
 
 ENVIRONMENT = "ACTORBUS_BUS"
 
+_SYNONYMS = {"heartbeat_seconds": "heartbeat", "reclaim_min_idle": "ack_wait"}
+_OF_TRANSPORTS = ("namespace", "ack_wait", "consumer_id")
+
 
 def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
     """Make the bus a URL stands for.
@@ -20,20 +23,27 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
             name in this process, with the queues, leases and redelivery of a network; `redis://host:6379/0` or
             `rediss://...` for a Redis or Valkey server; `nats://host:port` or `tls://host:port` for a NATS server.
             None takes the environment variable `ACTORBUS_BUS`, and without that `memory://`.
-        options: Of the bus the URL stands for: `NetworkBus`, `RedisBus`, `NatsBus`. That of one process has none.
+        options: Those of `RedisBus` and `NatsBus`. `memory://` has no use for them and `memory://name` none for
+            `namespace`, `ack_wait` and `consumer_id`, but they are taken, so that the URL alone need be changed.
+            `heartbeat_seconds` is another name of `heartbeat`, `reclaim_min_idle` (in seconds) of `ack_wait`.
 
     Raises:
-        ValueError: Nothing is known under that scheme.
+        ValueError: Nothing is known under that scheme, or an option is out of its range.
+        TypeError: No bus has an option of that name.
     """
     url = url or os.environ.get(ENVIRONMENT) or "memory://"
     parts = urlsplit(url)
+    options = {_SYNONYMS.get(name, name): value for name, value in options.items()}
+    if options:
+        _check(options)
     if parts.scheme == "memory":
         if not parts.netloc:
-            return AsyncQueueBus(**options)
+            return AsyncQueueBus()
         from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
         from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
 
-        return NetworkBus(MemoryTransport(broker(parts.netloc)), **options)
+        general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
+        return NetworkBus(MemoryTransport(broker(parts.netloc)), **general)
     if parts.scheme in {"redis", "rediss"}:
         from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
@@ -46,3 +56,12 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
         f"no bus for the scheme {parts.scheme!r}: use memory://, memory://name, redis://host:port/db, rediss://, "
         "nats://host:port or tls://host:port"
     )
+
+
+def _check(options: dict[str, Any]) -> None:
+    from bus.options import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
+
+    known = (*NetworkOptions.__annotations__, *_OF_TRANSPORTS)
+    for name in options:
+        if name not in known:
+            raise TypeError(f"no bus has the option {name!r}: there are {', '.join(sorted((*known, *_SYNONYMS)))}")

@@ -145,9 +145,13 @@ class RedisClaims:
                 await link.refused(reply)
         return kept
 
-    def all(self) -> list[Claim]:
-        """Every claim that is ours as far as we know."""
-        return list(self._open)
+    async def keep(self, beats: Sequence[Command], link: RedisLink) -> dict[Claim, None]:
+        """Say that we are alive, and renew every lease, from another thread. Returns the claims that have not ended."""
+        try:
+            await link.checked(beats)
+            return await self.renew(list(self._open), link)
+        finally:
+            await link.shut()
 
     def forget(self, claim: Claim) -> None:
         """A claim has ended."""

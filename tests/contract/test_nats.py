@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bus.brokers import NatsBroker
 from bus.errors import TransportError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transports.jetstream import JetStreamTransport
-from tests.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -22,16 +22,16 @@ PERMISSIONS = (Path(__file__).resolve().parents[2] / "docs" / "nats-permissions.
 
 
 @pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer(PERMISSIONS) as server:
+def server() -> Iterator[NatsBroker]:
+    with NatsBroker(PERMISSIONS) as server:
         yield server
 
 
-def url(server: NatsServer) -> str:
+def url(server: NatsBroker) -> str:
     return server.url.replace("//", "//actorbus:choose-one@")
 
 
-def over(server: NatsServer) -> MakeNetwork:
+def over(server: NatsBroker) -> MakeNetwork:
     @asynccontextmanager
     async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
         transports = {f"node{n}#1": JetStreamTransport(url(server), ack_wait=ACK_WAIT) for n in range(nodes)}
@@ -49,16 +49,16 @@ def over(server: NatsServer) -> MakeNetwork:
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
-async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: NatsServer) -> None:
+async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: NatsBroker) -> None:
     await check(over(server))
 
 
 async def test_a_missing_right_is_named() -> None:
-    lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone"]', 'subscribe: "_INBOX.>"')
-    with NatsServer(lacking) as server, pytest.raises(TransportError, match=r"a right is missing.*actorbus\.everyone"):
+    lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone", ', 'subscribe: ["_INBOX.>", ')
+    with NatsBroker(lacking) as server, pytest.raises(TransportError, match=r"a right is missing.*actorbus\.everyone"):
         await JetStreamTransport(url(server)).open("node#1")
 
 
-async def test_wrong_credentials_are_named(server: NatsServer) -> None:
+async def test_wrong_credentials_are_named(server: NatsBroker) -> None:
     with pytest.raises(TransportError, match="Authorization Violation"):
         await JetStreamTransport(server.url).open("node#1")

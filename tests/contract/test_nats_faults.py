@@ -14,10 +14,10 @@ import nats
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from bus.errors import BusError, TransportError
+from bus.brokers import NatsBroker
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.jetstream import JetStreamTransport
-from tests.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -33,8 +33,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
+def server() -> Iterator[NatsBroker]:
+    with NatsBroker() as server:
         yield server
 
 
@@ -89,7 +89,7 @@ def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [delivery.body for delivery in deliveries]
 
 
-async def test_streams_and_consumers_that_are_deleted_are_made_again(server: NatsServer, namespace: str) -> None:
+async def test_streams_and_consumers_that_are_deleted_are_made_again(server: NatsBroker, namespace: str) -> None:
     client = await nats.connect(server.url)
     manager = client.jsm()
     async with node(server.url, namespace, "a#1") as a:
@@ -112,7 +112,7 @@ async def test_streams_and_consumers_that_are_deleted_are_made_again(server: Nat
 
 
 async def test_what_was_sent_while_a_node_was_cut_off_arrives_once_and_in_order(
-    server: NatsServer, namespace: str
+    server: NatsBroker, namespace: str
 ) -> None:
     async with (
         node(server.url, namespace, "a#1") as a,
@@ -136,7 +136,7 @@ async def test_what_was_sent_while_a_node_was_cut_off_arrives_once_and_in_order(
         assert got == expected
 
 
-async def test_a_link_that_holds_still_is_left(server: NatsServer, namespace: str) -> None:
+async def test_a_link_that_holds_still_is_left(server: NatsBroker, namespace: str) -> None:
     async with relay(server.port) as link, node(link.url, namespace, "b#1") as b:
         link.frozen = True
         with anyio.fail_after(LONGEST_WAIT), pytest.raises(TransportError, match="has not answered"):
@@ -148,7 +148,7 @@ async def test_a_link_that_holds_still_is_left(server: NatsServer, namespace: st
 
 
 async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed_over(
-    server: NatsServer, namespace: str
+    server: NatsBroker, namespace: str
 ) -> None:
     async with (
         node(server.url, namespace, "a#1", ack_wait=1.0) as a,
@@ -166,7 +166,7 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert a.statistics().queues.late == 1
 
 
-async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsServer, namespace: str) -> None:
+async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBroker, namespace: str) -> None:
     async with node(server.url, namespace, "a#1") as a:
         a.demand("some.work", 1)
         await put(a, "queue", "some.work", b"poison")
@@ -183,7 +183,7 @@ async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsServ
     await client.close()
 
 
-async def test_a_node_leaves_nothing_behind(server: NatsServer, namespace: str) -> None:
+async def test_a_node_leaves_nothing_behind(server: NatsBroker, namespace: str) -> None:
     tasks = len(asyncio.all_tasks())
     async with node(server.url, namespace, "a#1") as a:
         a.demand("work", 5)
@@ -202,7 +202,7 @@ async def test_a_node_leaves_nothing_behind(server: NatsServer, namespace: str) 
     assert len(asyncio.all_tasks()) == tasks
 
 
-async def test_a_client_of_the_user_is_used_and_not_closed(server: NatsServer, namespace: str) -> None:
+async def test_a_client_of_the_user_is_used_and_not_closed(server: NatsBroker, namespace: str) -> None:
     client = await nats.connect(server.url)
     transport = JetStreamTransport(client=client, namespace=namespace)
     await transport.open("a#1")
@@ -264,3 +264,33 @@ async def relay(target: int) -> AsyncIterator[Relay]:
         tasks.start_soon(listener.serve, through.serve)
         yield through
         tasks.cancel_scope.cancel()
+
+
+async def test_a_queue_that_is_full_does_not_keep_other_frames_from_being_stored(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.transports.jetstream_layout.QUEUE_BOUND", 2)
+    async with node(server.url, namespace, "node#1") as transport:
+        frames = [Outgoing("queue", "full", f"{namespace}-{number}", b"job") for number in range(4)]
+        frames += [Outgoing("inbox", "node#1", f"{namespace}-inbox", b"mine")]
+        with pytest.raises(PartlySentError, match="maximum messages per subject") as caught:
+            await transport.send(frames)
+        assert caught.value.missing == (f"{namespace}-2", f"{namespace}-3")
+        assert bodies(await take(transport, 1)) == [b"mine"]
+
+
+async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_stored(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(server.url, namespace, "node#1") as transport:
+        lost = transport._layout.job_subject("nobody")
+        monkeypatch.setattr(transport._layout, "job_subject", lambda _queue: lost.replace("jobs", "elsewhere"))
+        listener = await nats.connect(server.url)
+        await listener.subscribe(lost.replace("jobs", "elsewhere"))
+        await listener.flush()
+        frames = [Outgoing("queue", "silent", "no answer", b"job"), Outgoing("inbox", "node#1", "mine", b"mine")]
+        with pytest.raises(PartlySentError, match="got no answer") as caught:
+            await transport.send(frames)
+        assert caught.value.missing == ("no answer",)
+        assert bodies(await take(transport, 1)) == [b"mine"]
+        await listener.close()

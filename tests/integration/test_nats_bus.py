@@ -17,10 +17,10 @@ import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import BusError, TransportError, open_bus
+from bus.brokers import NatsBroker, free_port
 from bus.nats_bus import NatsBus
 from bus.transports.jetstream import JetStreamTransport
 from tests.integration.fleet_worker import QUICK, Hanging
-from tests.nats_server import NatsServer, free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -63,8 +63,8 @@ class Replica(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
+def server() -> Iterator[NatsBroker]:
+    with NatsBroker() as server:
         yield server
 
 
@@ -74,7 +74,7 @@ def namespace() -> str:
 
 
 @asynccontextmanager
-async def fleet(server: NatsServer, namespace: str, *labels: str) -> AsyncIterator[tuple[Client, list[Replica]]]:
+async def fleet(server: NatsBroker, namespace: str, *labels: str) -> AsyncIterator[tuple[Client, list[Replica]]]:
     """A client, and a runner with a replica for each label."""
     replicas = [Replica() for _ in labels]
     async with AsyncExitStack() as stack:
@@ -86,7 +86,7 @@ async def fleet(server: NatsServer, namespace: str, *labels: str) -> AsyncIterat
         yield await stack.enter_async_context(Client(open_bus(server.url, namespace=namespace, **QUICK))), replicas
 
 
-async def test_g32_a_client_reaches_both_replicas_and_reads_a_stream(server: NatsServer, namespace: str) -> None:
+async def test_g32_a_client_reaches_both_replicas_and_reads_a_stream(server: NatsBroker, namespace: str) -> None:
     with anyio.fail_after(LONGEST_WAIT):
         async with fleet(server, namespace, "left", "right") as (client, _):
             assert await client.job("replica", name="echo", payload=1) == 1
@@ -98,7 +98,7 @@ async def test_g32_a_client_reaches_both_replicas_and_reads_a_stream(server: Nat
 
 
 async def test_g37_a_server_killed_under_load_loses_nothing(namespace: str) -> None:
-    with NatsServer() as server, anyio.fail_after(LONGEST_WAIT):
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
         async with fleet(server, namespace, "left", "right") as (client, replicas):
             asked = 0
             answers: list[Any] = []
@@ -134,7 +134,7 @@ async def test_g37_a_server_killed_under_load_loses_nothing(namespace: str) -> N
 
 
 async def test_a_server_that_comes_back_empty_works_again(namespace: str) -> None:
-    with NatsServer() as server, anyio.fail_after(LONGEST_WAIT):
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
         async with fleet(server, namespace, "only") as (client, _):
             assert await client.job("replica", name="echo", payload=1) == 1
             await anyio.to_thread.run_sync(server.kill)
@@ -143,7 +143,7 @@ async def test_a_server_that_comes_back_empty_works_again(namespace: str) -> Non
             assert await client.job("replica", name="echo", payload=2, timeout=60) == 2
 
 
-async def test_g33_a_killed_process_leaves_its_job_to_another(server: NatsServer) -> None:
+async def test_g33_a_killed_process_leaves_its_job_to_another(server: NatsBroker) -> None:
     def start(name: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.integration.fleet_worker", name, server.url]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -174,7 +174,7 @@ async def test_g33_a_killed_process_leaves_its_job_to_another(server: NatsServer
 
 
 async def test_a_server_that_is_not_there_is_waited_for(namespace: str) -> None:
-    server = NatsServer()
+    server = NatsBroker()
     tried = anyio.Event()
     bus = NatsBus(server.url, namespace=namespace)
 
@@ -195,7 +195,7 @@ async def test_a_server_that_is_not_there_is_waited_for(namespace: str) -> None:
                     assert await client.job("replica", name="where", timeout=60) == "early"
                 await runner.end()
     finally:
-        server.__exit__(None, None, None)
+        server.close()
 
 
 async def test_errors_say_what_to_do_and_no_secret() -> None:
@@ -204,7 +204,7 @@ async def test_errors_say_what_to_do_and_no_secret() -> None:
     with pytest.raises(TransportError, match=f"connecting failed at nats://127.0.0.1:{port}") as refused:
         await transport.open("node#1")
     assert "secret" not in str(refused.value) + repr(transport)
-    with NatsServer("max_payload: 65536") as small:
+    with NatsBroker("max_payload: 65536") as small:
         with pytest.raises(BusError, match="raise its max_payload, or lower max_message_bytes"):
             await JetStreamTransport(small.url).open("node#1")
         with pytest.raises(BusError, match="speaks no TLS"):

@@ -17,9 +17,9 @@ import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import BusError, RedisBus, open_bus
+from bus.brokers import RedisBroker
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_streams import RedisTransport
-from tests.brokers import ValkeyBroker, valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -29,12 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ValkeyBroker]:
-    with valkey(tmp_path) as broker:
-        yield broker
 
 
 class Meeting:
@@ -91,13 +85,13 @@ async def runners(url: str, **workers: BaseWorker) -> AsyncGenerator[None]:
         yield
 
 
-async def test_g32_replicas_share_jobs_and_a_stream_arrives_in_order(broker: ValkeyBroker) -> None:
+async def test_g32_replicas_share_jobs_and_a_stream_arrives_in_order(redis_broker: RedisBroker) -> None:
     runs: Counter[int] = Counter()
     meeting = Meeting(8)
     replicas = {label: Performer("performer", runs, meeting) for label in ("left", "right")}
     async with (
-        runners(broker.url, **replicas),
-        Client(broker.url) as client,
+        runners(redis_broker.url, **replicas),
+        Client(redis_broker.url) as client,
     ):
         assert await client.request("performer", {"any": b"\xff"}, name="echo", timeout=60) == {"any": b"\xff"}
         answers = await client.gather("performer", range(200), name="where", max_concurrency=40, timeout=60)
@@ -110,14 +104,14 @@ async def test_g32_replicas_share_jobs_and_a_stream_arrives_in_order(broker: Val
         assert seen == list(range(2000))
 
 
-async def test_g37_nothing_is_lost_when_the_broker_is_killed_under_load(broker: ValkeyBroker) -> None:
+async def test_g37_nothing_is_lost_when_the_broker_is_killed_under_load(redis_broker: RedisBroker) -> None:
     runs: Counter[int] = Counter()
     crashes = {400: anyio.Event(), 900: anyio.Event()}
 
     async def crash(moment: anyio.Event) -> None:
         await moment.wait()
-        await anyio.to_thread.run_sync(broker.kill)
-        await anyio.to_thread.run_sync(broker.start)
+        await anyio.to_thread.run_sync(redis_broker.kill)
+        await anyio.to_thread.run_sync(redis_broker.start)
 
     def payloads() -> Iterator[int]:
         for number in range(1500):
@@ -126,8 +120,8 @@ async def test_g37_nothing_is_lost_when_the_broker_is_killed_under_load(broker: 
             yield number
 
     async with (
-        runners(broker.url, left=Performer("performer", runs)),
-        Client(broker.url) as client,
+        runners(redis_broker.url, left=Performer("performer", runs)),
+        Client(redis_broker.url) as client,
         anyio.create_task_group() as tasks,
     ):
         for moment in crashes.values():
@@ -137,8 +131,8 @@ async def test_g37_nothing_is_lost_when_the_broker_is_killed_under_load(broker: 
     assert runs == Counter(range(1500)), "a job that was under way goes on and is not run again"
 
 
-async def test_g37_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
-    broker = ValkeyBroker(tmp_path)
+async def test_g37_a_broker_that_is_down_at_the_start_is_waited_for() -> None:
+    broker = RedisBroker()
     bus = RedisBus(broker.url)
     told: list[str] = []
     away = anyio.Event()
@@ -163,13 +157,13 @@ async def test_g37_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Pa
                 async with Client(bus), runners(broker.url, left=Performer("performer")):
                     assert told == ["disconnected", "connected"]
     finally:
-        broker.kill()
+        broker.close()
 
 
-async def test_the_bus_works_again_on_a_server_that_came_back_empty(broker: ValkeyBroker) -> None:
-    async with runners(broker.url, left=Performer("performer")), Client(broker.url) as client:
+async def test_the_bus_works_again_on_a_server_that_came_back_empty(redis_broker: RedisBroker) -> None:
+    async with runners(redis_broker.url, left=Performer("performer")), Client(redis_broker.url) as client:
         assert await client.request("performer", 1, name="echo", timeout=60) == 1
-        other = RedisTransport(broker.url)
+        other = RedisTransport(redis_broker.url)
         await other.open("other#1")
         await other._writer.checked([("FLUSHALL",)])
         await other.close()
@@ -199,7 +193,7 @@ async def line_of(process: subprocess.Popen[str]) -> str:
     return (await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)).strip()
 
 
-async def test_g33_a_job_whose_process_is_killed_is_done_by_another(broker: ValkeyBroker) -> None:
+async def test_g33_a_job_whose_process_is_killed_is_done_by_another(redis_broker: RedisBroker) -> None:
     answers: list[Any] = []
 
     async def ask() -> None:
@@ -207,34 +201,36 @@ async def test_g33_a_job_whose_process_is_killed_is_done_by_another(broker: Valk
 
     with anyio.fail_after(60):
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(Client(RedisBus(broker.url, ack_wait=2.0)))
-            stuck = await stack.enter_async_context(performer(broker.url, "stuck"))
+            client = await stack.enter_async_context(Client(RedisBus(redis_broker.url, ack_wait=2.0)))
+            stuck = await stack.enter_async_context(performer(redis_broker.url, "stuck"))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
                 assert await line_of(stuck) == "begun j 1"
-                healthy = await stack.enter_async_context(performer(broker.url, "healthy"))
+                healthy = await stack.enter_async_context(performer(redis_broker.url, "healthy"))
                 stuck.kill()
                 assert await line_of(healthy) == "begun j 2"
     assert answers == [{"by": "healthy", "attempt": 2, "payload": 1}]
 
 
-async def test_a_process_of_the_same_consumer_id_goes_on_with_what_its_last_life_claimed(broker: ValkeyBroker) -> None:
-    first = RedisTransport(broker.url, ack_wait=1000.0, consumer_id="me")
+async def test_a_process_of_the_same_consumer_id_goes_on_with_what_its_last_life_claimed(
+    redis_broker: RedisBroker,
+) -> None:
+    first = RedisTransport(redis_broker.url, ack_wait=1000.0, consumer_id="me")
     await first.open("runner#1")
     first.demand("work", 1)
     await first.send([Outgoing("queue", "work", "1", b"job")])
     assert [delivery.attempt for delivery in await first.receive()] == [1]
     for link in (first._reader, first._writer):  # it dies
         await link.shut()
-    second = RedisTransport(broker.url, ack_wait=1000.0, consumer_id="me")
+    second = RedisTransport(redis_broker.url, ack_wait=1000.0, consumer_id="me")
     await second.open("runner#2")
     second.demand("work", 1)
     assert [(delivery.body, delivery.attempt) for delivery in await second.receive()] == [(b"job", 2)]
     await second.close()
 
 
-async def test_g45_a_node_that_serves_many_queues_hears_of_each(broker: ValkeyBroker) -> None:
-    sender, node = RedisTransport(broker.url), RedisTransport(broker.url, ack_wait=3.0)
+async def test_g45_a_node_that_serves_many_queues_hears_of_each(redis_broker: RedisBroker) -> None:
+    sender, node = RedisTransport(redis_broker.url), RedisTransport(redis_broker.url, ack_wait=3.0)
     await sender.open("sender#1")
     await node.open("node#1")
     queues = [f"queue{number}" for number in range(50)]
@@ -264,8 +260,8 @@ async def test_g45_a_node_that_serves_many_queues_hears_of_each(broker: ValkeyBr
     await sender.close()
 
 
-async def test_g36_what_was_given_up_is_kept_with_its_history_and_can_be_put_back(broker: ValkeyBroker) -> None:
-    transport = RedisTransport(broker.url, namespace="mine")
+async def test_g36_what_was_given_up_is_kept_with_the_history_of_its_claims(redis_broker: RedisBroker) -> None:
+    transport = RedisTransport(redis_broker.url, namespace="mine")
     await transport.open("runner#1")
     await transport.send([Outgoing("queue", "work", "1", b"poison"), Outgoing("queue", "other", "2", b"worse")])
     transport.demand("other", 1)
@@ -275,25 +271,17 @@ async def test_g36_what_was_given_up_is_kept_with_its_history_and_can_be_put_bac
         transport.demand("work", 1)
         (delivery,) = await transport.receive()
         assert await transport.settle(delivery, how)
-    worse, letter = await transport.dead_letters.oldest()
-    assert list(await transport.dead_letters.oldest(1, worse)) == [letter]
-    assert (letter.queue, letter.id, letter.body, letter.attempt) == ("work", "1", b"poison", 3)
-    assert [line[:3] for line in letter.history] == [
-        (1, "runner#1", "nak"),
-        (2, "runner#1", "nak"),
-        (3, "runner#1", "term"),
+    _, letter = await transport.dead_frames.oldest(10)
+    assert [line.partition(" at ")[0] for line in letter.history] == [
+        "attempt 1 on runner#1: given back",
+        "attempt 2 on runner#1: given back",
+        "attempt 3 on runner#1: given up",
     ]
-    assert [await transport.dead_letters.discard(worse) for _ in range(2)] == [True, False]
-    assert [await transport.dead_letters.requeue(letter) for _ in range(2)] == [True, False]
-    assert not await transport.dead_letters.oldest()
-    transport.demand("work", 1)
-    (delivery,) = await transport.receive()
-    assert (delivery.body, delivery.attempt) == (b"poison", 1)
     await transport.close()
 
 
-async def test_a_server_that_keeps_nothing_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with valkey(tmp_path, persistent=False) as broker:
+async def test_a_server_that_keeps_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with RedisBroker(persistent=False) as broker:
         transport = RedisTransport(broker.url)
         await transport.open("runner#1")
         await transport.close()

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from bus import BusError, RedisBus, TransportError
+from bus.brokers import free_port
 from bus.transports.redis_link import RedisLink, connections, redacted
 from bus.transports.redis_server import inspect_server
-from tests.brokers import free_port
 
 pytestmark = pytest.mark.anyio
 

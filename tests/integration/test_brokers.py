@@ -1,0 +1,181 @@
+"""Brokers of one's own, and the fixtures that start them for a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import anyio
+import nats
+import pytest
+import redis
+
+import bus.brokers
+from bus import BrokerError
+from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
+from tests.integration.programs import DEADLINE, ROOT, run, wait_for_its_end
+
+ANNOUNCE = """
+import sys, time
+from bus.brokers import BROKERS
+with BROKERS[sys.argv[1]]() as broker:
+    print(broker.port, broker._directory, flush=True)
+    time.sleep(1000)
+"""
+
+
+def listens(broker: Broker) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", broker.port)) == 0
+
+
+@pytest.fixture(params=BROKERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def test_a_broker_runs_as_long_as_its_block_and_leaves_nothing(kind: str) -> None:
+    with BROKERS[kind]() as broker:
+        assert broker.url == f"{kind}://127.0.0.1:{broker.port}"
+        assert listens(broker)
+        directory = broker._directory
+        assert os.getpgid(broker.pid) != os.getpgid(0), "Ctrl-C on a terminal would end it with the program"
+        os.kill(broker.pid, 0)
+    assert not listens(broker)
+    assert broker.pid == 0
+    assert not directory.exists()
+
+
+def test_a_redis_broker_keeps_what_it_accepted_until_it_is_wiped(redis_broker: RedisBroker) -> None:
+    with redis.Redis.from_url(redis_broker.url) as client:
+        client.set("key", "value")
+        redis_broker.restart()
+        assert client.get("key") == b"value"
+        with pytest.raises(BrokerError, match="stop it before its files are deleted"):
+            redis_broker.wipe()
+        redis_broker.stop()
+        redis_broker.wipe()
+        redis_broker.start()
+        assert client.get("key") is None
+
+
+def test_a_nats_broker_keeps_what_it_accepted(nats_broker: NatsBroker) -> None:
+    async def use() -> int:
+        client = await nats.connect(nats_broker.url, allow_reconnect=False)
+        stream = client.jetstream()
+        await stream.add_stream(name="kept", subjects=["kept"])
+        count = await stream.publish("kept")
+        await client.close()
+        return count.seq
+
+    assert anyio.run(use) == 1
+    nats_broker.restart()
+    assert anyio.run(use) == 2
+
+
+def test_a_directory_of_the_user_is_not_deleted(kind: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with BROKERS[kind](directory=tmp_path / "with space"):
+            pass
+    assert (tmp_path / "with space" / "data").is_dir()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_broker_ends_with_the_process_that_started_it(kind: str, how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ANNOUNCE, kind], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        port, _, directory = process.stdout.readline().strip().partition(" ")
+        try:
+            with socket.create_connection(("127.0.0.1", int(port)), DEADLINE) as link:
+                process.send_signal(how)
+                wait_for_its_end(link)
+        finally:
+            process.kill()
+            shutil.rmtree(directory, ignore_errors=True)  # which one that was killed has left
+
+
+def test_a_broker_that_stands_still_is_killed_when_it_does_not_stop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus.brokers, "STOPS_WITHIN", 0.1)
+    with BROKERS[kind]() as broker:
+        os.kill(broker.pid, signal.SIGSTOP)
+        broker.stop()
+        assert not listens(broker)
+
+
+def test_a_broker_whose_keeper_is_gone_is_killed_all_the_same(kind: str) -> None:
+    with BROKERS[kind]() as broker:
+        assert broker._keeper is not None
+        broker._keeper.kill()
+        broker._keeper.wait()
+        with socket.create_connection(("127.0.0.1", broker.port), DEADLINE) as link:
+            broker.stop()
+            wait_for_its_end(link)
+
+
+@pytest.mark.parametrize(
+    ("broker", "words"),
+    [(RedisBroker("no such thing"), "Bad directive"), (NatsBroker("no such {"), "Parse error")],
+    ids=["redis", "nats"],
+)
+def test_a_broker_that_does_not_start_says_why(broker: Broker, words: str) -> None:
+    with pytest.raises(BrokerError, match=rf"(?s)did not start at port {broker.port}:.*{words}"), broker:
+        pass
+    assert broker.pid == 0
+    assert not broker._directory.exists()
+
+
+def test_a_machine_without_a_server_is_told_what_to_install(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_arguments, **_keywords: None)
+    monkeypatch.setattr(bus.brokers, "find_spec", lambda _name: None)
+    with pytest.raises(BrokerError, match=r"pip install 'actorbus\[brokers\]'"), BROKERS[kind]():
+        pass
+
+
+TEST_OF_A_USER = """
+import socket
+
+def test_one(each_broker):
+    socket.create_connection(("127.0.0.1", each_broker.port)).close()
+
+def test_two(redis_broker, nats_broker):
+    assert (redis_broker.url[:5], nats_broker.url[:5]) == ("redis", "nats:")
+"""
+
+
+BROKEN = """
+from bus.brokers import NatsBroker, RedisBroker
+NatsBroker._configuration = RedisBroker._configuration = lambda self, data: "no such {"
+"""
+
+
+def test_the_fixtures_start_real_brokers(tmp_path: Path) -> None:
+    (tmp_path / "test_user.py").write_text(TEST_OF_A_USER)
+    ended = run("-m", "pytest", "-p", "bus.fixtures", "-v", "test_user.py", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout
+    for test in ("test_one[redis]", "test_one[nats]", "test_two"):
+        assert f"{test} PASSED" in ended.stdout
+
+
+def test_a_broker_that_does_not_start_fails_the_test_and_does_not_skip_it(tmp_path: Path) -> None:
+    (tmp_path / "test_user.py").write_text(TEST_OF_A_USER)
+    (tmp_path / "conftest.py").write_text(BROKEN)
+    ended = run("-m", "pytest", "-p", "bus.fixtures", "test_user.py", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "3 errors" in ended.stdout
+    assert "did not start at port" in ended.stdout
+
+
+def test_the_fixtures_come_with_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for name, value in project["entry-points"]["pytest11"].items():
+        assert EntryPoint(name, value, "pytest11").load().redis_broker
