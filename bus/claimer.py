@@ -98,6 +98,7 @@ class Claimer:
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
+        request.attempt = self.claims.number(request, delivery.attempt)
         self.claims.hold(request, delivery, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
@@ -142,7 +143,6 @@ class Claimer:
             self._answer_for(request, JobStatus.FAILED, full)
         elif room is not None or not serves:
             self.give_back(request)
-        self.capacity_changed(name)
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
@@ -264,7 +264,7 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self.claims.release(claim)
+            self.claims.lose(claim)
             self._stop(request, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

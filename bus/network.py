@@ -39,7 +39,7 @@ from bus.outbox import Outbox
 from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, StaysAlive, Transport
+from bus.transport import Lane, Outgoing, Prompt, StaysAlive, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -65,7 +65,7 @@ class NetworkBus(WorkerBus):
         heartbeat: Seconds between two signs of life.
         lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
+        prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
         block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
             thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
@@ -90,7 +90,7 @@ class NetworkBus(WorkerBus):
         heartbeat: float = 2.0,
         lease: float | None = None,
         max_deliver: int = 5,
-        prefetch: int = 16,
+        prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         block_limit: float | None = BLOCK_LIMIT,
         delivery: DeliveryKind = "at_least_once",
@@ -162,6 +162,8 @@ class NetworkBus(WorkerBus):
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         self.registry.listen(self._direct.changed)
         self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        if isinstance(self._transport, Prompt):
+            self._transport.hand_over(self._reader.read_direct)
         try:
             await self.connection.again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:

@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/member.py",
-        "if self.result is not None or message.attempt < self.attempt:",
-        "if self.result is not None:",
+        "elif message.attempt < self.attempt or message.origin in self.former:",
+        "elif message.origin in self.former:",
         unit("unit/test_groups.py", "unit/test_order.py", "unit/test_outcomes.py"),
     ),
     Mutant(

@@ -172,7 +172,7 @@ class _Chaos:
         host = self._sim.runner(label)
         if host is not None and host.accepting:
             self._recorder.note("disturbed", what, number=int(what == "partition"))
-            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition"}
+            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition", "end"}
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
