@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import secrets
 from collections.abc import Callable
 from random import Random
@@ -11,15 +9,17 @@ from typing import Any, ClassVar
 
 import anyio
 
-from bus.answers import in_place_of, to_orphan
+from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.codec import MAX_MESSAGE_BYTES
 from bus.connection import Connection
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import BusError, EncodeError
+from bus.errors import BusError
+from bus.events import log
 from bus.fleet import Fleet
+from bus.framer import Framer
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
@@ -39,7 +39,9 @@ from bus.outbox import Outbox
 from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Prompt, StaysAlive, Transport
+from bus.server_url import UNPROTECTED
+from bus.signing import signer_for
+from bus.transport import Lane, Outgoing, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -70,11 +72,15 @@ class NetworkBus(WorkerBus):
         block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
             thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
             Over Redis and NATS only.
+        signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
+            Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
+            process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
+            `ACTORBUS_SIGNING_KEY`: hexadecimal, 64 digits or more, with commas between keys.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: An option is out of its range, or a signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -93,6 +99,7 @@ class NetworkBus(WorkerBus):
         prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         block_limit: float | None = BLOCK_LIMIT,
+        signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
@@ -107,10 +114,11 @@ class NetworkBus(WorkerBus):
         self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
-        self._block_limit = math.inf if block_limit is None else block_limit
+        self._block_limit = block_limit
+        self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = itertools.count(1)
+        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self.connection: Connection
@@ -119,7 +127,7 @@ class NetworkBus(WorkerBus):
         self._direct: Direct
         self._fleet: Fleet
         self._reader: Reader
-        self._pulse: Pulse | None = None
+        self._pulse: Pulse
 
     @property
     def address(self) -> str:
@@ -129,7 +137,7 @@ class NetworkBus(WorkerBus):
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on, of the whole network."""
-        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes, verifier=self._signer)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -160,10 +168,24 @@ class NetworkBus(WorkerBus):
         )
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        self._pulse = Pulse(
+            self,
+            self._transport,
+            self._claimer.claims,
+            self._outbox,
+            heartbeat=self._heartbeat,
+            lease=self._lease,
+            limit=self._block_limit,
+        )
         self.registry.listen(self._direct.changed)
-        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        self._reader = Reader(
+            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
+        )
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._reader.read_direct)
+        where = self._exposed()
+        if where and self._signer is None:
+            log().warning(UNPROTECTED, server=where)
         try:
             await self.connection.again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -172,16 +194,9 @@ class NetworkBus(WorkerBus):
         if self._closing:
             await super().stop()
             return
-        for loop in (wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        self._pulse.start()
+        for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
-        if isinstance(self._transport, StaysAlive):
-            # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked
-            # by then has not lost anything yet.
-            every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
-            claims = self._claimer.claims
-            self._pulse = Pulse(self, self._transport, claims, self._outbox, every=every, limit=self._block_limit)
-            self._pulse.start()
-            self.tasks.spawn(self._pulse.run)
 
     async def stop(self) -> None:
         """Say goodbye, send what waits, give back what was not started, and disconnect."""
@@ -191,8 +206,7 @@ class NetworkBus(WorkerBus):
             callback()
         self._claimer.unserve_all()
         with anyio.CancelScope(shield=True):
-            if self._pulse is not None:
-                await self._pulse.stop()
+            await self._pulse.stop()
             await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
@@ -268,10 +282,15 @@ class NetworkBus(WorkerBus):
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
             self._direct.statistics(),
-            self._reader.malformed,
+            self._reader.refusals.statistics(),
+            self._reader.freshness.doubles,
             self.connection.statistics(),
-            self._pulse.blocked if self._pulse is not None else 0,
+            self._pulse.blocked,
         )
+
+    def _exposed(self) -> str:
+        """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
+        return ""
 
     # --- out ---
 
@@ -285,7 +304,7 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        frame = self._frame(lane, to, message)
+        frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
         else:
@@ -293,7 +312,7 @@ class NetworkBus(WorkerBus):
 
     def beat_frame(self) -> Outgoing:
         """A sign of life as it is sent. May be called from any thread."""
-        return self._frame("everyone", "", self._fleet.sign_of_life())
+        return self._framer.frame(self._fleet.sign_of_life(), "everyone", "", self.address)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -375,17 +394,6 @@ class NetworkBus(WorkerBus):
         if not stays:
             self.put("everyone", "", message)
         return None
-
-    def _frame(self, lane: Lane, to: str, message: BusMessage) -> Outgoing:
-        """A message as it is sent. May be called from any thread: nothing is changed but the count."""
-        frame_id = f"{self._incarnation}-{next(self._frames)}"
-        try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        return Outgoing(lane, to, frame_id, body)
 
     # --- in ---
 

@@ -8,6 +8,7 @@ from bus.claims import ClaimStatistics
 from bus.connection import ConnectionStatistics
 from bus.direct import DirectStatistics
 from bus.outbox import OutboxStatistics
+from bus.refusals import RefusalStatistics
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
@@ -18,7 +19,8 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         outbox: What waits to be sent.
         claims: Jobs held for others.
         direct: Jobs asked of others at most once.
-        malformed: Frames that were unreadable.
+        refused: Frames that were not taken in, by reason.
+        doubles: Frames that came a second time and were dropped, as networks do that try again.
         connection: Whether it stands.
         blocked: How often the event loop was blocked for longer than about a heartbeat.
     """
@@ -27,6 +29,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     outbox: OutboxStatistics
     claims: ClaimStatistics
     direct: DirectStatistics
-    malformed: int
+    refused: RefusalStatistics
+    doubles: int
     connection: ConnectionStatistics
     blocked: int

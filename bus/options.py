@@ -20,6 +20,7 @@ class NetworkOptions(TypedDict, total=False):
     prefetch: int
     max_message_bytes: int
     block_limit: float | None
+    signing_key: bytes | tuple[bytes, ...] | None
     delivery: DeliveryKind
     rng: Random | None
 

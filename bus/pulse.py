@@ -15,7 +15,7 @@ import anyio
 
 from bus.errors import BusError
 from bus.events import log, text_of
-from bus.transport import StaysAlive
+from bus.transport import StaysAlive, Transport
 
 if TYPE_CHECKING:
     from bus.claims import Claims
@@ -102,59 +102,67 @@ class Pulse:
     runner counts as dead, its jobs go to others, and what it still does when it wakes is refused like that of any
     runner that was paused for too long.
 
-    Where the whole process stands still, or one call holds the interpreter's lock, the thread stands still too.
+    Where the whole process stands still, or one call holds the interpreter's lock, the thread stands still too. Where
+    the transport does not offer to be kept from a thread, there is none.
 
     Args:
         bus: Whose runner to keep alive.
         transport: Its network.
         claims: The jobs it holds.
         outbox: What it has yet to settle.
-        every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping.
-        limit: Seconds after which it is given up.
+        heartbeat: Seconds between two signs of life.
+        lease: Seconds without one after which a runner is dead.
+        limit: Seconds after which a blocked loop is given up; None is never.
         clock: That of the event loop, monotonic.
     """
 
     def __init__(
         self,
         bus: NetworkBus,
-        transport: StaysAlive,
+        transport: Transport,
         claims: Claims,
         outbox: Outbox,
         *,
-        every: float,
-        limit: float = math.inf,
+        heartbeat: float,
+        lease: float,
+        limit: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocked = 0
         self._bus = bus
-        self._transport = transport
+        self._transport = transport if isinstance(transport, StaysAlive) else None
         self._claims = claims
         self._outbox = outbox
-        self._every = every
+        # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked by
+        # then has not lost anything yet.
+        self._every = every = min(heartbeat, lease / 3, transport.ack_wait / 4)
         self._period = every / 4
         self._clock = clock
-        self._watchdog = Watchdog(clock(), patience=every, limit=limit)
+        self._watchdog = Watchdog(clock(), patience=every, limit=math.inf if limit is None else limit)
         self._looped_by = threading.get_ident()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"pulse of {bus.address}", daemon=True)
+        self._thread: threading.Thread | None = None
         self._failure = ""
 
     def start(self) -> None:
         """Start the thread. The loop must `run()` from now on."""
-        self._watchdog.tick(self._clock())
-        self._thread.start()
+        if self._transport is not None:
+            self._watchdog.tick(self._clock())
+            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._bus.address}", daemon=True)
+            self._thread.start()
 
     async def run(self) -> None:
         """Tick, until cancelled."""
-        while True:
+        while self._thread is not None:
             self._watchdog.tick(self._clock())
             await anyio.sleep(self._period)
 
     async def stop(self) -> None:
         """End the thread, and wait until it is gone; at most as long as a round of keeping takes."""
         self._ended.set()
-        self._thread.join(self._period / 100)
-        while self._thread.is_alive():  # noqa: ASYNC110 - the end of a thread is no event
+        if self._thread is not None:
+            self._thread.join(self._period / 100)
+        while self._thread is not None and self._thread.is_alive():  # noqa: ASYNC110 - the end of a thread is no event
             await anyio.sleep(self._period / 10)
 
     # --- in the thread ---
@@ -201,6 +209,7 @@ class Pulse:
                 log().warning("the leases of a blocked event loop could not be kept; trying again", error=failure)
 
     async def _round(self) -> None:
+        assert self._transport is not None
         now = self._clock()
         with anyio.fail_after(ROUND_TIMEOUT):
             kept = await self._transport.keep([self._bus.beat_frame()])
