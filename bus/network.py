@@ -169,13 +169,7 @@ class NetworkBus(WorkerBus):
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         self._pulse = Pulse(
-            self,
-            self._transport,
-            self._claimer.claims,
-            self._outbox,
-            heartbeat=self._heartbeat,
-            lease=self._lease,
-            limit=self._block_limit,
+            self, self._transport, self._claimer.claims, self._outbox, self._heartbeat, self._lease, self._block_limit
         )
         self.registry.listen(self._direct.changed)
         self._reader = Reader(

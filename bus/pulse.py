@@ -122,10 +122,10 @@ class Pulse:
         transport: Transport,
         claims: Claims,
         outbox: Outbox,
-        *,
         heartbeat: float,
         lease: float,
         limit: float | None,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocked = 0
