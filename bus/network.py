@@ -168,9 +168,9 @@ class NetworkBus(WorkerBus):
         )
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
-        self._pulse = Pulse(
-            self, self._transport, self._claimer.claims, self._outbox, self._heartbeat, self._lease, self._block_limit
-        )
+        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
+        claims, limit = self._claimer.claims, self._block_limit
+        self._pulse = Pulse(self, self._transport, claims, self._outbox, every=every, limit=limit)
         self.registry.listen(self._direct.changed)
         self._reader = Reader(
             self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes

@@ -110,8 +110,9 @@ class Pulse:
         transport: Its network.
         claims: The jobs it holds.
         outbox: What it has yet to settle.
-        heartbeat: Seconds between two signs of life.
-        lease: Seconds without one after which a runner is dead.
+        every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
+            beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
+            round, must end within a lease.
         limit: Seconds after which a blocked loop is given up; None is never.
         clock: That of the event loop, monotonic.
     """
@@ -122,10 +123,9 @@ class Pulse:
         transport: Transport,
         claims: Claims,
         outbox: Outbox,
-        heartbeat: float,
-        lease: float,
-        limit: float | None,
         *,
+        every: float,
+        limit: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocked = 0
@@ -133,9 +133,7 @@ class Pulse:
         self._transport = transport if isinstance(transport, StaysAlive) else None
         self._claims = claims
         self._outbox = outbox
-        # Claims are renewed each third of `ack_wait`, and beats go out each heartbeat: who is noticed to be blocked by
-        # then has not lost anything yet.
-        self._every = every = min(heartbeat, lease / 3, transport.ack_wait / 4)
+        self._every = every
         self._period = every / 4
         self._clock = clock
         self._watchdog = Watchdog(clock(), patience=every, limit=math.inf if limit is None else limit)
