@@ -75,7 +75,7 @@ def test_a_process_that_stood_still_as_a_whole_is_not_excused_for_it() -> None:
 
 def test_who_was_asleep_declares_nobody_dead_for_what_it_did_not_hear() -> None:
     presence = Presence("me#1", lease=6.0, patience=30.0)
-    presence.heard("other", "other#1", 0.0)
+    presence.heard("other", "other#1", 0.0, to_us=True)
     presence.heard_self(0.0)
     presence.woke(100.0)
     assert presence.expired(100.0) == []
