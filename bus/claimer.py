@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from bus.claims import Claim, Claims
-from bus.errors import TransportError
+from bus.errors import DataLostError, TransportError
 from bus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -73,7 +73,9 @@ class Claimer:
         """What has come; see `Transport.receive`."""
         try:
             return await self._transport.receive()
-        except TransportError:
+        except TransportError as error:
+            if isinstance(error, DataLostError):
+                self._bus.tell_of_loss(error)
             for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise

@@ -142,6 +142,10 @@ class BusCancelWorkerMessage(BusSystemMessage, kw_only=True):
     reason: str | None = None
 
 
+class BusDataLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """Tells the runner of this process that the network has lost what it had stored."""
+
+
 class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
     """Asks the runner of this process to add a worker object."""
 
@@ -345,6 +349,7 @@ RUNNER_MESSAGES = (
     BusEndMessage,
     BusCancelMessage,
     BusAddWorkerMessage,
+    BusDataLostMessage,
     BusWorkerRegistryMessage,
     BusWorkerReadyMessage,
     BusWorkerLostMessage,

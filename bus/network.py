@@ -15,13 +15,14 @@ from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
-from bus.errors import BusError, EncodeError, TransportError
+from bus.errors import BusError, DataLostError, EncodeError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
+    BusDataLostMessage,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobRunningMessage,
@@ -296,6 +297,11 @@ class NetworkBus(WorkerBus):
         """Hand a message to the runner of this process."""
         for route in tuple(self._runners.values()):
             route(message)
+
+    def tell_of_loss(self, error: DataLostError) -> None:
+        """What the network had accepted is gone: who waits for it is told."""
+        log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
+        self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
 
     def hand_out(self, message: BusMessage) -> None:
         """Hand a message for everybody to those of this process."""
