@@ -9,6 +9,7 @@ from actors.outcome import lost
 from bus import (
     BusAddWorkerMessage,
     BusCancelMessage,
+    BusDataLostMessage,
     BusEndMessage,
     BusMessage,
     BusWorkerErrorMessage,
@@ -19,7 +20,6 @@ from bus import (
     WorkerErrorData,
     WorkerReadyData,
 )
-from bus.messages import BusDataLostMessage
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner

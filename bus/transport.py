@@ -122,3 +122,42 @@ class SettlesTogether(Protocol):
 
     async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
+
+
+class DeadFrame(msgspec.Struct, frozen=True):
+    """A frame that was given up on.
+
+    Attributes:
+        place: Where the network keeps it.
+        queue: Name of its queue.
+        body: The bytes.
+        attempt: How often it was claimed.
+        died_at: Unix time, by the clock of the network.
+        history: How each claim that the network knows of ended, oldest first, in words.
+    """
+
+    place: str
+    queue: str
+    body: bytes
+    attempt: int
+    died_at: float
+    history: Sequence[str] = ()
+
+
+class DeadFrames(Protocol):
+    """The dead letters of a network, as frames. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
+        """At most `most` letters, the oldest first; only such as follow the place `after`, or a ValueError."""
+
+    async def discard(self, place: str) -> bool:
+        """Throw a letter away. False if it was not there."""
+
+
+@runtime_checkable
+class KeepsDeadLetters(Protocol):
+    """A transport that shows what was given up on."""
+
+    @property
+    def dead_frames(self) -> DeadFrames:
+        """The dead letters of all queues."""

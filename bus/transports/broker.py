@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 import anyio
 import msgspec
 
 from bus.errors import PartlySentError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
+from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
 
@@ -21,22 +23,6 @@ DEAD_LETTER_BOUND = 10_000
 """Most dead letters kept; beyond it the oldest is forgotten."""
 GONE_AFTER = 60.0
 """Least seconds without a `receive` after which an inbox may be dropped; ten leases, if that is longer."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A queued frame that was given up on.
-
-    Attributes:
-        queue: Name of its queue.
-        id: The frame's id.
-        body: The bytes.
-        attempt: How often it was claimed.
-    """
-
-    queue: str
-    id: str
-    body: bytes
-    attempt: int
 
 
 class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +92,7 @@ class MemoryBroker:
         self._nodes: dict[str, Node] = {}
         self._queues = Queues(ack_wait, fenced_ack=fenced_ack)
         self._remembered: OrderedDict[str, None] = OrderedDict()
-        self._dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTER_BOUND)
+        self._dead: OrderedDict[str, DeadFrame] = OrderedDict()
         self._accepted = 0
         self._duplicates = 0
         self._unroutable = 0
@@ -243,16 +229,27 @@ class MemoryBroker:
         entry = delivery.token
         if settled and how is Settlement.TERM and isinstance(entry, Entry):
             self._terminated += 1
-            self._dead_letters.append(DeadLetter(entry.queue, entry.id, entry.body, entry.attempt))
+            place = str(self._terminated)
+            history = (f"attempt {entry.attempt} on {node.address}: given up",)
+            self._dead[place] = DeadFrame(place, entry.queue, entry.body, entry.attempt, time.time(), history)
+            if len(self._dead) > DEAD_LETTER_BOUND:
+                self._dead.popitem(last=False)
         return settled
 
     def extend(self, node: Node, deliveries: Sequence[Delivery]) -> list[bool]:
         """Renew the leases of claims of `node`; False for each that had ended."""
         return self._queues.extend(node, deliveries, anyio.current_time())
 
-    def dead_letters(self) -> tuple[DeadLetter, ...]:
-        """The frames that were given up on, oldest first."""
-        return tuple(self._dead_letters)
+    def dead_frames(self, most: int, after: str = "") -> list[DeadFrame]:
+        """At most `most` of the frames that were given up on, oldest first, or of those that follow `after`."""
+        if after and not after.isdecimal():
+            raise ValueError(f"{after!r} is not where a dead letter is kept")
+        later = (frame for frame in self._dead.values() if int(frame.place) > int(after or 0))
+        return list(islice(later, most))
+
+    def discard(self, place: str) -> bool:
+        """Throw a dead letter away. False if it was not there."""
+        return self._dead.pop(place, None) is not None
 
     def statistics(self) -> BrokerStatistics:
         """What the broker holds now and has counted so far."""
@@ -263,7 +260,7 @@ class MemoryBroker:
             ready=self._queues.ready,
             claimed=self._queues.claimed,
             remembered=len(self._remembered),
-            dead_letters=len(self._dead_letters),
+            dead_letters=len(self._dead),
             accepted=self._accepted,
             duplicates=self._duplicates,
             unroutable=self._unroutable,

@@ -16,6 +16,7 @@ from bus.errors import BusError, PartlySentError, TransportError
 from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
 from bus.transports.jetstream_inbox import Inbox, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
@@ -114,6 +115,11 @@ class JetStreamTransport:
     def ack_wait(self) -> float:
         """Seconds a claim lasts unless renewed."""
         return self._ack_wait
+
+    @property
+    def dead_frames(self) -> JetStreamDeadFrames:
+        """What was given up on, of all queues of the namespace."""
+        return JetStreamDeadFrames(self._layout, self._connected)
 
     async def open(self, node: str) -> None:
         """Connect, make what is missing on the server, and open the inbox of `node`.

@@ -21,7 +21,7 @@ from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
-from bus.transports.redis_dead_letters import RedisDeadLetters
+from bus.transports.redis_dead_letters import RedisDeadFrames
 from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
@@ -101,9 +101,9 @@ class RedisTransport:
         return self._ack_wait
 
     @property
-    def dead_letters(self) -> RedisDeadLetters:
+    def dead_frames(self) -> RedisDeadFrames:
         """What was given up on, of all queues of the namespace."""
-        return RedisDeadLetters(self._writer, self._prefix)
+        return RedisDeadFrames(self._writer, self._prefix)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`; warn, once, of a server that does not keep what it accepts.

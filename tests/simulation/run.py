@@ -21,6 +21,9 @@ MAX_DELIVER = 5
 LEAST_DISTANT = 0.1
 """Of all jobs, those that complete in another process than the one that asks: less than half of what is usual."""
 
+CLAIMS_END = ("partition", "black_hole", "pause", "broker_restart", "broker_loss")
+"""Disturbances that last longer than claims do: each excuses one more execution of a job."""
+
 QUIET_LIMIT = 600.0
 """Simulated seconds in which everything must have settled after the last fault."""
 
@@ -157,13 +160,14 @@ class _Chaos:
         self._sim = sim
         self._scenario = scenario
         self._recorder = recorder
+        self._broker_is_down = False
 
     async def disturb(self, delay: float, what: str, label: str) -> None:
         """Do one of them after a while, unless that runner is down or ending."""
         await anyio.sleep(delay)
         host = self._sim.runner(label)
         if host is not None and host.accepting:
-            self._recorder.note("disturbed", what, number=int(what == "partition"))
+            self._recorder.note("disturbed", what, number=int(what in CLAIMS_END))
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
@@ -180,6 +184,41 @@ class _Chaos:
         self._sim.partition(label)
         await anyio.sleep(self._sim.rng.uniform(0.5, 40))
         self._sim.heal(label)
+
+    async def black_hole(self, label: str, _host: WorkerRunner) -> None:
+        self._sim.black_hole(label)
+        await anyio.sleep(self._sim.rng.uniform(5, 40))
+        self._sim.heal(label)
+
+    async def pause(self, label: str, _host: WorkerRunner) -> None:
+        self._sim.pause(label)
+        await anyio.sleep(self._sim.rng.uniform(1, 40))
+        if self._sim.runner(label) is not None:
+            self._sim.resume(label)
+
+    async def broker_restart(self, _label: str, _host: WorkerRunner, *, empty: bool = False) -> None:
+        if not self._broker_is_down:
+            self._broker_is_down = True
+            self._sim.network.stop_broker()
+            await anyio.sleep(self._sim.rng.uniform(0.1, 20))
+            self._sim.network.start_broker(empty=empty)
+            self._broker_is_down = False
+
+    async def broker_loss(self, label: str, host: WorkerRunner) -> None:
+        await self.broker_restart(label, host, empty=True)
+
+    async def slow_broker(self, _label: str, _host: WorkerRunner) -> None:
+        self._sim.network.faults = msgspec.structs.replace(self._scenario.faults, delay=(2.0, 2.0))
+        await anyio.sleep(self._sim.rng.uniform(5, 30))
+        self._sim.network.faults = self._scenario.faults
+
+    async def fleet_restart(self, _label: str, _host: WorkerRunner) -> None:
+        labels = self._sim.alive()
+        for label in labels:
+            self._recorder.note("died", self._sim.bus(label).address)
+            self._sim.crash(label)
+        for label in labels:
+            await self._start_again(label, 5)
 
     async def remove(self, label: str, host: WorkerRunner) -> None:
         name = self._sim.rng.choice(NAMES)
