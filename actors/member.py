@@ -66,17 +66,28 @@ class Member:
 
         A message that comes early is kept; performers cannot send more than `WINDOW` ahead, so that is bounded.
         """
-        if self.result is not None or message.attempt < self.attempt:
+        if not self.is_performed_by(message):
             return None
-        if message.attempt > self.attempt:
-            self._restart(message.attempt)
-        self.origin = message.origin
         if message.sequence < self.expected or (self.early is not None and message.sequence in self.early):
             return None
         if self.early is None:
             self.early = {}
         self.early[message.sequence] = message
         return self._due()
+
+    def is_performed_by(self, message: Any) -> bool:
+        """Whether a message is of the newest attempt, and of the one runner that makes it; that is remembered.
+
+        Two may make the same attempt if the network has stored the request twice: the first one heard counts.
+        """
+        if self.result is not None or message.attempt < self.attempt:
+            return False
+        if message.attempt > self.attempt:
+            self._restart(message.attempt)
+        elif self.origin is not None and message.origin != self.origin:
+            return False
+        self.origin = message.origin
+        return True
 
     def credit(self, taken: int, owner: str, job_id: str) -> BusJobStreamCreditMessage | None:
         """The message that lets the performer send more, now that `taken` events were; None while that can wait."""

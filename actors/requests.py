@@ -237,6 +237,7 @@ class JobGroup:
             and message.attempt == member.attempt
             and member.result is None
             and not member.early
+            and (message.origin == member.origin or member.origin is None)
         ):
             member.origin = message.origin  # the usual case: nothing lost, doubled or overtaken
             member.expected += 1
@@ -252,10 +253,7 @@ class JobGroup:
     def still_running(self, message: BusJobRunningMessage) -> bool:
         """A distant performer still holds a member's job. False if it need not any more."""
         member = self._members.get(message.source)
-        if member is None or member.result is not None or message.attempt < member.attempt:
-            return False
-        member.origin = message.origin
-        return True
+        return member is not None and member.is_performed_by(message)
 
     def hook_done(self, member: Member) -> None:
         """A hook has dealt with one event of a member."""

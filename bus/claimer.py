@@ -19,6 +19,7 @@ from bus.messages import (
     ErrorInfo,
     JobStatus,
 )
+from bus.outbox import Settling
 from bus.transport import Delivery, Settlement, Transport
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self._reading_since = 0.0
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
@@ -72,6 +74,7 @@ class Claimer:
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
+        self._reading_since = self._bus.tasks.now()
         try:
             return await self._transport.receive()
         except TransportError as error:
@@ -90,7 +93,7 @@ class Claimer:
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
-        self.claims.hold(request, delivery, now)
+        self.claims.hold(request, delivery, self._reading_since, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
@@ -101,27 +104,39 @@ class Claimer:
             self._bus.deliver(request)
         self.capacity_changed(name)
 
+    def claim_of(self, message: Any) -> Claim | None:
+        """The claim on the job that a performer's message belongs to, if its lease is certainly ours still."""
+        claim = self.claims.of_answer(message)
+        if claim is not None and self._bus.tasks.now() - claim.renewed >= self._transport.ack_wait:
+            self._lost(claim)
+            return None
+        return claim
+
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job has its answer. Returns what to do once that is safe."""
-        self.claims.release(claim, answer)
+        self.claims.end(claim, answer)
         gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
         how = Settlement.TERM if gave_up else Settlement.ACK
 
-        return lambda: self.settle(claim.delivery, how, claim.renewed)
+        return lambda: self._settle(claim, how)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to its queue. False if it did not come from one."""
         claim = self.claims.held(request)
         if claim is None:
             return False
-        self.claims.release(claim)
-        self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+        self.claims.end(claim)
+        self._settle(claim, Settlement.NAK)
         return True
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
         """End a claim, as long as its lease lasts, and claim another in its place."""
-        self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
+        self._outbox.settle(Settling(delivery, how, renewed))
         self.capacity_changed(delivery.queue)
+
+    def _settle(self, claim: Claim, how: Settlement) -> None:
+        self.claims.release(claim)
+        self.settle(claim.delivery, how, claim.renewed)
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
@@ -142,16 +157,18 @@ class Claimer:
             await anyio.sleep(pause)
             pause = period
             claims = self.claims.all()
-            if claims:
+            leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]
+            if leases:
                 now = self._bus.tasks.now()
                 try:
-                    kept = await self._transport.extend([claim.delivery for claim in claims])
+                    kept = await self._transport.extend([lease.delivery for lease in leases])
                 except TransportError:
                     pause = period / 8
-                    kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
-                for claim, ours in zip(claims, kept, strict=True):
+                    kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                for lease, ours in zip(leases, kept, strict=True):
                     if ours and pause == period:
-                        claim.renewed = now
+                        lease.renewed = now
+                for claim, ours in zip(claims, kept, strict=False):
                     self._check(claim, ours=ours)
 
     def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
@@ -195,8 +212,7 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self.claims.release(claim)
-            self._stop(request, "its lease was lost: another worker has it, or will")
+            self._lost(claim)
         else:
             self._bus.post(
                 BusJobRunningMessage(
@@ -207,6 +223,10 @@ class Claimer:
                     attempt=request.attempt,
                 )
             )
+
+    def _lost(self, claim: Claim) -> None:
+        self.claims.release(claim)
+        self._stop(claim.request, "its lease was lost: another worker has it, or will")
 
     def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
         self._bus.deliver(

@@ -54,14 +54,15 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: dict[Key, Claim] = {}
+        self._ending: dict[int, Claim] = {}
         self._answers: OrderedDict[Key, Any] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
-    def hold(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
+    def hold(self, request: BusJobRequestMessage, delivery: Delivery, renewed: float, since: float) -> None:
         """Enter a new claim."""
-        self._held[_key(request)] = Claim(delivery, request, now, now)
+        self._held[_key(request)] = Claim(delivery, request, renewed, since)
 
     def held(self, request: BusJobRequestMessage) -> Claim | None:
         """The claim on the same job, if there is one."""
@@ -75,11 +76,23 @@ class Claims:
         """Every claim."""
         return list(self._held.values())
 
-    def release(self, claim: Claim, answer: Any = None) -> None:
-        """End a claim; its answer is remembered."""
+    @property
+    def ending(self) -> list[Claim]:
+        """The claims whose jobs are over, while the network does not have the answer yet."""
+        return list(self._ending.values())
+
+    def release(self, claim: Claim) -> None:
+        """Forget a claim."""
+        self._ending.pop(id(claim), None)
+        if self._held.get(_key(claim.request)) is claim:
+            del self._held[_key(claim.request)]
+
+    def end(self, claim: Claim, answer: Any = None) -> None:
+        """The job of a claim is over here; its answer is remembered. The lease is still ours until `release`."""
         key = _key(claim.request)
         if self._held.get(key) is claim:
             del self._held[key]
+        self._ending[id(claim)] = claim
         if answer is not None:
             self._answers[key] = answer
             while len(self._answers) > MAX_REMEMBERED:

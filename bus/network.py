@@ -327,7 +327,7 @@ class NetworkBus(WorkerBus):
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.claims.of_answer(message)
+            claim = self._claimer.claim_of(message)
             if claim is None:
                 self._claimer.claims.refused += 1  # its lease was lost: somebody else answers
                 return None

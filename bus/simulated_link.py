@@ -37,11 +37,12 @@ class SimulatedTransport:
         self._rng = rng
         self._node: Node | None = None
         self._dead = anyio.Event()
-        self._carried: list[tuple[float, int, Delivery]] = []
+        self._carried: list[tuple[float, int, float, Delivery]] = []
         self._number = 0
         self._last_due = 0.0
         self._unheard = False
         self._connected_to = network.starts
+        self._claims_lost = False
         self._late: list[Callable[[], object]] = []
 
     @property
@@ -129,7 +130,11 @@ class SimulatedTransport:
         while True:
             node = await self._reachable("receive")
             now = anyio.current_time()
-            if batch := self._arrived(now):
+            batch = self._arrived(now)
+            if self._claims_lost and not batch:
+                self._claims_lost = False
+                raise TransportError(f"claims of {self.label!r} came too late")
+            if batch:
                 if lost == "reply":
                     self._carry_again(batch)
                     await self._fail("receive", "replies_lost")
@@ -154,10 +159,18 @@ class SimulatedTransport:
         Raises:
             TransportError: Lost, partitioned or killed; the claim may have been settled, unless killed before.
         """
-        detail = f"{how.value} {_describe(delivery)}"
-        return await self._operate(
-            "settle", detail, lambda: self._network.broker.settle(self._connected(), delivery, how)
-        )
+        (settled,) = await self.settle_all([(delivery, how)])
+        return settled
+
+    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims in one round trip; see `settle`."""
+        detail = ", ".join(f"{how.value} {_describe(delivery)}" for delivery, how in settlements)
+
+        def end_all() -> list[bool]:
+            node = self._connected()
+            return [self._network.broker.settle(node, delivery, how) for delivery, how in settlements]
+
+        return await self._operate("settle", detail, end_all)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.
@@ -224,7 +237,7 @@ class SimulatedTransport:
         emptied = self._connected_to < self._network.emptied
         self._connected_to = self._network.starts
         self._node = self._network.broker.connect(self._connected().address)
-        self._carried = [carried for carried in self._carried if carried[2].lane == "inbox" and not emptied]
+        self._carried = [carried for carried in self._carried if carried[3].lane == "inbox" and not emptied]
         heapq.heapify(self._carried)
         if emptied:
             raise DataLostError(f"{event} of {self.label!r}: the broker has lost what it had stored")
@@ -283,14 +296,16 @@ class SimulatedTransport:
 
     def _push(self, due: float, delivery: Delivery) -> None:
         self._number += 1
-        heapq.heappush(self._carried, (due, self._number, delivery))
+        heapq.heappush(self._carried, (due, self._number, anyio.current_time(), delivery))
 
     def _arrived(self, now: float) -> list[Delivery]:
         batch: list[Delivery] = []
         while self._carried and self._carried[0][0] <= now and len(batch) < BATCH:
-            due, _, delivery = heapq.heappop(self._carried)
-            if delivery.lane != "queue" or now < due + self.ack_wait / 2:  # else its lease may be over
+            _, _, since, delivery = heapq.heappop(self._carried)
+            if delivery.lane != "queue" or now < since + self.ack_wait / 2:
                 batch.append(delivery)
+            else:
+                self._claims_lost = True  # its lease may be over
         return batch
 
     def __repr__(self) -> str:

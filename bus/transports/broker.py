@@ -137,7 +137,7 @@ class MemoryBroker:
                 self._queues.demand(node, name, 0, 0.0)
         if empty:
             self._nodes.clear()
-            self._dead_letters.clear()
+            self._dead.clear()
             self._queues = Queues(self.ack_wait, fenced_ack=self.fenced_ack)
         self._remembered = OrderedDict.fromkeys(self._queues.ids())
 

@@ -11,7 +11,7 @@ import msgspec
 
 from actors import JobGroupError, RunnerStateError, WorkerRunner
 from actors.testing import Faults, Simulation, SimulationError
-from actors.testing.history import judge
+from actors.testing.history import Happening, judge
 from tests.simulation.plan import NAMES, RUNNERS, Ask, Scenario, make_scenario
 from tests.simulation.program import CANCEL_GRACE, Actor, Asker, Recorder
 
@@ -89,7 +89,7 @@ def simulate(seed: int) -> Outcome:
         problems.append(str(error))
     except Exception as error:  # noqa: BLE001 - a crash of the system itself is a finding like any other
         problems.append(f"seed {seed}: {error!r}\n{''.join(format_exception(error))}")
-    verdict = judge(recorder.lines)
+    verdict = judge(recorder.lines, grace=5.0 + 4 * scenario.faults.delay[1])
     if not verdict.jobs:
         problems.append("no job was asked for: this run says nothing")
     problems += [*verdict.violations, *recorder.problems]
@@ -191,6 +191,7 @@ class _Chaos:
         self._sim.heal(label)
 
     async def pause(self, label: str, _host: WorkerRunner) -> None:
+        self._recorder.paused[self._sim.bus(label).address] = None
         self._sim.pause(label)
         await anyio.sleep(self._sim.rng.uniform(1, 40))
         if self._sim.runner(label) is not None:
@@ -202,6 +203,7 @@ class _Chaos:
             self._sim.network.stop_broker()
             await anyio.sleep(self._sim.rng.uniform(0.1, 20))
             self._sim.network.start_broker(empty=empty)
+            self._recorder.note("forgot", "the broker")
             self._broker_is_down = False
 
     async def broker_loss(self, label: str, host: WorkerRunner) -> None:
@@ -251,12 +253,15 @@ async def _settle(sim: Simulation, recorder: Recorder, problems: list[str]) -> N
         left = _left(sim)
     problems += left
     lives = {sim.bus(label).address for label in sim.alive()}
-    ended = dict.fromkeys(
-        (line.life, line.job_id)
-        for line in recorder.lines
-        if line.kind == "ended" and not (line.status == "cancelled" and not line.attempt)  # by the requester itself
-    )
-    for life, job_id in ended:
+    ended: dict[tuple[str, str], list[Happening]] = {}
+    for line in recorder.lines:
+        if line.kind == "ended":
+            ended.setdefault((line.life, line.job_id), []).append(line)
+    for (life, job_id), lines in ended.items():
+        statuses = {line.status for line in lines}
+        by_itself = any(line.status == "cancelled" and not line.attempt for line in lines)
+        if by_itself and statuses <= {"cancelled", "completed"}:
+            continue  # the requester has cancelled it: it need not be told
         if life in lives and recorder.told[life, job_id] != 1:
             problems.append(f"the hooks of {life} were told {recorder.told[life, job_id]} times how {job_id} ended")
 
