@@ -14,8 +14,9 @@ quote = '$(subst ','\'',$(1))'
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-10s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP) ## Review a source tree with a team of workers: make demo [SOURCE=path], by default Python's own library.
-	@$(PY) -m examples.code_review $(if $(SOURCE),$(call quote,$(SOURCE)))
+demo: $(STAMP) ## Review a source tree with a team: make demo [SOURCE=path] [BUS=redis|nats|url [WORKERS=3] [KILL=1]].
+	@$(PY) -m examples.code_review $(if $(BUS),--bus $(call quote,$(BUS))) $(if $(WORKERS),--workers $(call quote,$(WORKERS))) \
+		$(if $(filter-out 0,$(KILL)),--kill) $(if $(SOURCE),$(call quote,$(SOURCE)))
 
 test: $(STAMP) ## Run the tests: make test [ARGS='-k name'].
 	@$(PY) -m pytest $(ARGS)
@@ -35,8 +36,9 @@ simulate: $(STAMP) ## Random programs on a simulated network: make simulate SEED
 mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
 	@$(PY) -m tests.mutants
 
-bench: $(STAMP) ## Measure against bare asyncio, one JSON line per case.
+bench: $(STAMP) ## Measure against bare asyncio and the bare clients of Redis and NATS, one JSON line per case.
 	@$(PY) -m benchmarks.local
+	@$(PY) -m benchmarks.network
 
 setup: $(STAMP) ## Only make the virtual environment: make setup [PYTHON=python3.13].
 	@:
