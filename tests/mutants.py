@@ -43,6 +43,7 @@ def unit(*tests: str) -> tuple[str, ...]:
 
 
 FLEET = unit("simulation/test_fleet.py")
+FAULTS = unit("simulation/test_broken_fleet.py")
 
 MUTANTS = (
     Mutant(
@@ -50,20 +51,56 @@ MUTANTS = (
         "actors/member.py",
         "if self.result is not None or message.attempt < self.attempt:",
         "if self.result is not None:",
-        unit("unit/test_groups.py", "unit/test_order.py", "unit/test_outcomes.py"),
+        FAULTS,
+    ),
+    Mutant(
+        "a paused process answers although its lease is over",
+        "bus/claimer.py",
+        "if claim is not None and self._bus.tasks.now() - claim.renewed >= self._transport.ack_wait:",
+        "if False:",
+        FAULTS,
+    ),
+    Mutant(
+        "a claim is taken over by its age, although its owner renews it",
+        "bus/transports/queues.py",
+        "                entry.lease_end = now + self._ack_wait\n                self._claims.move_to_end(entry)\n",
+        "                pass\n",
+        FLEET,
+    ),
+    Mutant(
+        "leases of jobs that have been answered are not renewed until the network knows",
+        "bus/claimer.py",
+        "[*claims, *self.claims.ending, *self._outbox.settling]",
+        "[*claims]",
+        FAULTS,
+    ),
+    Mutant(
+        "two that make the same attempt are both heard",
+        "actors/member.py",
+        "elif self.origin is not None and message.origin != self.origin:",
+        "elif False:",
+        FAULTS,
+    ),
+    Mutant(
+        "nobody is told that the network has lost what it had stored",
+        "bus/claimer.py",
+        "self._bus.tell_of_loss(error)",
+        "pass",
+        FAULTS,
     ),
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        self.claims.hold(request, delivery, now)\n",
-        "        self.claims.hold(request, delivery, now)\n        self.settle(delivery, Settlement.ACK, now)\n",
+        "        self.claims.hold(request, delivery, self._reading_since, now)\n",
+        "        self.claims.hold(request, delivery, self._reading_since, now)\n"
+        "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
     Mutant(
         "leases are never renewed",
         "bus/claimer.py",
-        "kept = await self._transport.extend([claim.delivery for claim in claims])",
-        "kept = [True for claim in claims]",
+        "kept = await self._transport.extend([lease.delivery for lease in leases])",
+        "kept = [True for lease in leases]",
         FLEET,
     ),
     Mutant(
@@ -85,7 +122,7 @@ MUTANTS = (
     Mutant(
         "who has lost its lease goes on",
         "bus/claimer.py",
-        'self._stop(request, "its lease was lost: another worker has it, or will")',
+        'self._stop(claim.request, "its lease was lost: another worker has it, or will")',
         "pass",
         FLEET,
     ),
