@@ -49,8 +49,9 @@ MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/member.py",
-        "if self.result is not None or message.attempt < self.attempt:",
-        "if self.result is not None:",
+        "if self.result is not None or message.attempt < self.attempt:\n            return False\n",
+        "if self.result is not None:\n            return False\n"
+        "        if message.attempt < self.attempt:\n            return True\n",
         FAULTS,
     ),
     Mutant(

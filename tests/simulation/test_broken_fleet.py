@@ -156,13 +156,23 @@ def test_a_request_that_was_stored_twice_is_heard_from_one_of_its_performers(mon
 
         monkeypatch.setattr(SimulatedTransport, "send", send_without_reply)
         async with boss.job("w", name="report", payload=30) as asked:
-            seen = [(event.attempt, event.data) async for event in asked]
+            seen = []
+            async for event in asked:
+                seen.append((event.attempt, event.data))
+                if len(seen) == 5:  # for less than a lease the other is ahead
+                    sim.partition(event.data[0])
+                    boss.create_task(_heal_in(sim, event.data[0], 4.0), "heal")
         owner = asked.response["by"]
         assert seen == [(1, [owner, number]) for number in range(30)]
         await anyio.sleep(30)
         assert [worker.active_jobs for worker in workers.values()] == [{}, {}]
 
     run(program)
+
+
+async def _heal_in(sim: Simulation, label: str, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    sim.heal(label)
 
 
 def test_a_slow_network_makes_no_false_deaths_and_runs_nothing_twice() -> None:
@@ -180,6 +190,24 @@ def test_a_slow_network_makes_no_false_deaths_and_runs_nothing_twice() -> None:
         assert sim.network.broker.statistics().redelivered == 0
 
     run(program, faults=Faults(delay=(2.0, 2.0)), ack_wait=8.0)
+
+
+def test_a_lease_lasts_until_the_network_knows_that_the_job_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, workers = await _fleet(sim, "b", "c")
+        settle_all = SimulatedTransport.settle_all
+
+        async def slowly(transport: SimulatedTransport, settlements: Any) -> Any:
+            await anyio.sleep(25)
+            return await settle_all(transport, settlements)
+
+        monkeypatch.setattr(SimulatedTransport, "settle_all", slowly)
+        await boss.job("w", name="echo", payload=1)
+        await anyio.sleep(30)
+        assert sum(len(worker.runs) for worker in workers.values()) == 1
+        assert sim.network.broker.statistics().redelivered == 0
+
+    run(program)
 
 
 async def _ask(boss: BaseWorker, payload: Any) -> None:
