@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -16,6 +17,8 @@ CHAOS = (
     *("black_hole", "broker_restart", "broker_loss", "slow_broker", "fleet_restart"),
 )
 """What goes wrong with a runner, or with what all of them share."""
+Delivery = Literal["at_least_once", "at_most_once"]
+DELIVERIES: tuple[Delivery, ...] = ("at_least_once", "at_most_once")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -39,6 +42,7 @@ class Ask(msgspec.Struct, frozen=True):
     reads_after: float = 0.0
     reads: bool = True
     own_id: str | None = None
+    delivery: Delivery | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ class Scenario(msgspec.Struct, frozen=True):
     asks: dict[str, tuple[tuple[float, Ask], ...]]
     chaos: tuple[tuple[float, str, str], ...]
     faults: Faults
+    delivery: Delivery = "at_least_once"
 
     @property
     def harmless(self) -> bool:
@@ -59,7 +64,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 def make_scenario(seed: int) -> Scenario:
     """Draw a scenario; the same seed draws the same one."""
-    rng = Random(seed)
+    rng, deliveries = Random(seed), Random(f"deliveries {seed}")
     homes = {name: tuple(rng.sample(RUNNERS, rng.choice((1, 1, 2)))) for name in NAMES}
     asks = {
         runner: tuple(
@@ -88,7 +93,22 @@ def make_scenario(seed: int) -> Scenario:
         delay=rng.choice(((0.0, 0.0), (0.0, 0.01), (0.0, 0.5), (2.0, 2.0))),
         timeout=1.0,
     )
-    return Scenario(homes, concurrency, mailboxes, asks, tuple(sorted(chaos)), faults)
+    asks = {
+        runner: tuple((delay, _delivered(ask, deliveries)) for delay, ask in several)
+        for runner, several in asks.items()
+    }
+    delivery = deliveries.choice(DELIVERIES)
+    return Scenario(homes, concurrency, mailboxes, asks, tuple(sorted(chaos)), faults, delivery)
+
+
+def _delivered(ask: Ask, rng: Random) -> Ask:
+    """Draw how an ask travels, and those that its handlers ask for."""
+    plan = tuple(
+        msgspec.structs.replace(step, ask=_delivered(step.ask, rng)) if step.ask is not None else step
+        for step in ask.plan
+    )
+    delivery = rng.choice((None, *DELIVERIES))
+    return msgspec.structs.replace(ask, plan=plan, delivery=delivery)
 
 
 def _draw_ask(rng: Random, depth: int = 0, asker: str = "", own_id: str = "") -> Ask:
