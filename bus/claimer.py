@@ -11,6 +11,7 @@ import msgspec
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, TransportError
+from bus.introductions import Introductions
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -19,6 +20,7 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusJobWantedMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -28,6 +30,10 @@ from bus.transport import Delivery, Settlement, Transport
 if TYPE_CHECKING:
     from bus.network import NetworkBus
     from bus.outbox import Outbox
+
+
+PATIENCE = 30.0
+"""Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
 
 
 class Claimer:
@@ -49,12 +55,13 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self.introductions = Introductions()
         self._reading_since = 0.0
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
         free_slots = self._served.get(name)
-        return free_slots() if free_slots is not None else 0
+        return max(free_slots() - self.claims.waiting(name), 0) if free_slots is not None else 0
 
     def serves(self, name: str) -> bool:
         """Whether the worker of that name in this process takes jobs."""
@@ -69,8 +76,12 @@ class Claimer:
 
     def unserve(self, name: str) -> None:
         """Claim no more jobs for a worker."""
+        self.introductions.forget(worker=name)
         if self._served.pop(name, None) is not None:
             self._transport.demand(name, 0)
+            for claim in self.claims.all():
+                if claim.waiting and claim.request.target == name:
+                    self.give_back(claim.request)
 
     def unserve_all(self) -> None:
         """Claim no more jobs."""
@@ -94,39 +105,47 @@ class Claimer:
                 self.capacity_changed(name)
             raise
 
-    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
         """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
         request.attempt = delivery.attempt
-        if self._repeated(request, delivery, now):
+        if self._repeated(request, delivery, frame_id, now):
             return
         name = request.target or ""
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
-        self.claims.hold(request, delivery, self._reading_since, now)
+        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
-        else:
+        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
             self._bus.deliver(request)
+        else:
+            self.claims.wait(claim)
+            self._bus.post(_running(claim))
         self.capacity_changed(name)
 
-    def asked(self, request: BusJobRequestMessage, now: float) -> None:
+    def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
+        """A requester still waits for a job: begin it."""
+        name = message.target or ""
+        if message.listed:
+            self.introductions.made(message.origin, name, frame_id)
+        claim = self.claims.find((name, message.origin, message.source, message.job_id))
+        if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
+            claim.request.timeout = message.timeout
+            self._begin(claim)
+
+    def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
         request.attempt = 1
         if self.claims.held(request) is not None:
-            self.claims.repeated += 1
-            return
-        given = self.claims.remembered(request)
-        if given is not None:  # asked for anew: what led up to the answer is not waited for
-            self.claims.repeated += 1
-            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
+            self._bus.send_to(request.origin, _in_use(request))
             return
         name = request.target or ""
-        self.claims.hold(request, None, now, now)
+        self.claims.hold(request, None, frame_id, now, now)
         reason = self.claims.forbidden(request)
         serves = self.serves(name)
         room = self._bus.deliver(request, force=False) if serves and reason is None else None
@@ -141,7 +160,7 @@ class Claimer:
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
-        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry)
+        claim, answer = self.claims.held(inquiry), self.claims.last_answer(inquiry)
         if claim is not None:
             self._bus.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
@@ -199,14 +218,23 @@ class Claimer:
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
-        self.claims.forbid(key, cancel.reason or "cancelled")
+        reason = cancel.reason or "cancelled"
+        claim = self.claims.find(key)
+        if claim is None:
+            forgotten = self.claims.forbid(key, reason)
+            if forgotten is not None:
+                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+        elif claim.waiting:
+            self._answer_for(claim.request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
-                self._stop(claim.request, "the runner of its requester is gone")
+                self._stop(claim, "the runner of its requester is gone")
+            elif claim.waiting and now - claim.since > PATIENCE:
+                self._begin(claim)
 
     async def run(self) -> None:
         """Keep the leases, until cancelled."""
@@ -233,10 +261,18 @@ class Claimer:
                 for claim, ours in zip(claims, kept, strict=False):
                     self._check(claim, ours=ours)
 
-    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
+    def _begin(self, claim: Claim) -> None:
+        self.claims.go_on(claim)
+        self._bus.deliver(claim.request)
+        self.capacity_changed(claim.request.target or "")
+
+    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> bool:
         """Whether the job is here, or was: then it does not run again."""
         known = self.claims.held(request)
         if known is not None:
+            if known.frame_id != frame_id:
+                self._bus.send_to(request.origin, _in_use(request), lambda: self.settle(delivery, Settlement.ACK, now))
+                return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
                 known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
@@ -244,7 +280,7 @@ class Claimer:
             else:
                 self.settle(delivery, Settlement.ACK, now)
             return True
-        answer = self.claims.remembered(request)
+        answer = self.claims.remembered(request, frame_id)
         if answer is None:
             return False
         self.claims.repeated += 1
@@ -280,9 +316,13 @@ class Claimer:
 
     def _lost(self, claim: Claim) -> None:
         self.claims.release(claim)
-        self._stop(claim.request, "its lease was lost: another worker has it, or will")
+        self._stop(claim, "its lease was lost: another worker has it, or will")
 
-    def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
+    def _stop(self, claim: Claim, reason: str) -> None:
+        request = claim.request
+        if claim.waiting:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+            return
         self._bus.deliver(
             BusJobCancelMessage(
                 source=request.source,
@@ -294,6 +334,18 @@ class Claimer:
         )
 
 
+def _in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
+    message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="JobStateError", message=message),
+    )
+
+
 def _running(claim: Claim) -> BusJobRunningMessage:
     request = claim.request
     return BusJobRunningMessage(
@@ -303,6 +355,7 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         job_id=request.job_id,
         attempt=request.attempt,
         events=claim.events,
+        begun=not claim.waiting,
     )
 
 

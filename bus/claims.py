@@ -25,14 +25,18 @@ class Claim(msgspec.Struct):
         request: The job.
         renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
         since: When it was claimed.
+        frame_id: The frame that asked for it.
         events: How many of its events and answers were sent.
+        waiting: Whether it is not begun before its requester has said that it still waits for it.
     """
 
     delivery: Delivery | None
     request: BusJobRequestMessage
     renewed: float
     since: float
+    frame_id: str = ""
     events: int = 0
+    waiting: bool = False
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -57,18 +61,45 @@ class Claims:
     def __init__(self) -> None:
         self._held: dict[Key, Claim] = {}
         self._ending: dict[int, Claim] = {}
-        self._answers: OrderedDict[Key, Any] = OrderedDict()
+        self._waiting: dict[str, int] = {}
+        self._answers: OrderedDict[Key, tuple[str, Any]] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
-    def hold(self, request: BusJobRequestMessage, delivery: Delivery | None, renewed: float, since: float) -> None:
+    def hold(
+        self, request: BusJobRequestMessage, delivery: Delivery | None, frame_id: str, renewed: float, since: float
+    ) -> Claim:
         """Enter a new claim."""
-        self._held[_key(request)] = Claim(delivery, request, renewed, since)
+        claim = self._held[_key(request)] = Claim(delivery, request, renewed, since, frame_id)
+        return claim
+
+    def wait(self, claim: Claim) -> None:
+        """The job is not begun yet."""
+        claim.waiting = True
+        name = claim.request.target or ""
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+
+    def go_on(self, claim: Claim) -> None:
+        """It may begin, or is over."""
+        if claim.waiting:
+            claim.waiting = False
+            name = claim.request.target or ""
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+
+    def waiting(self, name: str) -> int:
+        """How many jobs of a worker are not begun yet."""
+        return self._waiting.get(name, 0)
 
     def held(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Claim | None:
         """The claim on the same job, if there is one."""
         return self._held.get(_key(request))
+
+    def find(self, key: Key) -> Claim | None:
+        """The claim on a job."""
+        return self._held.get(key)
 
     def of_answer(self, message: Any) -> Claim | None:
         """The claim on the job that a performer's message belongs to."""
@@ -85,6 +116,7 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Forget a claim."""
+        self.go_on(claim)
         self._ending.pop(id(claim), None)
         if self._held.get(_key(claim.request)) is claim:
             del self._held[_key(claim.request)]
@@ -92,28 +124,32 @@ class Claims:
     def end(self, claim: Claim, answer: Any = None) -> None:
         """The job of a claim is over here; its answer is remembered. The lease is still ours until `release`."""
         key = _key(claim.request)
+        self.go_on(claim)
         if self._held.get(key) is claim:
             del self._held[key]
         self._ending[id(claim)] = claim
         if answer is not None:
-            self._answers[key] = answer
+            self._answers[key] = (claim.frame_id, answer)
             while len(self._answers) > MAX_REMEMBERED:
                 self._answers.popitem(last=False)
 
-    def forbid(self, key: Key, reason: str) -> None:
-        """A cancellation came before its request: when that comes, it must not run."""
-        if key not in self._held:
-            self._forbidden[key] = reason
-            while len(self._forbidden) > MAX_REMEMBERED:
-                self._forbidden.popitem(last=False)
+    def forbid(self, key: Key, reason: str) -> Key | None:
+        """A cancellation came before its request, which must not run. Returns what is forgotten for it."""
+        self._forbidden[key] = reason
+        return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
     def forbidden(self, request: BusJobRequestMessage) -> str | None:
         """Why a request must not run; None if it may."""
         return self._forbidden.pop(_key(request), None)
 
-    def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Any:
-        """The answer given to an earlier delivery of the same job, None if there is none."""
-        return self._answers.get(_key(request))
+    def remembered(self, request: BusJobRequestMessage, frame_id: str) -> Any:
+        """The answer given to an earlier delivery of the same frame, None if there is none."""
+        answered, answer = self._answers.get(_key(request), ("", None))
+        return answer if answered == frame_id else None
+
+    def last_answer(self, inquiry: BusJobInquiryMessage) -> Any:
+        """The answer given to the last request of that job, None if there is none."""
+        return self._answers.get(_key(inquiry), ("", None))[1]
 
     def statistics(self) -> ClaimStatistics:
         """How much there is now."""

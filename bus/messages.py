@@ -330,11 +330,22 @@ class BusJobRunningMessage(BusSystemMessage, kw_only=True):
 
     Attributes:
         events: How many events of it were sent before this.
+        begun: False where it is not begun before the requester has said that it still waits for it.
     """
 
     job_id: str
     attempt: int = 1
     events: int = 0
+    begun: bool = True
+
+
+class BusJobWantedMessage(BusSystemMessage, kw_only=True):
+    """The requester still waits for a job; `timeout` is left. If `listed`, its runner knows whom to tell of cancels."""
+
+    job_id: str
+    attempt: int = 1
+    timeout: float | None = None
+    listed: bool = False
 
 
 class BusJobInquiryMessage(BusSystemMessage, kw_only=True):

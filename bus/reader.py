@@ -16,7 +16,9 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobReturnedMessage,
+    BusJobWantedMessage,
     BusMessage,
+    BusRegistryRequestMessage,
 )
 from bus.transport import Delivery, Lane, Settlement
 
@@ -64,7 +66,7 @@ class Reader:
         header, body = decode_header(delivery.body, max_message_bytes=self._max_bytes)
         now = self._bus.tasks.now()
         if delivery.lane == "queue":
-            self._claimer.claimed(self._request(header, body, delivery), delivery, now)
+            self._claimer.claimed(self._request(header, body, delivery), delivery, header.id, now)
             return
         if header.id in self._seen:
             return
@@ -81,20 +83,24 @@ class Reader:
             raise
         message.origin = header.origin
         message.destination = ""
-        self._hand_on(message, delivery.lane, now)
+        self._hand_on(message, header.id, delivery.lane, now)
 
-    def _hand_on(self, message: BusMessage, lane: Lane, now: float) -> None:
+    def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
         if isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight")
-            self._claimer.asked(message, now)
+            self._claimer.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
+            if isinstance(message, BusRegistryRequestMessage):
+                self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
             self._fleet.heard(message, now)
         elif message.target is None:
             self._bus.hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
             self._claimer.inquired(message)
+        elif isinstance(message, BusJobWantedMessage):
+            self._claimer.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
         else:

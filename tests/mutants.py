@@ -93,8 +93,8 @@ MUTANTS = (
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        self.claims.hold(request, delivery, self._reading_since, now)\n",
-        "        self.claims.hold(request, delivery, self._reading_since, now)\n"
+        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n"
         "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant(
         "a request that comes again runs again",
         "bus/claimer.py",
-        "        answer = self.claims.remembered(request)\n",
+        "        answer = self.claims.remembered(request, frame_id)\n",
         "        answer = None\n",
         FLEET,
     ),
@@ -124,7 +124,7 @@ MUTANTS = (
     Mutant(
         "who has lost its lease goes on",
         "bus/claimer.py",
-        'self._stop(claim.request, "its lease was lost: another worker has it, or will")',
+        'self._stop(claim, "its lease was lost: another worker has it, or will")',
         "pass",
         FLEET,
     ),
@@ -195,8 +195,8 @@ MUTANTS = (
     Mutant(
         "a cancel that overtakes its request is forgotten",
         "bus/claimer.py",
-        'self.claims.forbid(key, cancel.reason or "cancelled")',
-        "pass",
+        "forgotten = self.claims.forbid(key, reason)",
+        "forgotten = None",
         FLEET,
     ),
     Mutant(
