@@ -114,6 +114,7 @@ class Claimer:
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
+        request.attempt = self.claims.number(request, delivery.attempt)
         claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
@@ -137,6 +138,16 @@ class Claimer:
         if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
             claim.request.timeout = message.timeout
             self._begin(claim)
+
+    def of_answer(self, message: Any) -> Claim | None:
+        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        claim = self.claims.of_answer(message)
+        leased = claim is not None and claim.delivery is not None
+        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
+        self.claims.refused += claim is None
+        return claim
 
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
@@ -174,15 +185,6 @@ class Claimer:
         if isinstance(message, TERMINAL_MESSAGES):
             self.claims.end(claim, message)
             self.claims.release(claim)
-
-    def claim_of(self, message: Any) -> Claim | None:
-        """The claim on the job that a performer's message belongs to, if its lease is certainly ours still."""
-        claim = self.claims.of_answer(message)
-        leased = claim is not None and claim.delivery is not None
-        if claim is not None and leased and self._bus.tasks.now() - claim.renewed >= self._transport.ack_wait:
-            self._lost(claim)
-            return None
-        return claim
 
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job from a queue has its answer. Returns what to do once that is safe."""
@@ -254,6 +256,7 @@ class Claimer:
                     kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
                     pause = period / 8
+                    now = self._bus.tasks.now()
                     kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
                 for lease, ours in zip(leases, kept, strict=True):
                     if ours and pause == period:
@@ -310,13 +313,10 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self._lost(claim)
+            self.claims.lose(claim)
+            self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))
-
-    def _lost(self, claim: Claim) -> None:
-        self.claims.release(claim)
-        self._stop(claim, "its lease was lost: another worker has it, or will")
 
     def _stop(self, claim: Claim, reason: str) -> None:
         request = claim.request

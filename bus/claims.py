@@ -64,6 +64,7 @@ class Claims:
         self._waiting: dict[str, int] = {}
         self._answers: OrderedDict[Key, tuple[str, Any]] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
+        self._lost: OrderedDict[Key, int] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
@@ -132,6 +133,17 @@ class Claims:
             self._answers[key] = (claim.frame_id, answer)
             while len(self._answers) > MAX_REMEMBERED:
                 self._answers.popitem(last=False)
+
+    def lose(self, claim: Claim) -> None:
+        """End a claim that is not ours any more."""
+        self.release(claim)
+        self._lost[_key(claim.request)] = claim.request.attempt
+        while len(self._lost) > MAX_REMEMBERED:
+            self._lost.popitem(last=False)
+
+    def number(self, request: BusJobRequestMessage, attempt: int) -> int:
+        """The number of a new attempt: never one that was used here, also if the broker has forgotten a delivery."""
+        return max(attempt, self._lost.pop(_key(request), 0) + 1)
 
     def forbid(self, key: Key, reason: str) -> Key | None:
         """A cancellation came before its request, which must not run. Returns what is forgotten for it."""

@@ -50,15 +50,14 @@ MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/member.py",
-        "if self.result is not None or message.attempt < self.attempt:\n            return False\n",
-        "if self.result is not None:\n            return False\n"
-        "        if message.attempt < self.attempt:\n            return True\n",
+        "elif message.attempt < self.attempt or message.origin in self.former:",
+        "elif message.origin in self.former:",
         FAULTS,
     ),
     Mutant(
         "a paused process answers although its lease is over",
         "bus/claimer.py",
-        "if claim is not None and leased and self._bus.tasks.now() - claim.renewed >= self._transport.ack_wait:",
+        "if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:",
         "if False:",
         FAULTS,
     ),
@@ -74,13 +73,6 @@ MUTANTS = (
         "bus/claimer.py",
         "[*claims, *self.claims.ending, *self._outbox.settling]",
         "[*claims]",
-        FAULTS,
-    ),
-    Mutant(
-        "two that make the same attempt are both heard",
-        "actors/member.py",
-        "elif self.origin is not None and message.origin != self.origin:",
-        "elif False:",
         FAULTS,
     ),
     Mutant(
@@ -131,9 +123,8 @@ MUTANTS = (
     Mutant(
         "who has lost its lease still answers",
         "bus/network.py",
-        "                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers\n"
-        "                return None\n",
-        '                return self.put("inbox", message.destination, message)\n',
+        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
+        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
         FLEET,
     ),
     Mutant(

@@ -133,6 +133,8 @@ class MemoryBroker:
             self.lose_direct(node)
             self.interrupt(node)
             node.arrived.clear()
+            if empty:
+                node.claims.clear()
             for name in tuple(node.demand):
                 self._queues.demand(node, name, 0, 0.0)
         if empty:
