@@ -167,7 +167,6 @@ class Claimer:
             self._answer_for(request, JobStatus.FAILED, full)
         elif room is not None or not serves:
             self.give_back(request)
-        self.capacity_changed(name)
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""

@@ -37,7 +37,7 @@ from bus.options import DeliveryKind, checked
 from bus.outbox import BACKOFF, Outbox
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Transport
+from bus.transport import Lane, Outgoing, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -148,6 +148,8 @@ class NetworkBus(WorkerBus):
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         self.registry.listen(self._direct.changed)
         self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        if isinstance(self._transport, Prompt):
+            self._transport.hand_over(self._reader.read_direct)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:

@@ -56,6 +56,11 @@ class Reader:
             log().error("message could not be delivered", error=text_of(error), exc_info=True)
             self._refused(delivery, DecodeError(text_of(error)))
 
+    def read_direct(self, delivery: Delivery) -> None:
+        """Take in one frame that the transport hands over as it comes."""
+        self._direct.wire.heard()
+        self.read(delivery)
+
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
         self.malformed += 1
         log().warning("frame refused", lane=delivery.lane, error=str(error))
@@ -87,7 +92,10 @@ class Reader:
 
     def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
-        if isinstance(message, BusJobRequestMessage):
+        if isinstance(message, JOB_TALK):
+            self._direct.heard(message, now)
+            self._bus.deliver(message)
+        elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight")
             self._claimer.asked(message, frame_id, now)
@@ -106,8 +114,6 @@ class Reader:
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
-            elif isinstance(message, JOB_TALK):
-                self._direct.heard(message, now)
             self._bus.deliver(message)
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:

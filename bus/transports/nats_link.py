@@ -110,6 +110,20 @@ class NatsLink:
         except FAILURES as error:
             raise self.failed("writing", error) from error
 
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
+        return isinstance(self.client, _Client) and self.alive and self.client.write(subject, payload)
+
+    async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
+
+        async def heard(message: Msg) -> None:
+            take(message.data)
+
+        subscription = await self.listen(subject, heard)
+        if isinstance(self.client, _Client):
+            self.client.straight[subscription._id] = take
+
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
         """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
         self._count += 1
@@ -271,6 +285,29 @@ class _Client(Client):
     """
 
     secure = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.straight: dict[int, Callable[[bytes], None]] = {}
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._pending or writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
+            return False
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.straight.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            take(data)
 
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:

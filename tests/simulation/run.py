@@ -176,7 +176,7 @@ class _Chaos:
         host = self._sim.runner(label)
         if host is not None and host.accepting:
             self._recorder.note("disturbed", what, number=int(what in CLAIMS_END))
-            self._recorder.lossy = self._recorder.lossy or what not in {"end", "remove", "sleep", "slow_broker"}
+            self._recorder.lossy = self._recorder.lossy or what not in {"remove", "sleep", "slow_broker"}
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
