@@ -51,6 +51,11 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
         done: Ids kept of frames whose jobs were answered (at most 10,000).
         repeated: Requests that came again while held or remembered.
         refused: Messages of jobs whose lease was lost; they were not sent.
+        waiting: Jobs held that are not begun before their requesters say that they still wait for them.
+        ending: Jobs that are over, while the network does not have their answers yet.
+        forbidden: Cancellations kept for requests that have not come (at most 1,024).
+        lost: Numbers of attempts kept of jobs whose lease was lost (at most 1,024).
+        introductions: Runners that are known to know a worker here, each pair once (at most 10,000).
     """
 
     held: int
@@ -58,6 +63,11 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
     done: int
     repeated: int
     refused: int
+    waiting: int
+    ending: int
+    forbidden: int
+    lost: int
+    introductions: int
 
 
 class Claims:
@@ -177,9 +187,20 @@ class Claims:
         """Whether the job of a request frame was answered here."""
         return frame_id in self._done
 
-    def statistics(self) -> ClaimStatistics:
+    def statistics(self, introductions: int) -> ClaimStatistics:
         """How much there is now."""
-        return ClaimStatistics(len(self._held), len(self._answers), len(self._done), self.repeated, self.refused)
+        return ClaimStatistics(
+            len(self._held),
+            len(self._answers),
+            len(self._done),
+            self.repeated,
+            self.refused,
+            sum(self._waiting.values()),
+            len(self._ending),
+            len(self._forbidden),
+            len(self._lost),
+            introductions,
+        )
 
 
 def _key(request: BusJobRequestMessage | BusJobInquiryMessage) -> Key:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import msgspec
+
 from bus.codec import Header
 from bus.errors import DecodeError
 from bus.transport import Lane
@@ -15,6 +17,20 @@ MAX_SENDERS = 4096
 """Senders of which is remembered how far their frames have been forgotten."""
 
 _LONGEST_NUMBER = 18
+
+
+class FreshnessStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Freshness`.
+
+    Attributes:
+        doubles: Frames that came a second time and were dropped, as networks do that try again.
+        seen: Ids of frames that are remembered (at most 10,000).
+        senders: Senders of which is remembered how far their frames have been forgotten (at most 4,096).
+    """
+
+    doubles: int
+    seen: int
+    senders: int
 
 
 class Freshness:
@@ -32,6 +48,10 @@ class Freshness:
         self._strict = strict
         self._seen: OrderedDict[str, tuple[str, Lane, int]] = OrderedDict()
         self._forgotten: OrderedDict[tuple[str, Lane], int] = OrderedDict()
+
+    def statistics(self) -> FreshnessStatistics:
+        """What is remembered now."""
+        return FreshnessStatistics(self.doubles, len(self._seen), len(self._forgotten))
 
     def is_new(self, header: Header, lane: Lane) -> bool:
         """Whether a frame has not come before; it is remembered.

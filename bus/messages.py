@@ -171,11 +171,12 @@ class WorkerRegistryEntry(msgspec.Struct, frozen=True):
 
 
 class BusWorkerRegistryMessage(BusSystemMessage, kw_only=True):
-    """A runner's whole list of workers."""
+    """A runner's list of workers: all of it, or the part of that index out of so many."""
 
     runner: str
     workers: list[WorkerRegistryEntry]
     version: int = 0
+    part: tuple[int, int] = (0, 1)
 
 
 class BusWorkerReadyMessage(BusSystemMessage, kw_only=True):
@@ -200,11 +201,12 @@ class BusWorkerLostMessage(BusSystemMessage, kw_only=True):
 
 
 class BusRunnerBeatMessage(BusSystemMessage, kw_only=True):
-    """A runner is alive. `version` counts the changes of its list of workers; `leaving` says goodbye."""
+    """A runner is alive. `version` counts the changes of its list; `leaving` says goodbye, `asks` asks for one back."""
 
     runner: str
     version: int = 0
     leaving: bool = False
+    asks: bool = False
 
 
 class BusRegistryRequestMessage(BusSystemMessage, kw_only=True):
@@ -329,8 +331,7 @@ class BusJobRunningMessage(BusSystemMessage, kw_only=True):
     """The performer tells a distant requester that it still holds the job; who does not know the job cancels it.
 
     Attributes:
-        events: How many events of it were sent before this.
-        begun: False where it is not begun before the requester has said that it still waits for it.
+        events: How many events of it were sent before this.  begun: False until the requester says it still waits.
     """
 
     job_id: str

@@ -144,7 +144,7 @@ class NetworkBus(WorkerBus):
             return
         await super().start()
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease)
+        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
         self._claimer = Claimer(
             self,
             self._transport,
@@ -161,8 +161,7 @@ class NetworkBus(WorkerBus):
         )
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._reader.read_direct)
-        where = self._exposed()
-        if where and self._signer is None:
+        if (where := self._exposed()) and self._signer is None:
             log().warning(UNPROTECTED, server=where)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
@@ -256,10 +255,11 @@ class NetworkBus(WorkerBus):
         return NetworkStatistics(
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
-            self._claimer.claims.statistics(),
+            self._claimer.claims.statistics(len(self._claimer.introductions)),
             self._direct.statistics(),
             self._reader.refusals.statistics(),
-            self._reader.freshness.doubles,
+            self._reader.freshness.statistics(),
+            self._fleet.statistics(),
         )
 
     def _exposed(self) -> str:

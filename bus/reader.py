@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from bus.network import NetworkBus
     from bus.signing import Signer
 
+EXCESS = 10_000
+"""Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
+
 
 class Reader:
     """Reads frames for a bus. A frame that must not be read or cannot be is counted; it never stops the reader.
@@ -136,7 +139,18 @@ class Reader:
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
+            self._deliver(message)
+
+    def _deliver(self, message: BusMessage) -> None:
+        """Hand over a message that nobody has asked for; how much of that waits is bounded."""
+        if message.urgent:
             self._bus.deliver(message)
+            return
+        room = self._bus.deliver(message, force=False)
+        if room is not None and room.taken < room.capacity + EXCESS:
+            self._bus.deliver(message)
+        elif room is not None:
+            self._bus.undelivered(message.target or "", 1)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
         """Refuse what was recorded elsewhere, and what only looks unsigned to who has no key.
