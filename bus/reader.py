@@ -127,7 +127,7 @@ class Reader:
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
             self._claimer.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
-            self._hear_runner(message, now)
+            self._hear_runner(message, lane, now)
         elif message.target is None:
             self._bus.hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
@@ -170,11 +170,11 @@ class Reader:
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
             raise DecodeError(f"a frame of type {header.type!r:.100} for {meant} came by {came}", "misdirected")
 
-    def _hear_runner(self, message: BusMessage, now: float) -> None:
+    def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
         _check_runner(message)
         if isinstance(message, BusRegistryRequestMessage):
             self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
-        self._fleet.heard(message, now)
+        self._fleet.heard(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
