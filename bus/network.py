@@ -16,7 +16,7 @@ from bus.codec import MAX_MESSAGE_BYTES
 from bus.connection import Connection
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import BusError
+from bus.errors import BusError, DataLostError
 from bus.events import log
 from bus.fleet import Fleet
 from bus.framer import Framer
@@ -24,6 +24,7 @@ from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
+    BusDataLostMessage,
     BusJobCancelMessage,
     BusJobInquiryMessage,
     BusJobRequestMessage,
@@ -41,7 +42,7 @@ from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.server_url import UNPROTECTED
 from bus.signing import signer_for
-from bus.transport import Lane, Outgoing, Prompt, Transport
+from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -157,7 +158,7 @@ class NetworkBus(WorkerBus):
         await super().start()
         self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease)
+        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
         self._claimer = Claimer(
             self,
             self._transport,
@@ -169,16 +170,14 @@ class NetworkBus(WorkerBus):
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
-        claims, limit = self._claimer.claims, self._block_limit
-        self._pulse = Pulse(self, self._transport, claims, self._outbox, every=every, limit=limit)
+        self._pulse = Pulse(self, self._transport, self._claimer, every=every, limit=self._block_limit)
         self.registry.listen(self._direct.changed)
         self._reader = Reader(
             self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
         )
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._reader.read_direct)
-        where = self._exposed()
-        if where and self._signer is None:
+        if (where := self._exposed()) and self._signer is None:
             log().warning(UNPROTECTED, server=where)
         try:
             await self.connection.again(lambda: self._transport.open(self.address), "connecting to the network")
@@ -274,10 +273,11 @@ class NetworkBus(WorkerBus):
         return NetworkStatistics(
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
-            self._claimer.claims.statistics(),
+            self._claimer.claims.statistics(len(self._claimer.introductions)),
             self._direct.statistics(),
             self._reader.refusals.statistics(),
-            self._reader.freshness.doubles,
+            self._reader.freshness.statistics(),
+            self._fleet.statistics(),
             self.connection.statistics(),
             self._pulse.blocked,
         )
@@ -303,10 +303,6 @@ class NetworkBus(WorkerBus):
             self._direct.wire.put(frame, bounded=bounded)
         else:
             self._outbox.put(frame, accepted, bounded=bounded)
-
-    def beat_frame(self) -> Outgoing:
-        """A sign of life as it is sent. May be called from any thread."""
-        return self._framer.frame(self._fleet.sign_of_life(), "everyone", "", self.address)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -340,6 +336,11 @@ class NetworkBus(WorkerBus):
         """Hand a message to the runner of this process."""
         for route in tuple(self._runners.values()):
             route(message)
+
+    def tell_of_loss(self, error: DataLostError) -> None:
+        """What the network had accepted is gone: who waits for it is told."""
+        log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
+        self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
 
     def hand_out(self, message: BusMessage) -> None:
         """Hand a message for everybody to those of this process."""

@@ -18,9 +18,8 @@ from bus.events import log, text_of
 from bus.transport import StaysAlive, Transport
 
 if TYPE_CHECKING:
-    from bus.claims import Claims
+    from bus.claimer import Claimer
     from bus.network import NetworkBus
-    from bus.outbox import Outbox
 
 BLOCK_LIMIT = 60.0
 """Seconds a blocked event loop is excused: ten default leases. No computation, driver or disk that is expected to
@@ -108,8 +107,7 @@ class Pulse:
     Args:
         bus: Whose runner to keep alive.
         transport: Its network.
-        claims: The jobs it holds.
-        outbox: What it has yet to settle.
+        claimer: The jobs it holds.
         every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
             beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
             round, must end within a lease.
@@ -121,8 +119,7 @@ class Pulse:
         self,
         bus: NetworkBus,
         transport: Transport,
-        claims: Claims,
-        outbox: Outbox,
+        claimer: Claimer,
         *,
         every: float,
         limit: float | None,
@@ -131,8 +128,7 @@ class Pulse:
         self.blocked = 0
         self._bus = bus
         self._transport = transport if isinstance(transport, StaysAlive) else None
-        self._claims = claims
-        self._outbox = outbox
+        self._claimer = claimer
         self._every = every
         self._period = every / 4
         self._clock = clock
@@ -208,10 +204,11 @@ class Pulse:
 
     async def _round(self) -> None:
         assert self._transport is not None
-        now = self._clock()
+        bus, now = self._bus, self._clock()
+        beat = bus._framer.frame(bus._fleet.sign_of_life(), "everyone", "", bus.address)
         with anyio.fail_after(ROUND_TIMEOUT):
-            kept = await self._transport.keep([self._bus.beat_frame()])
-        for claim in self._claims.all():
-            if claim.delivery is not None and claim.delivery.token in kept:
-                claim.renewed = now
-        self._outbox.kept = now
+            kept = await self._transport.keep([beat])
+        claims = self._claimer.claims
+        for lease in (*claims.all(), *claims.ending, *self._claimer._outbox.settling):
+            if lease.delivery is not None and lease.delivery.token in kept:
+                lease.renewed = now

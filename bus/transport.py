@@ -73,6 +73,9 @@ class Transport(Protocol):
     * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
       sent, except where the network reordered or doubled them.
 
+    * A claim is handed over while its lease lasts, or not at all.
+    * Where the network has lost what it had stored, `receive` raises `DataLostError`, once.
+
     Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
     or raising.
     """
