@@ -19,7 +19,9 @@ from bus.transport import StaysAlive, Transport
 
 if TYPE_CHECKING:
     from bus.claimer import Claimer
+    from bus.claims import Claim
     from bus.network import NetworkBus
+    from bus.outbox import Settling
 
 BLOCK_LIMIT = 60.0
 """Seconds a blocked event loop is excused: ten default leases. No computation, driver or disk that is expected to
@@ -209,6 +211,7 @@ class Pulse:
         with anyio.fail_after(ROUND_TIMEOUT):
             kept = await self._transport.keep([beat])
         claims = self._claimer.claims
-        for lease in (*claims.all(), *claims.ending, *self._claimer._outbox.settling):
+        leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._claimer._outbox.settling]
+        for lease in leases:
             if lease.delivery is not None and lease.delivery.token in kept:
                 lease.renewed = now
