@@ -44,10 +44,24 @@ class GroupStatistics(msgspec.Struct, frozen=True):
 class Member:
     """One worker of a group: which of its messages was the last, and how its job ended.
 
-    `origin` is the address of the runner its messages come from, None before the first one.
+    `origin` is the address of the runner its messages come from, None before the first one. `repeats` counts the
+    attempts that had the number of one before.
     """
 
-    __slots__ = ("attempt", "early", "expected", "granted", "hooked", "iterated", "name", "origin", "result", "timer")
+    __slots__ = (
+        "attempt",
+        "early",
+        "expected",
+        "former",
+        "granted",
+        "hooked",
+        "iterated",
+        "name",
+        "origin",
+        "repeats",
+        "result",
+        "timer",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,15 +72,26 @@ class Member:
         self.iterated = 0
         self.hooked = 0
         self.origin: str | None = None
+        self.former: tuple[str, ...] = ()
+        self.repeats = 0
         self.early: dict[int, Any] | None = None
         self.timer: Deadline | None = None
 
     def follows(self, message: Any) -> bool:
-        """Whether a message comes from who has the job now. The first one of a new attempt says who that is."""
-        if message.attempt < self.attempt:
-            return False
+        """Whether a message comes from who has the job now. The first one of a new attempt says who that is.
+
+        A broker that was killed may forget its last deliveries, and give a job to another under the number it had: so
+        the attempt of another runner is a new one too, and the runner that had that number before has lost the job.
+        """
         if message.attempt > self.attempt:
+            self.former = ()
             self._restart(message.attempt)
+        elif message.attempt < self.attempt or message.origin in self.former:
+            return False
+        elif self.origin is not None and message.origin != self.origin:
+            self.former = (*self.former, self.origin)
+            self.repeats += 1
+            self._restart(self.attempt)
         self.origin = message.origin
         return True
 

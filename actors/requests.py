@@ -235,6 +235,7 @@ class JobGroup:
         if (
             message.sequence == member.expected
             and message.attempt == member.attempt
+            and (member.origin is None or message.origin == member.origin)
             and member.result is None
             and not member.early
         ):
@@ -290,7 +291,8 @@ class JobGroup:
         event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
+            attempt = message.attempt + member.repeats
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
             self._wake_reader()
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:
@@ -305,7 +307,7 @@ class JobGroup:
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         response = {} if response is None else response
-        member.result = JobResult(status, response, error, message.attempt)
+        member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
         if member.timer is not None:
             member.timer.cancel()

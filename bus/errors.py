@@ -114,14 +114,14 @@ class TransportError(BusError):
     fault = "system"
 
 
-class StoreLostError(TransportError):
-    """The network is there, but has lost everything it had accepted: what was on its way will never arrive."""
-
-
 class BrokerError(BusError, RuntimeError):
     """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
 
     fault = "system"
+
+
+class DataLostError(TransportError):
+    """The network is there again, but what it had stored is not: frames it had accepted never come."""
 
 
 class PartlySentError(TransportError):

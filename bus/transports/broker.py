@@ -10,7 +10,7 @@ from itertools import islice
 import anyio
 import msgspec
 
-from bus.errors import PartlySentError, StoreLostError, TransportError
+from bus.errors import PartlySentError, TransportError
 from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
@@ -124,18 +124,24 @@ class MemoryBroker:
             self._forgotten += 1
             self._drop(node)
 
-    def wipe(self) -> None:
-        """Lose everything that was accepted, as a server does that comes back without its files."""
-        self._queues = Queues(self.ack_wait, fenced_ack=self.fenced_ack)
-        self._remembered.clear()
-        self._dead.clear()
-        for node in self._nodes.values():
-            node.inbox.clear()
-            node.arrived.clear()
-            node.claims.clear()
-            node.look = dict.fromkeys(node.demand)
-            node.lost = True
+    def restart(self, *, empty: bool = False) -> None:
+        """Do what a broker's process does that ends and starts again: all nodes are to connect anew.
+
+        What was stored and claimed is kept, unless `empty`; the ids of frames that were taken are forgotten.
+        """
+        for node in tuple(self._nodes.values()):
+            self.lose_direct(node)
             self.interrupt(node)
+            node.arrived.clear()
+            if empty:
+                node.claims.clear()
+            for name in tuple(node.demand):
+                self._queues.demand(node, name, 0, 0.0)
+        if empty:
+            self._nodes.clear()
+            self._dead.clear()
+            self._queues = Queues(self.ack_wait, fenced_ack=self.fenced_ack)
+        self._remembered = OrderedDict.fromkeys(self._queues.ids())
 
     def interrupt(self, node: Node) -> None:
         """Make a `receive` of `node` that waits return empty; until the next one nothing is given to `node`."""
@@ -189,13 +195,9 @@ class MemoryBroker:
 
         Raises:
             TransportError: `node` has left.
-            StoreLostError: Everything was lost by `wipe`.
         """
         if node.closed:
             raise TransportError(f"node {node.address!r} has left the network")
-        if node.lost:
-            node.lost = False
-            raise StoreLostError("the broker has lost everything it had accepted")
         now = anyio.current_time()
         end = now + wait
         self._nodes.setdefault(node.address, node)

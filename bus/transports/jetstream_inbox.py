@@ -10,7 +10,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import StoreLostError
+from bus.errors import DataLostError
 from bus.events import log
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
@@ -122,7 +122,7 @@ class Inbox:
             lost, self._birth = self._birth, birth
             self._position = self._purged = 0
             if lost:
-                raise StoreLostError(f"{link.where} has lost everything it had accepted")
+                raise DataLostError(f"{link.where} has lost everything it had accepted")
         self._epoch += 1
         self._number = 0
         self._broken = False

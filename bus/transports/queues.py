@@ -40,10 +40,9 @@ class Node:
         reader: Wakes its `receive`; None while it is not in one.
         seen: When it last read, on the clock of `anyio.current_time()`.
         closed: Whether it has left.
-        lost: Whether it must be told that the broker has lost everything.
     """
 
-    __slots__ = ("address", "arrived", "claims", "closed", "demand", "inbox", "look", "lost", "reader", "seen")
+    __slots__ = ("address", "arrived", "claims", "closed", "demand", "inbox", "look", "reader", "seen")
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
@@ -55,7 +54,6 @@ class Node:
         self.reader: anyio.Event | None = None
         self.seen = now
         self.closed = False
-        self.lost = False
 
     def wake(self) -> None:
         """Let a waiting `receive` look again."""
@@ -111,6 +109,11 @@ class Queues:
     def claimed(self) -> int:
         """Entries that are claimed."""
         return len(self._claims)
+
+    def ids(self) -> list[str]:
+        """Ids of the frames that wait or are claimed."""
+        waiting = [entry.id for queue in self._by_name.values() for entry in queue.ready]
+        return [*waiting, *(entry.id for entry in self._claims)]
 
     def put(self, entry: Entry, now: float) -> None:
         """Add a new entry at the end of its queue.

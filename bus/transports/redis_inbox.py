@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from bus.errors import StoreLostError
+from bus.errors import DataLostError
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.redis_link import Command
 from bus.transports.redis_scripts import GROUP
@@ -68,11 +68,11 @@ class RedisInbox:
         """The commands that delete what was read.
 
         Raises:
-            StoreLostError: Everything is deleted already, also what was not read.
+            DataLostError: Everything is deleted already, also what was not read.
         """
         if self._lost:
             self._lost = False
-            raise StoreLostError("the Redis server has lost everything it had accepted")
+            raise DataLostError("the Redis server has lost everything it had accepted")
         return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)] if self._read else []
 
     def deleted(self, replies: Iterable[object]) -> None:
