@@ -137,14 +137,13 @@ class Claimer:
 
     def asked(self, request: BusJobRequestMessage, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
-        request.attempt = 1
         if self.claims.held(request) is not None:
             self.claims.repeated += 1
             return
         given = self.claims.remembered(request)
         if given is not None:  # asked for anew: what led up to the answer is not waited for
             self.claims.repeated += 1
-            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
+            self._bus.answer_again(request, msgspec.structs.replace(given, attempt=request.attempt, sequence=0))
             return
         name = request.target or ""
         self.claims.hold(request, None, "", now)
