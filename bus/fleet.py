@@ -55,23 +55,23 @@ class Fleet:
                 self._gone(peer)
             self._bus.look_round()
 
-    def heard(self, message: Any, now: float) -> None:
-        """Take in what another runner says about itself and its workers."""
-        runner = getattr(message, "runner", message.source)
+    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+        """Take in what another runner says about itself and its workers, to us alone or to everybody."""
+        runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.presence.left(runner, message.origin)
             if peer is not None:
                 self._gone(peer)
             return
         version = message.version if isinstance(message, BusRunnerBeatMessage) else None
-        heard = self.presence.heard(runner, message.origin, now, version)
+        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
+        if heard.ask:
+            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
+            self._bus.put("inbox", message.origin, request)
         if heard.ignore:
             return
         if heard.gone is not None:
             self._gone(heard.gone)
-        if heard.ask:
-            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
-            self._bus.put("inbox", message.origin, request)
         self._take(message, runner)
 
     def _take(self, message: Any, runner: str) -> None:
