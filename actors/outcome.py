@@ -53,6 +53,12 @@ def inactive(name: str, seconds: float) -> ErrorInfo:
     return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
 
 
+def lost(name: str) -> ErrorInfo:
+    """The network has lost what it had stored."""
+    message = f"the network lost what it had stored: whether {name!r} did the job is not known"
+    return ErrorInfo(type="DataLostError", message=message, retryable=True)
+
+
 def failed_beside(name: str, status: JobStatus, error: ErrorInfo | None) -> ErrorInfo:
     """Another member of the group did not complete."""
     reason = error.message if error is not None else f"it ended as {status.value}"
