@@ -36,8 +36,9 @@ simulate: $(STAMP) ## Random programs on a simulated network: make simulate SEED
 mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
 	@$(PY) -m tests.mutants
 
-bench: $(STAMP) ## Measure against bare asyncio, one JSON line per case.
+bench: $(STAMP) ## Measure against bare asyncio and the bare clients of Redis and NATS, one JSON line per case.
 	@$(PY) -m benchmarks.local
+	@$(PY) -m benchmarks.network
 
 setup: $(STAMP) ## Only make the virtual environment: make setup [PYTHON=python3.13].
 	@:

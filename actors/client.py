@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from actors.contexts import JobContext, JobGroupContext
-from actors.errors import ActorError, RunnerStateError
+from actors.errors import ActorError, JobError, RunnerStateError
 from actors.runner import WorkerRunner
 from actors.worker import BaseWorker
-from bus import BusError, WorkerBus, check_name, open_bus
+from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name, open_bus
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -135,6 +135,41 @@ class Client:
             for data in registry.replicas(name)
             if not isinstance(self._runner.get_worker(name), _Requester)
         ]
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on: to be listed, inspected, discarded, or done again with `requeue`."""
+        self._connected()
+        assert self._runner is not None
+        return self._runner.bus.dead_letters
+
+    async def requeue(self, letter_id: str, *, timeout: float | None = None) -> Any:
+        """Do a job that was given up on again, as a new job of this client, and return its answer.
+
+        The letter stays until that job has completed, or was given up on as well and has a letter of its own.
+
+        Args:
+            letter_id: The letter's id.
+            timeout: Seconds for the new job; None for no limit. What was left to the old one does not count.
+
+        Raises:
+            ValueError: There is no such letter, or it holds no job.
+            JobError: The new job did not complete.
+            TransportError: The network does not show its letters now.
+        """
+        letters = self.dead_letters
+        letter = await letters.get(letter_id)
+        if letter is None or letter.problem is not None:
+            why = f"it cannot be read: {letter.problem}" if letter is not None else "there is none of that id"
+            raise ValueError(f"dead letter {letter_id!r} cannot be done again: {why}")
+        try:
+            answer = await self.job(letter.worker_name, name=letter.job_name, payload=letter.payload, timeout=timeout)
+        except JobError as error:
+            if error.error is not None and error.error.type == DEAD_LETTERED:
+                await letters.discard(letter_id)
+            raise
+        await letters.discard(letter_id)
+        return answer
 
     async def _leave(self) -> None:
         with anyio.CancelScope(shield=True):

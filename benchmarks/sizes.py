@@ -9,3 +9,9 @@ IN_FLIGHT = 1000
 """Jobs under way at once."""
 GROUP = 100
 """Members of a group."""
+CHUNKS = 10_000
+"""Chunks of a stream."""
+FEW_IN_FLIGHT = 100
+"""Jobs under way at once over a network."""
+BATCH = 64
+"""Entries that a bare client sends in one go."""

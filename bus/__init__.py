@@ -4,6 +4,7 @@ import typing as _typing
 
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
+from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.errors import (
     BrokerError,
     BusError,
@@ -58,7 +59,7 @@ from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, Worke
 from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
-from bus.transport import Delivery, Outgoing, Settlement, Transport
+from bus.transport import DeadFrame, DeadFrames, Delivery, KeepsDeadLetters, Outgoing, Settlement, Transport
 from bus.url import open_bus
 from bus.values import PayloadError, convert, travel
 
@@ -67,6 +68,7 @@ if _typing.TYPE_CHECKING:
     from bus.redis_bus import RedisBus
 
 __all__ = [
+    "DEAD_LETTERED",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",
@@ -105,6 +107,10 @@ __all__ = [
     "BusWorkerLostMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "DeadFrame",
+    "DeadFrames",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "Delivery",
     "DuplicateNameError",
@@ -112,6 +118,7 @@ __all__ = [
     "ErrorInfo",
     "InvalidNameError",
     "JobStatus",
+    "KeepsDeadLetters",
     "MailboxFullError",
     "NatsBus",
     "NetworkBus",

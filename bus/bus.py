@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import anyio
 import msgspec
 
+from bus.dead_letters import DeadLetters
 from bus.errors import BusNotStartedError, DuplicateNameError, MailboxFullError
 from bus.events import EventSource, log
 from bus.mailbox import DEFAULT_MAILBOX_SIZE, Room
@@ -150,6 +151,11 @@ class WorkerBus(EventSource):
         if self._subscribers.get(subscriber.name) is subscriber:
             del self._subscribers[subscriber.name]
             self.unroute(subscriber.name)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on; within one process there are none, as nothing is delivered twice."""
+        return DeadLetters()
 
     async def send(self, message: BusMessage) -> None:
         """Send a message of any type.

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from bus.claims import Claim, Claims
+from bus.dead_letters import DEAD_LETTERED
 from bus.errors import TransportError
 from bus.messages import (
     BusJobCancelMessage,
@@ -93,7 +94,7 @@ class Claimer:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
-            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="DeadLettered", message=message))
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
         else:
             self._bus.deliver(request)
         self.capacity_changed(name)
@@ -101,7 +102,7 @@ class Claimer:
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job has its answer. Returns what to do once that is safe."""
         self.claims.release(claim, answer)
-        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == "DeadLettered"
+        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
         how = Settlement.TERM if gave_up else Settlement.ACK
 
         return lambda: self.settle(claim.delivery, how, claim.renewed)

@@ -15,6 +15,7 @@ from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.dead_letters import DeadLetters
 from bus.errors import BusError, EncodeError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
@@ -124,6 +125,11 @@ class NetworkBus(WorkerBus):
     def address(self) -> str:
         """Name of the runner and this life of it."""
         return f"{self.registry.runner_name}#{self._incarnation}"
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on, of the whole network."""
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.

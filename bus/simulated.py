@@ -12,9 +12,12 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from bus.errors import TransportError
+from bus.faults import Faults
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.broker import IDLE_WAIT, MemoryBroker
 from bus.transports.queues import BATCH, Node
+
+__all__ = ["Faults", "NetworkStatistics", "SimulatedNetwork", "SimulatedTransport", "TraceEvent"]
 
 T = TypeVar("T")
 
@@ -23,36 +26,6 @@ TraceEvent = tuple[float, str, str, str]
 
 LEAST_HOLD = 0.1
 """Seconds up to which a reordered frame is held back where the delays are shorter: enough for others to overtake."""
-
-
-class Faults(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes wrong, how often and within which bounds. Without arguments nothing does.
-
-    Attributes:
-        drop: Probability that an operation's request, or its reply (half and half), is lost: the caller gets a
-            `TransportError` after `timeout`, and the operation had no effect, or had it. Claims in a lost reply last
-            until their leases end; frames of the inbox come again. Also the probability that a frame of `everyone`
-            is lost on its way to one node, without an error.
-        duplicate: Probability that a frame of the lanes `inbox` and `everyone` is delivered twice.
-        reorder: Probability that a frame is held back while later ones pass it.
-        delay: Shortest and longest time an operation takes, and a frame on its way to its node, in seconds.
-        timeout: Seconds after which a link tells its caller that there was no reply.
-    """
-
-    drop: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    delay: tuple[float, float] = (0.0, 0.0)
-    timeout: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in ("drop", "duplicate", "reorder"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}")
-        if not 0 <= self.delay[0] <= self.delay[1]:
-            raise ValueError(f"delay must be a shortest and a longest time in seconds, not {self.delay!r}")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout!r}")
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +41,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True, kw_only=True):
         duplicated: Frames delivered twice.
         reordered: Frames held back.
         everyone_lost: Frames of `everyone` lost on their way to a node.
+        direct_lost: Frames of `direct` lost with a connection at either end.
     """
 
     links: int
@@ -79,6 +53,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True, kw_only=True):
     duplicated: int
     reordered: int
     everyone_lost: int
+    direct_lost: int
 
 
 class SimulatedNetwork:
@@ -121,6 +96,7 @@ class SimulatedNetwork:
         self._partitioned[label] = None
         self.note(label, "partition", "")
         for link in self._links.get(label, ()):
+            link.lose_direct()
             link.interrupt()
 
     def heal(self, label: str) -> None:
@@ -128,6 +104,8 @@ class SimulatedNetwork:
         if label in self._partitioned:
             del self._partitioned[label]
             self.note(label, "heal", "")
+            for link in self._links.get(label, ()):
+                link.lose_direct()
 
     def kill(self, label: str) -> None:
         """Let the process of `label` be dead: nothing it does or was doing reaches the broker any more.
@@ -154,9 +132,9 @@ class SimulatedNetwork:
         if self._trace is not None:
             self._trace((anyio.current_time(), label, event, detail))
 
-    def count(self, what: str) -> None:
-        """Add one to a field of the statistics."""
-        self._counts[what] += 1
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a field of the statistics."""
+        self._counts[what] += number
 
     def closed(self, link: SimulatedTransport) -> None:
         """Forget a link that closed."""
@@ -185,6 +163,7 @@ class SimulatedTransport:
         self._carried: list[tuple[float, int, Delivery]] = []
         self._number = 0
         self._last_due = 0.0
+        self._unheard = False
 
     @property
     def address(self) -> str:
@@ -236,6 +215,26 @@ class SimulatedTransport:
             self._network.broker.send(frames)
 
         await self._operate("send", detail, store)
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct`, in order. Lost, or partitioned for less than a timeout, it says nothing.
+
+        Raises:
+            TransportError: Killed, not open, or partitioned; nothing was sent.
+        """
+        self._connected()
+        lost = self._rng.random() < self._network.faults.drop
+        await self._pass("tell", self._rng.uniform(*self._network.faults.delay) / 2)
+        if self._network.is_partitioned(self.label) and self._unheard:
+            await self._fail("tell", "requests_lost")
+        self._unheard = self._network.is_partitioned(self.label)
+        detail = " ".join(f"{frame.to}:{frame.id}" for frame in frames)
+        if lost or self._unheard:
+            self._network.count("direct_lost", len(frames))
+            self._network.note(self.label, "tell lost", detail)
+        else:
+            self._network.note(self.label, "tell", detail)
+            self._network.broker.tell(frames)
 
     async def receive(self) -> Sequence[Delivery]:
         """What has arrived, up to 256 frames; empty after a second without any.
@@ -289,6 +288,11 @@ class SimulatedTransport:
         """
         detail = ", ".join(_describe(delivery) for delivery in deliveries)
         return await self._operate("extend", detail, lambda: self._network.broker.extend(self._connected(), deliveries))
+
+    def lose_direct(self) -> None:
+        """For the network: lose the frames of the lane `direct` that were sent here and have not come."""
+        if self._node is not None:
+            self._network.broker.lose_direct(self._node)
 
     def interrupt(self) -> None:
         """For the network: let a `receive` under way see that the link has changed."""

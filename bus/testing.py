@@ -21,12 +21,11 @@ from typing import TypeAlias
 import anyio
 import msgspec
 
-from bus.transport import Delivery, Lane, Outgoing, Settlement, Transport
+from bus.errors import TransportError
+from bus.probe import PATIENCE, Probe, equal, require
+from bus.transport import Delivery, Outgoing, Settlement, Transport
 
 __all__ = ["PATIENCE", "TRANSPORT_CONTRACT", "ContractNetwork", "MakeNetwork", "TransportCheck"]
-
-PATIENCE = 30.0
-"""Seconds, beyond two leases, after which a check gives up on frames that do not come."""
 
 
 class ContractNetwork(msgspec.Struct, frozen=True):
@@ -48,81 +47,10 @@ TransportCheck: TypeAlias = Callable[[MakeNetwork], Awaitable[None]]
 """One sentence of the contract. Raises AssertionError if the network does not keep it."""
 
 
-class _Node:
-    """A transport under test, and what it has seen: a network may double frames of an inbox."""
-
-    def __init__(self, address: str, transport: Transport, ack_wait: float) -> None:
-        self.address = address
-        self.transport = transport
-        self.ack_wait = ack_wait
-        self._sent = 0
-        self._seen: dict[tuple[Lane, bytes], None] = {}
-
-    async def send(self, lane: Lane, to: str, *bodies: bytes) -> None:
-        frames = [Outgoing(lane, to, f"{self.address}-{self._sent + n}", body) for n, body in enumerate(bodies)]
-        self._sent += len(frames)
-        await self.transport.send(frames)
-
-    async def receive(self) -> tuple[bool, list[Delivery]]:
-        """Whether there was nothing at all, and what was new."""
-        batch = await self.transport.receive()
-        new: list[Delivery] = []
-        for delivery in batch:
-            key = (delivery.lane, delivery.body)
-            if delivery.lane == "queue" or key not in self._seen:
-                new.append(delivery)
-                self._seen[key] = None
-        return not batch, new
-
-    async def take(self, count: int) -> list[Delivery]:
-        """The next deliveries: at least `count`, so that one too many is seen."""
-        give_up = anyio.current_time() + 2 * self.ack_wait + PATIENCE
-        taken: list[Delivery] = []
-        while len(taken) < count:
-            taken += (await self.receive())[1]
-            _require(
-                len(taken) >= count or anyio.current_time() < give_up,
-                f"node {self.address!r} got {len(taken)} of {count} deliveries",
-            )
-        return taken
-
-    async def take_one(self) -> Delivery:
-        taken = await self.take(1)
-        _equal(len(taken), 1)
-        return taken[0]
-
-    async def drain(self) -> list[Delivery]:
-        """What arrives before a frame that the node sends to itself now."""
-        last = b"last of %d" % self._sent
-        await self.send("inbox", self.address, last)
-        taken: list[Delivery] = []
-        while not any(delivery.body == last for delivery in taken):
-            taken += await self.take(1)
-        return [delivery for delivery in taken if delivery.body != last]
-
-    async def rest(self) -> list[Delivery]:
-        """What arrives before nothing does for as long as `receive` waits."""
-        taken: list[Delivery] = []
-        idle = False
-        while not idle:
-            idle, new = await self.receive()
-            taken += new
-        return taken
-
-
 @asynccontextmanager
-async def _nodes(make_network: MakeNetwork, count: int) -> AsyncIterator[Sequence[_Node]]:
+async def _nodes(make_network: MakeNetwork, count: int) -> AsyncIterator[Sequence[Probe]]:
     async with make_network(count) as network:
-        yield [_Node(address, transport, network.ack_wait) for address, transport in network.transports.items()]
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise AssertionError(otherwise)
-
-
-def _equal(got: object, expected: object) -> None:
-    _require(got == expected, f"got {got!r} instead of {expected!r}")
+        yield [Probe(address, transport, network.ack_wait) for address, transport in network.transports.items()]
 
 
 def _bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
@@ -135,7 +63,7 @@ async def frames_of_one_sender_arrive_in_the_order_sent(make_network: MakeNetwor
         bodies = [b"%d" % number for number in range(60)]
         for first in range(0, 60, 20):
             await a.send("inbox", b.address, *bodies[first : first + 20])
-        _equal(_bodies(await b.take(60)), bodies)
+        equal(_bodies(await b.take(60)), bodies)
 
 
 async def frames_sent_before_the_reader_reads_are_kept(make_network: MakeNetwork) -> None:
@@ -143,7 +71,7 @@ async def frames_sent_before_the_reader_reads_are_kept(make_network: MakeNetwork
     async with _nodes(make_network, 2) as (a, b):
         await a.send("inbox", b.address, b"early")
         delivery = await b.take_one()
-        _equal((delivery.lane, delivery.queue, delivery.body, delivery.attempt), ("inbox", "", b"early", 1))
+        equal((delivery.lane, delivery.queue, delivery.body, delivery.attempt), ("inbox", "", b"early", 1))
 
 
 async def a_node_gets_no_frame_of_another_node(make_network: MakeNetwork) -> None:
@@ -151,8 +79,8 @@ async def a_node_gets_no_frame_of_another_node(make_network: MakeNetwork) -> Non
     async with _nodes(make_network, 3) as (a, b, c):
         await a.send("inbox", b.address, b"for b")
         await a.send("queue", "work", b"for who serves it")
-        _equal(_bodies(await c.drain()), [])
-        _equal(_bodies(await b.drain()), [b"for b"])
+        equal(_bodies(await c.drain()), [])
+        equal(_bodies(await b.drain()), [b"for b"])
 
 
 async def a_frame_for_nobody_is_accepted_and_disturbs_nothing(make_network: MakeNetwork) -> None:
@@ -161,7 +89,7 @@ async def a_frame_for_nobody_is_accepted_and_disturbs_nothing(make_network: Make
         await a.transport.send(
             [Outgoing("inbox", "nobody", "lost-1", b"lost"), Outgoing("inbox", b.address, "kept-1", b"kept")]
         )
-        _equal(_bodies(await b.take(1)), [b"kept"])
+        equal(_bodies(await b.take(1)), [b"kept"])
 
 
 async def bodies_arrive_byte_for_byte(make_network: MakeNetwork) -> None:
@@ -172,9 +100,10 @@ async def bodies_arrive_byte_for_byte(make_network: MakeNetwork) -> None:
         await a.send("inbox", b.address, *bodies)
         await a.send("queue", "work", *bodies)
         await a.send("everyone", "", *bodies)
-        got = await b.take(3 * len(bodies))
-        for lane in ("inbox", "queue", "everyone"):
-            _equal([delivery.body for delivery in got if delivery.lane == lane], bodies)
+        await a.send("direct", b.address, *bodies)
+        got = await b.take(4 * len(bodies))
+        for lane in ("inbox", "queue", "everyone", "direct"):
+            equal([delivery.body for delivery in got if delivery.lane == lane], bodies)
 
 
 async def large_batches_arrive_whole(make_network: MakeNetwork) -> None:
@@ -182,12 +111,12 @@ async def large_batches_arrive_whole(make_network: MakeNetwork) -> None:
     async with _nodes(make_network, 2) as (a, b):
         bodies = [b"%d" % number + b"." * 2_048 for number in range(1_000)]
         await a.send("inbox", b.address, *bodies)
-        _require(_bodies(await b.take(1_000)) == bodies, "a batch of 1,000 frames did not arrive as it was sent")
+        require(_bodies(await b.take(1_000)) == bodies, "a batch of 1,000 frames did not arrive as it was sent")
         b.transport.demand("work", 300)
         await a.send("queue", "work", *bodies[:300])
         queued = await b.take(300)
-        _require(sorted(_bodies(queued)) == sorted(bodies[:300]), "300 queued frames did not arrive as they were sent")
-        _equal(list(await b.transport.extend(queued)), [True] * 300)
+        require(sorted(_bodies(queued)) == sorted(bodies[:300]), "300 queued frames did not arrive as they were sent")
+        equal(list(await b.transport.extend(queued)), [True] * 300)
 
 
 async def everyone_reaches_all_nodes(make_network: MakeNetwork) -> None:
@@ -196,14 +125,50 @@ async def everyone_reaches_all_nodes(make_network: MakeNetwork) -> None:
         await nodes[0].send("everyone", "", b"here I am")
         for node in nodes:
             delivery = await node.take_one()
-            _equal((delivery.lane, delivery.body), ("everyone", b"here I am"))
+            equal((delivery.lane, delivery.body), ("everyone", b"here I am"))
+
+
+async def direct_frames_of_one_sender_arrive_in_the_order_sent(make_network: MakeNetwork) -> None:
+    """Many at once and one by one, as long as both nodes are connected. They are no claims."""
+    async with _nodes(make_network, 2) as (a, b):
+        bodies = [b"%d" % number for number in range(640)]
+        await a.send("direct", b.address, *bodies[:600])
+        for body in bodies[600:]:
+            await a.send("direct", b.address, body)
+        got = await b.take(640)
+        equal(_bodies(got), bodies)
+        equal({(delivery.lane, delivery.queue, delivery.attempt) for delivery in got}, {("direct", "", 1)})
+
+
+async def a_direct_frame_reaches_its_node_alone(make_network: MakeNetwork) -> None:
+    """The sender too, if that is its own address; one for a node that is gone disturbs nothing."""
+    async with _nodes(make_network, 3) as (a, b, c):
+        await c.transport.close()
+        await a.transport.tell([Outgoing("direct", to, f"d-{to}", to.encode()) for to in (c.address, "x", b.address)])
+        await a.send("direct", a.address, b"to itself")
+        equal(_bodies(await b.take(1)), [b.address.encode()])
+        equal(_bodies(await a.take(1)), [b"to itself"])
+        equal(_bodies(await a.drain() + await b.drain()), [])
+
+
+async def a_closed_transport_says_that_it_tells_nobody(make_network: MakeNetwork) -> None:
+    """What raises was not sent: who asks for a job that runs at most once may ask again."""
+    async with _nodes(make_network, 2) as (a, b):
+        await a.transport.close()
+        refused = False
+        try:
+            await a.send("direct", b.address, b"never")
+        except TransportError:
+            refused = True
+        equal(refused, expected=True)
+        equal(await b.drain(), [])
 
 
 async def an_idle_receive_returns_empty(make_network: MakeNetwork) -> None:
     """So that a reader can look after other things without being cancelled."""
     async with _nodes(make_network, 1) as (a,):
         a.transport.demand("work", 1)
-        _equal(list(await a.transport.receive()), [])
+        equal(list(await a.transport.receive()), [])
 
 
 async def a_queued_frame_is_claimed_by_one_node_at_a_time(make_network: MakeNetwork) -> None:
@@ -212,13 +177,13 @@ async def a_queued_frame_is_claimed_by_one_node_at_a_time(make_network: MakeNetw
         a.transport.demand("work", 5)
         b.transport.demand("work", 5)
         await c.send("queue", "work", b"once")
-        got: list[tuple[_Node, Delivery]] = []
+        got: list[tuple[Probe, Delivery]] = []
         for _ in range(3):
             for node in (a, b):
                 got += [(node, delivery) for delivery in await node.drain()]
-        _equal([(delivery.queue, delivery.body, delivery.attempt) for _, delivery in got], [("work", b"once", 1)])
+        equal([(delivery.queue, delivery.body, delivery.attempt) for _, delivery in got], [("work", b"once", 1)])
         owner, claim = got[0]
-        _equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
+        equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
 
 
 async def work_waits_until_somebody_serves_its_queue(make_network: MakeNetwork) -> None:
@@ -227,7 +192,7 @@ async def work_waits_until_somebody_serves_its_queue(make_network: MakeNetwork) 
         await a.send("queue", "work", b"first", b"second")
         await a.transport.close()
         b.transport.demand("work", 2)
-        _equal(_bodies(await b.take(2)), [b"first", b"second"])
+        equal(_bodies(await b.take(2)), [b"first", b"second"])
 
 
 async def one_frame_per_id_is_stored(make_network: MakeNetwork) -> None:
@@ -238,9 +203,9 @@ async def one_frame_per_id_is_stored(make_network: MakeNetwork) -> None:
         await a.transport.send([frame, frame])
         await a.transport.send([frame])
         claim = await b.take_one()
-        _equal(await b.transport.settle(claim, Settlement.ACK), expected=True)
+        equal(await b.transport.settle(claim, Settlement.ACK), expected=True)
         await a.transport.send([frame])
-        _equal(_bodies(await b.rest()), [])
+        equal(_bodies(await b.rest()), [])
 
 
 async def demand_bounds_the_claims(make_network: MakeNetwork) -> None:
@@ -251,10 +216,10 @@ async def demand_bounds_the_claims(make_network: MakeNetwork) -> None:
         claims = await b.take(2)
         for claim in claims:
             await b.transport.settle(claim, Settlement.ACK)
-        _equal(_bodies(claims + await b.drain()), [b"1", b"2"])
+        equal(_bodies(claims + await b.drain()), [b"1", b"2"])
         b.transport.demand("work", 7)
         b.transport.demand("work", 1)
-        _equal(_bodies(await b.take(1) + await b.drain()), [b"3"])
+        equal(_bodies(await b.take(1) + await b.drain()), [b"3"])
 
 
 async def demand_of_zero_stops_the_claims(make_network: MakeNetwork) -> None:
@@ -263,9 +228,9 @@ async def demand_of_zero_stops_the_claims(make_network: MakeNetwork) -> None:
         a.transport.demand("work", 5)
         a.transport.demand("work", 0)
         await b.send("queue", "work", b"later")
-        _equal(await a.drain(), [])
+        equal(await a.drain(), [])
         b.transport.demand("work", 1)
-        _equal((await b.take_one()).attempt, 1)
+        equal((await b.take_one()).attempt, 1)
 
 
 async def nodes_share_the_work_of_a_queue(make_network: MakeNetwork) -> None:
@@ -276,8 +241,8 @@ async def nodes_share_the_work_of_a_queue(make_network: MakeNetwork) -> None:
         bodies = [b"%d" % number for number in range(6)]
         await c.send("queue", "work", *bodies)
         of_a, of_b = await a.take(3), await b.take(3)
-        _equal((len(of_a), len(of_b)), (3, 3))
-        _equal(sorted(_bodies(of_a + of_b)), bodies)
+        equal((len(of_a), len(of_b)), (3, 3))
+        equal(sorted(_bodies(of_a + of_b)), bodies)
 
 
 async def a_nak_gives_the_frame_to_who_has_a_free_slot(make_network: MakeNetwork) -> None:
@@ -287,10 +252,10 @@ async def a_nak_gives_the_frame_to_who_has_a_free_slot(make_network: MakeNetwork
         a.transport.demand("work", 1)
         claim = await a.take_one()
         b.transport.demand("work", 1)
-        _equal(await a.transport.settle(claim, Settlement.NAK), expected=True)
+        equal(await a.transport.settle(claim, Settlement.NAK), expected=True)
         again = await b.take_one()
-        _equal((again.body, again.attempt), (b"not me", 2))
-        _equal(await a.drain(), [])
+        equal((again.body, again.attempt), (b"not me", 2))
+        equal(await a.drain(), [])
 
 
 async def a_claim_that_is_not_renewed_is_delivered_again(make_network: MakeNetwork) -> None:
@@ -302,7 +267,7 @@ async def a_claim_that_is_not_renewed_is_delivered_again(make_network: MakeNetwo
         for node in (b, a):
             node.transport.demand("work", 1)
             attempts.append((await node.take_one()).attempt)
-        _equal(attempts, [1, 2, 3])
+        equal(attempts, [1, 2, 3])
 
 
 async def a_renewed_claim_stays_with_its_owner(make_network: MakeNetwork) -> None:
@@ -314,9 +279,9 @@ async def a_renewed_claim_stays_with_its_owner(make_network: MakeNetwork) -> Non
         b.transport.demand("work", 1)
         for _ in range(6):
             await anyio.sleep(a.ack_wait / 4)
-            _equal(list(await a.transport.extend([claim])), [True])
-        _equal(await b.drain(), [])
-        _equal(await a.transport.settle(claim, Settlement.ACK), expected=True)
+            equal(list(await a.transport.extend([claim])), [True])
+        equal(await b.drain(), [])
+        equal(await a.transport.settle(claim, Settlement.ACK), expected=True)
 
 
 async def a_lost_claim_can_be_neither_renewed_nor_settled(make_network: MakeNetwork) -> None:
@@ -329,10 +294,10 @@ async def a_lost_claim_can_be_neither_renewed_nor_settled(make_network: MakeNetw
             await anyio.sleep(1.5 * a.ack_wait)
             owner.transport.demand("work", 1)
             claim = await owner.take_one()
-            _equal(list(await a.transport.extend([lost])), [False])
-            _equal([await a.transport.settle(lost, how) for how in Settlement], [False, False, False])
-            _equal(list(await owner.transport.extend([claim])), [True])
-            _equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
+            equal(list(await a.transport.extend([lost])), [False])
+            equal([await a.transport.settle(lost, how) for how in Settlement], [False, False, False])
+            equal(list(await owner.transport.extend([claim])), [True])
+            equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
 
 
 async def a_settled_frame_never_comes_back(make_network: MakeNetwork) -> None:
@@ -341,11 +306,11 @@ async def a_settled_frame_never_comes_back(make_network: MakeNetwork) -> None:
         await a.send("queue", "work", b"done", b"poison")
         a.transport.demand("work", 2)
         done, poison = await a.take(2)
-        _equal(await a.transport.settle(done, Settlement.ACK), expected=True)
-        _equal(await a.transport.settle(poison, Settlement.TERM), expected=True)
+        equal(await a.transport.settle(done, Settlement.ACK), expected=True)
+        equal(await a.transport.settle(poison, Settlement.TERM), expected=True)
         a.transport.demand("work", 2)
         await anyio.sleep(1.5 * a.ack_wait)
-        _equal(await a.rest(), [])
+        equal(await a.rest(), [])
 
 
 async def close_gives_back_the_claims(make_network: MakeNetwork) -> None:
@@ -358,7 +323,7 @@ async def close_gives_back_the_claims(make_network: MakeNetwork) -> None:
         await a.transport.close()
         b.transport.demand("work", 2)
         claims = await b.take(2)
-        _equal(sorted((claim.body, claim.attempt) for claim in claims), [(b"1", 2), (b"2", 2)])
+        equal(sorted((claim.body, claim.attempt) for claim in claims), [(b"1", 2), (b"2", 2)])
 
 
 async def a_cancelled_receive_loses_no_queued_frame(make_network: MakeNetwork) -> None:
@@ -370,7 +335,7 @@ async def a_cancelled_receive_loses_no_queued_frame(make_network: MakeNetwork) -
             await b.send("queue", "work", b"kept")
             tasks.cancel_scope.cancel()
         a.transport.demand("work", 1)
-        _equal((await a.take_one()).body, b"kept")
+        equal((await a.take_one()).body, b"kept")
 
 
 TRANSPORT_CONTRACT: tuple[TransportCheck, ...] = (
@@ -381,6 +346,9 @@ TRANSPORT_CONTRACT: tuple[TransportCheck, ...] = (
     bodies_arrive_byte_for_byte,
     large_batches_arrive_whole,
     everyone_reaches_all_nodes,
+    direct_frames_of_one_sender_arrive_in_the_order_sent,
+    a_direct_frame_reaches_its_node_alone,
+    a_closed_transport_says_that_it_tells_nobody,
     an_idle_receive_returns_empty,
     a_queued_frame_is_claimed_by_one_node_at_a_time,
     work_waits_until_somebody_serves_its_queue,

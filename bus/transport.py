@@ -8,14 +8,15 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
-Lane = Literal["inbox", "queue", "everyone"]
+Lane = Literal["inbox", "queue", "everyone", "direct"]
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """One frame to be stored by the network.
+    """One frame for the network.
 
     Attributes:
-        lane: `inbox` reaches one node, `queue` one of the nodes that serve the queue, `everyone` all nodes.
+        lane: `inbox` reaches one node, `queue` one of the nodes that serve the queue, `everyone` all nodes; `direct`
+            reaches one node that is connected, and is not stored.
         to: Address of the node, or name of the queue; empty for `everyone`.
         id: The frame's id. The network stores one frame per id within its deduplication window.
         body: The bytes.
@@ -69,6 +70,8 @@ class Transport(Protocol):
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
       given to another node, or the same, with `attempt + 1`.
     * `everyone` may be lost: nothing but presence and session control travels there.
+    * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
+      sent, except where the network reordered or doubled them.
 
     Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
     or raising.
@@ -87,8 +90,14 @@ class Transport(Protocol):
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """Store `frames`, in order. Returns when the network has accepted all of them."""
 
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct`, in order, each once: nothing says whether they arrive.
+
+        If this raises `TransportError`, none of them was sent, and the caller may try again.
+        """
+
     async def receive(self) -> Sequence[Delivery]:
-        """Wait for frames of the inbox, of `everyone` and of the queues in demand; empty after a second without any.
+        """Wait for frames to this node and of the queues in demand; empty after a second without any.
 
         Frames of the inbox are settled by being returned. The call is never cancelled half-way by the bus while the
         node lives: a frame taken by a cancelled call would be lost until its lease ends.
@@ -110,3 +119,42 @@ class SettlesTogether(Protocol):
 
     async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
+
+
+class DeadFrame(msgspec.Struct, frozen=True):
+    """A frame that was given up on.
+
+    Attributes:
+        place: Where the network keeps it.
+        queue: Name of its queue.
+        body: The bytes.
+        attempt: How often it was claimed.
+        died_at: Unix time, by the clock of the network.
+        history: How each claim that the network knows of ended, oldest first, in words.
+    """
+
+    place: str
+    queue: str
+    body: bytes
+    attempt: int
+    died_at: float
+    history: Sequence[str] = ()
+
+
+class DeadFrames(Protocol):
+    """The dead letters of a network, as frames. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
+        """At most `most` letters, the oldest first; only such as follow the place `after`, or a ValueError."""
+
+    async def discard(self, place: str) -> bool:
+        """Throw a letter away. False if it was not there."""
+
+
+@runtime_checkable
+class KeepsDeadLetters(Protocol):
+    """A transport that shows what was given up on."""
+
+    @property
+    def dead_frames(self) -> DeadFrames:
+        """The dead letters of all queues."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 import anyio
 import msgspec
 
 from bus.errors import PartlySentError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
+from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
 
@@ -23,28 +25,12 @@ GONE_AFTER = 60.0
 """Least seconds without a `receive` after which an inbox may be dropped; ten leases, if that is longer."""
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A queued frame that was given up on.
-
-    Attributes:
-        queue: Name of its queue.
-        id: The frame's id.
-        body: The bytes.
-        attempt: How often it was claimed.
-    """
-
-    queue: str
-    id: str
-    body: bytes
-    attempt: int
-
-
 class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What a `MemoryBroker` holds now, and what it has counted since it was made.
 
     Attributes:
         nodes: Inboxes that exist.
-        inbox: Frames waiting in them.
+        inbox: Frames waiting in them, those of `everyone` and `direct` too.
         queues: Queues with ready frames or servers.
         ready: Frames waiting in queues.
         claimed: Frames claimed and not settled.
@@ -53,7 +39,7 @@ class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
         accepted: Frames stored so far.
         duplicates: Frames refused because their id was known.
         unroutable: Frames dropped because their inbox does not exist.
-        overflowed: Frames of `everyone` dropped because an inbox was full.
+        overflowed: Frames of `everyone` and `direct` dropped because an inbox was full.
         redelivered: Claims given out with an attempt above 1.
         expired: Claims that ended because their lease did.
         stale: Settlements of claims that had already ended.
@@ -106,7 +92,7 @@ class MemoryBroker:
         self._nodes: dict[str, Node] = {}
         self._queues = Queues(ack_wait, fenced_ack=fenced_ack)
         self._remembered: OrderedDict[str, None] = OrderedDict()
-        self._dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTER_BOUND)
+        self._dead: OrderedDict[str, DeadFrame] = OrderedDict()
         self._accepted = 0
         self._duplicates = 0
         self._unroutable = 0
@@ -168,6 +154,21 @@ class MemoryBroker:
         if full:
             raise PartlySentError("; ".join(map(str, full.values())), tuple(missing))
 
+    def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Pass on frames of the lane `direct`. One to a node that is not there, or whose inbox is full, is dropped."""
+        for frame in frames:
+            node = self._nodes.get(frame.to)
+            if node is None:
+                self._unroutable += 1
+            else:
+                self._spread(Delivery("direct", "", frame.body), node, anyio.current_time())
+
+    def lose_direct(self, node: Node) -> None:
+        """Drop the frames of the lane `direct` that wait for a node: it is not connected."""
+        kept = [delivery for delivery in node.inbox if delivery.lane != "direct"]
+        node.inbox.clear()
+        node.inbox.extend(kept)
+
     async def receive(self, node: Node, wait: float = IDLE_WAIT) -> list[Delivery]:
         """Wait up to `wait` seconds for frames for `node`, and return at most `BATCH`. One reader per node.
 
@@ -211,16 +212,27 @@ class MemoryBroker:
         entry = delivery.token
         if settled and how is Settlement.TERM and isinstance(entry, Entry):
             self._terminated += 1
-            self._dead_letters.append(DeadLetter(entry.queue, entry.id, entry.body, entry.attempt))
+            place = str(self._terminated)
+            history = (f"attempt {entry.attempt} on {node.address}: given up",)
+            self._dead[place] = DeadFrame(place, entry.queue, entry.body, entry.attempt, time.time(), history)
+            if len(self._dead) > DEAD_LETTER_BOUND:
+                self._dead.popitem(last=False)
         return settled
 
     def extend(self, node: Node, deliveries: Sequence[Delivery]) -> list[bool]:
         """Renew the leases of claims of `node`; False for each that had ended."""
         return self._queues.extend(node, deliveries, anyio.current_time())
 
-    def dead_letters(self) -> tuple[DeadLetter, ...]:
-        """The frames that were given up on, oldest first."""
-        return tuple(self._dead_letters)
+    def dead_frames(self, most: int, after: str = "") -> list[DeadFrame]:
+        """At most `most` of the frames that were given up on, oldest first, or of those that follow `after`."""
+        if after and not after.isdecimal():
+            raise ValueError(f"{after!r} is not where a dead letter is kept")
+        later = (frame for frame in self._dead.values() if int(frame.place) > int(after or 0))
+        return list(islice(later, most))
+
+    def discard(self, place: str) -> bool:
+        """Throw a dead letter away. False if it was not there."""
+        return self._dead.pop(place, None) is not None
 
     def statistics(self) -> BrokerStatistics:
         """What the broker holds now and has counted so far."""
@@ -231,7 +243,7 @@ class MemoryBroker:
             ready=self._queues.ready,
             claimed=self._queues.claimed,
             remembered=len(self._remembered),
-            dead_letters=len(self._dead_letters),
+            dead_letters=len(self._dead),
             accepted=self._accepted,
             duplicates=self._duplicates,
             unroutable=self._unroutable,

@@ -12,9 +12,11 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
+from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
 from bus.transports.jetstream_inbox import Inbox, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
@@ -64,7 +66,7 @@ class JetStreamTransport:
     * Queues are one work-queue stream, with one consumer per worker name that all nodes share: a job is deleted when it
       is acknowledged. Inboxes are subjects of one stream, read in order by a consumer of each node. Both are files on
       the server, so what `send` returned for survives the server's death (not that of its machine: JetStream syncs its
-      files every two minutes). `everyone` is core NATS, and lost by who is not connected.
+      files every two minutes). `everyone` and `direct` are core NATS, and lost by who is not connected.
     * The server stores one frame of a queue per id for two minutes; a restart forgets the ids of what was done.
     * Claims are fenced on this side: JetStream takes acknowledgements from everybody. A lease is counted from before
       the job can have left the server, and when it is over, nothing is sent any more. What a process sent in time and
@@ -114,6 +116,11 @@ class JetStreamTransport:
         """Seconds a claim lasts unless renewed."""
         return self._ack_wait
 
+    @property
+    def dead_frames(self) -> JetStreamDeadFrames:
+        """What was given up on, of all queues of the namespace."""
+        return JetStreamDeadFrames(self._layout, self._connected)
+
     async def open(self, node: str) -> None:
         """Connect, make what is missing on the server, and open the inbox of `node`.
 
@@ -153,29 +160,58 @@ class JetStreamTransport:
         """Store `frames`, in order: those for one inbox share messages.
 
         Raises:
-            TransportError: Not connected, no answer in time, or refused; each frame may be stored or not.
+            TransportError: Not connected, or no answer in time; each frame may be stored or not.
+            PartlySentError: Some were refused, or got no answer although others did.
         """
         link = self._connected()
         answers = Answers(link)
+        asked: dict[str, list[Outgoing]] = {}
         inboxes: dict[str, list[Outgoing]] = {}
         for frame in frames:
             if frame.lane == "inbox":
                 inboxes.setdefault(frame.to, []).append(frame)
             elif frame.lane == "queue":
-                await answers.ask(self._layout.job_subject(frame.to), frame.body, {"Nats-Msg-Id": frame.id})
+                token = await answers.ask(self._layout.job_subject(frame.to), frame.body, {"Nats-Msg-Id": frame.id})
+                asked[token] = [frame]
             else:
                 await link.tell(self._layout.everyone, frame.body)
         for to, batch in inboxes.items():
             subject = self._layout.inbox_subject(to)
-            for pack_id, body in packs(batch):
-                await answers.ask(subject, body, {"Nats-Msg-Id": pack_id})
-        for message in await answers.wait():
+            for pack_id, body, pack in packs(batch):
+                asked[await answers.ask(subject, body, {"Nats-Msg-Id": pack_id})] = pack
+        reason = f"some frames got no answer from {link.where}"
+        for message in await answers.arrived():
             if status_of(message) == "503":
                 await self._layout.ensure_streams(link)
                 raise TransportError(f"a stream was missing at {link.where}; it is there again")
-            if b'"error"' in message.data:
-                error = msgspec.json.decode(message.data)["error"]
-                raise TransportError(f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})")
+            if b'"error"' not in message.data:
+                del asked[message.subject.rpartition(".")[2]]
+                continue
+            error = msgspec.json.decode(message.data)["error"]
+            reason = f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})"
+        if asked:
+            raise PartlySentError(
+                f"{reason}{link.reason()}", tuple(frame.id for each in asked.values() for frame in each)
+            )
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Publish frames of the lane `direct`, in order: those for one node share messages.
+
+        Raises:
+            TransportError: Not connected; nothing was sent.
+        """
+        link = self._connected()
+        nodes: dict[str, list[Outgoing]] = {}
+        for frame in frames:
+            nodes.setdefault(frame.to, []).append(frame)
+        for to, batch in nodes.items():
+            subject = self._layout.direct_subject(to)
+            for body in [pack[1] for pack in packs(batch)]:
+                try:
+                    await link.tell(subject, body)
+                except TransportError as error:  # some of them may be on their way: they must not be sent again
+                    log().debug("direct frames may be lost", error=str(error))
+                    return
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
@@ -268,7 +304,8 @@ class JetStreamTransport:
             self._queues.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
             await link.listen(self._layout.everyone, self._heard_everyone)
-            await link.api("INFO")  # the server has the subscription now: what is sent from here on is heard
+            await link.listen(self._layout.direct_subject(self._node), self._heard_direct)
+            await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
                 raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
         except BaseException:
@@ -287,6 +324,10 @@ class JetStreamTransport:
 
     async def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
+
+    async def _heard_direct(self, message: Msg) -> None:
+        if self._inbox is not None:
+            self._inbox.take(message.data, "direct")
 
     async def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)

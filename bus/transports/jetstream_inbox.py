@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus.events import log
-from bus.transport import Delivery, Outgoing
+from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, refusal
 from bus.transports.nats_answers import numbers, status_of
@@ -30,13 +30,13 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
-def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes]]:
-    """The frames for one inbox as messages: id and content.
+def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]:
+    """The frames for one inbox as messages: id, content, and which frames it is made of.
 
     An id stands for all frames of its message: one that is sent again with others behind it is another message, and
     what is doubled by that is dropped by its frame id.
     """
-    packed: list[tuple[str, bytes]] = []
+    packed: list[tuple[str, bytes, list[Outgoing]]] = []
     batch: list[Outgoing] = []
     size = 0
     for frame in frames:
@@ -50,8 +50,8 @@ def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes]]:
     return packed
 
 
-def _packed(batch: list[Outgoing]) -> tuple[str, bytes]:
-    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch])
+def _packed(batch: list[Outgoing]) -> tuple[str, bytes, list[Outgoing]]:
+    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch]), batch
 
 
 class Inbox:
@@ -162,7 +162,7 @@ class Inbox:
                 self._break()
                 return
             self._number = number
-            self._take(message.data)
+            self.take(message.data, "inbox")
             self._position = position
             return
         headers = message.headers or {}
@@ -175,15 +175,16 @@ class Inbox:
         if int(headers.get("Nats-Last-Consumer", self._number)) > self._number:
             self._break()
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes, lane: Lane) -> None:
+        """Take in the frames of one message."""
         try:
             bodies = _unpack(data)
         except msgspec.MsgspecError as error:
             self.malformed += 1
-            log().warning("message in the inbox refused", error=str(error))
+            log().warning("message refused", lane=lane, error=str(error))
             return
         for body in bodies:
-            self._arrivals.put(Delivery("inbox", "", body))
+            self._arrivals.put(Delivery(lane, "", body))
 
     def _break(self) -> None:
         self._broken = True

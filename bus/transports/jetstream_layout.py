@@ -67,6 +67,15 @@ class Layout:
         """Where frames for a node are published."""
         return f"{self._prefix}.inbox.{token(node)}"
 
+    @property
+    def dead_subjects(self) -> str:
+        """Where the dead letters of all queues are published."""
+        return f"{self._prefix}.dead.*"
+
+    def direct_subject(self, node: str) -> str:
+        """Where frames for a node are published that are not stored."""
+        return f"{self._prefix}.direct.{token(node)}"
+
     def dead_subject(self, queue: str) -> str:
         """Where the dead letters of a queue are published."""
         return f"{self._prefix}.dead.{token(queue)}"
@@ -103,7 +112,7 @@ class Layout:
             {
                 **common,
                 "name": self.dead,
-                "subjects": [f"{self._prefix}.dead.*"],
+                "subjects": [self.dead_subjects],
                 "retention": "limits",
                 "discard": "old",
                 "max_msgs": DEAD_LETTER_BOUND,

@@ -14,6 +14,7 @@ from bus.errors import TransportError
 from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_dead_letters import bury
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, token
 from bus.transports.nats_answers import Answers, numbers, status_of
 from bus.transports.nats_link import NatsLink
@@ -193,7 +194,7 @@ class Queues:
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await self._bury(link, claim, delivery.attempt)
+            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.attempt)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
@@ -304,16 +305,6 @@ class Queues:
         claim.sent = now
         self._unconfirmed[claim] = None
         await link.ask(claim.subject, claim.word, _Confirmation(self._unconfirmed, claim))
-
-    async def _bury(self, link: NatsLink, claim: Claim, attempt: int) -> None:
-        answers = Answers(link)
-        headers = {"Nats-Msg-Id": f"dead-{claim.id}", "Actorbus-Queue": claim.queue, "Actorbus-Attempt": str(attempt)}
-        await answers.ask(self._layout.dead_subject(claim.queue), claim.body, headers)
-        (message,) = await answers.wait()
-        if status_of(message) == "503" or b'"error"' in message.data:
-            raise TransportError(
-                f"the dead letters are refused: {message.data.decode(errors='replace') or 'no stream'}"
-            )
 
     async def _is_gone(self, link: NatsLink, queue: str) -> bool:
         served = self._served.get(queue)

@@ -8,11 +8,11 @@ from weakref import WeakValueDictionary
 from anyio.lowlevel import checkpoint
 
 from bus.errors import InvalidNameError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.broker import BrokerStatistics, DeadLetter, MemoryBroker
+from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
+from bus.transports.broker import BrokerStatistics, MemoryBroker
 from bus.transports.queues import Node
 
-__all__ = ["BrokerStatistics", "DeadLetter", "MemoryBroker", "MemoryTransport", "broker"]
+__all__ = ["BrokerStatistics", "MemoryBroker", "MemoryTransport", "broker"]
 
 _brokers: WeakValueDictionary[str, MemoryBroker] = WeakValueDictionary()
 
@@ -29,6 +29,23 @@ def broker(name: str) -> MemoryBroker:
     if found is None:
         found = _brokers[name] = MemoryBroker()
     return found
+
+
+class MemoryDeadFrames:
+    """What a `MemoryBroker` keeps of what was given up on."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
+        """At most `most` letters, the oldest first; only such as follow the place `after`."""
+        await checkpoint()
+        return self._broker.dead_frames(most, after)
+
+    async def discard(self, place: str) -> bool:
+        """Throw a letter away. False if it was not there."""
+        await checkpoint()
+        return self._broker.discard(place)
 
 
 class MemoryTransport:
@@ -48,6 +65,11 @@ class MemoryTransport:
     def ack_wait(self) -> float:
         """Seconds a claim lasts unless renewed."""
         return self._broker.ack_wait
+
+    @property
+    def dead_frames(self) -> MemoryDeadFrames:
+        """What was given up on."""
+        return MemoryDeadFrames(self._broker)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`."""
@@ -69,6 +91,16 @@ class MemoryTransport:
         await checkpoint()
         self._connected()
         self._broker.send(frames)
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct`, in order; those for a node that is not there, or is full, are lost.
+
+        Raises:
+            TransportError: Not open; nothing was sent.
+        """
+        await checkpoint()
+        self._connected()
+        self._broker.tell(frames)
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any.

@@ -36,9 +36,11 @@ class Answers:
         self._lost = False
         self.messages: list[Msg] = []
 
-    async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """Send one more request."""
-        self._tokens.append(await self._link.ask(subject, payload, self, headers))
+    async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> str:
+        """Send one more request; its token is the end of the subject of its answer."""
+        token = await self._link.ask(subject, payload, self, headers)
+        self._tokens.append(token)
+        return token
 
     def answered(self, message: Msg) -> None:
         """See `Sink`."""
@@ -57,6 +59,17 @@ class Answers:
         Raises:
             TransportError: Some did not come in time. Whether what was asked was done is not known.
         """
+        missing = len(self._tokens) - len(await self.arrived(seconds))
+        if missing:
+            raise self._missing(missing, seconds)
+        return self.messages
+
+    async def arrived(self, seconds: float = ANSWER_TIMEOUT) -> list[Msg]:
+        """Wait for all of them, and return those that came in time.
+
+        Raises:
+            TransportError: None did, or the connection was lost.
+        """
         timer = asyncio.get_running_loop().call_later(seconds, self._finish)
         try:
             if len(self.messages) < len(self._tokens) and not self._lost:
@@ -66,10 +79,13 @@ class Answers:
             timer.cancel()
             self._link.forget(self._tokens)
         missing = len(self._tokens) - len(self.messages)
-        if missing:
-            why = "the connection was lost" if self._lost else f"{seconds:g} seconds were not enough"
-            raise TransportError(f"{missing} of {len(self._tokens)} answers did not come: {why}{self._link.reason()}")
+        if missing and (self._lost or not self.messages):
+            raise self._missing(missing, seconds)
         return self.messages
+
+    def _missing(self, count: int, seconds: float) -> TransportError:
+        why = "the connection was lost" if self._lost else f"{seconds:g} seconds were not enough"
+        return TransportError(f"{count} of {len(self._tokens)} answers did not come: {why}{self._link.reason()}")
 
     def _finish(self) -> None:
         if not self._future.done():

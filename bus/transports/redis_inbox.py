@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.redis_link import Command
@@ -13,7 +13,7 @@ PACK = 256
 PACK_BYTES = 262_144
 """Bytes after which no further frame is packed into an entry."""
 
-FIELDS: dict[Lane, str] = {"inbox": "f", "everyone": "e"}
+FIELDS: dict[Lane, str] = {"inbox": "f", "everyone": "e", "direct": "d"}
 """The field that holds a frame tells its lane; an entry with any other field only wakes the reader."""
 _LANES = {field.encode(): lane for lane, field in FIELDS.items()}
 
@@ -60,6 +60,17 @@ class RedisInbox:
     def deleted(self) -> None:
         """They were executed."""
         self._read.clear()
+
+
+def direct(frames: Sequence[Outgoing], inbox_of: Callable[[str], str]) -> Iterable[Command]:
+    """The commands that pass on frames of the lane `direct`, to inboxes that exist."""
+    batches: dict[str, list[Outgoing]] = {}
+    for frame in frames:
+        batches.setdefault(frame.to, []).append(frame)
+    for to, batch in batches.items():
+        for pack in packs(batch):
+            fields = [part for frame in pack for part in (FIELDS["direct"], frame.body)]
+            yield ("XADD", inbox_of(to), "NOMKSTREAM", "*", *fields)
 
 
 def packs(frames: Sequence[Outgoing]) -> Iterable[list[Outgoing]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -12,9 +13,9 @@ from redis.asyncio import Connection, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from bus.errors import TransportError
+from bus.errors import PartlySentError, TransportError
 
 RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
@@ -82,6 +83,17 @@ class RedisLink:
         except (RedisError, OSError) as error:
             raise TransportError(f"{self._label}: {error}") from error
 
+    async def tell(self, commands: Sequence[Command]) -> None:
+        """Send `commands` once, whatever becomes of them.
+
+        Raises:
+            TransportError: No connection could be made; nothing was sent.
+        """
+        if not self.connected:
+            await self.exchange([("TIME",)])
+        with suppress(TransportError):  # any of them may have been executed: none must be sent again
+            await self.exchange(commands)
+
     async def checked(self, commands: Sequence[Command], *, patience: float = PATIENCE) -> list[Any]:
         """Like `exchange`, and an error reply is an error.
 
@@ -93,6 +105,25 @@ class RedisLink:
             if isinstance(reply, ResponseError):
                 await self.refused(reply)
         return replies
+
+    async def store(self, commands: Sequence[tuple[Command, list[str]]], patience: float) -> None:
+        """Like `checked`, for commands that store frames; the ids are theirs.
+
+        Raises:
+            TransportError: As `checked`.
+            PartlySentError: Only the keys of some commands were at fault.
+        """
+        reason = ""
+        missing: list[str] = []
+        replies = await self.exchange([command for command, _ in commands], patience=patience)
+        for reply, (_, ids) in zip(replies, commands, strict=True):
+            if isinstance(reply, ResponseError):
+                if not (isinstance(reply, NoPermissionError) or str(reply).startswith("WRONGTYPE")):
+                    await self.refused(reply)
+                reason = f"{self._label} refused: {reply}"
+                missing += ids
+        if missing:
+            raise PartlySentError(reason, tuple(missing))
 
     async def refused(self, reply: ResponseError) -> None:
         """Give up the link for an error reply: a server that turned into a replica, or forgot our scripts, is left.

@@ -162,22 +162,6 @@ return settled
 """
 )
 
-REQUEUE = (
-    _RING
-    + """
--- KEYS: dead letters, stream of the queue. ARGV: group, prefix, queue, entry. 0 if there is no such letter.
-local letter = redis.call('XRANGE', KEYS[1], ARGV[4], ARGV[4])[1]
-if not letter then return 0 end
-local old = {}
-for n = 1, #letter[2], 2 do old[letter[2][n]] = letter[2][n + 1] end
-if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM') end
-redis.call('XADD', KEYS[2], '*', 'i', old.i, 'b', old.b)
-redis.call('XDEL', KEYS[1], ARGV[4])
-ring(ARGV[2], ARGV[3])
-return 1
-"""
-)
-
 EXPIRE = (
     _MOVE
     + """
@@ -195,7 +179,7 @@ end
 """
 )
 
-SCRIPTS = (PUT, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, REQUEUE, EXPIRE)
+SCRIPTS = (PUT, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

@@ -21,8 +21,8 @@ from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
-from bus.transports.redis_dead_letters import RedisDeadLetters
-from bus.transports.redis_inbox import FIELDS, RedisInbox, packs
+from bus.transports.redis_dead_letters import RedisDeadFrames
+from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
@@ -101,9 +101,9 @@ class RedisTransport:
         return self._ack_wait
 
     @property
-    def dead_letters(self) -> RedisDeadLetters:
+    def dead_frames(self) -> RedisDeadFrames:
         """What was given up on, of all queues of the namespace."""
-        return RedisDeadLetters(self._writer, self._prefix)
+        return RedisDeadFrames(self._writer, self._prefix)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`; warn, once, of a server that does not keep what it accepts.
@@ -162,10 +162,10 @@ class RedisTransport:
         """Store `frames` in one round trip; those to one inbox together, in their order.
 
         Raises:
-            TransportError: Not open, or not accepted; each frame may be stored or not.
+            TransportError: Not open, or not accepted: all of them, or those that a `PartlySentError` names.
         """
         self._connected()
-        commands: list[Command] = []
+        commands: list[tuple[Command, list[Outgoing]]] = []
         batches: dict[tuple[Lane, str], list[Outgoing]] = {}
         spreads = False
         for frame in frames:
@@ -176,8 +176,13 @@ class RedisTransport:
             spreads = frame.lane == "everyone"
             batches.setdefault((frame.lane, frame.to), []).append(frame)
         commands += self._store(batches)
-        size = sum(len(frame.body) for frame in frames)
-        await self._writer.checked(commands, patience=PATIENCE + size / SLOWEST)
+        patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
+        await self._writer.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
+        self._connected()
+        await self._writer.tell([*direct(frames, self._inbox_of)])
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -256,19 +261,20 @@ class RedisTransport:
 
     # --- out ---
 
-    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[Command]:
+    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[tuple[Command, list[Outgoing]]]:
         for (lane, to), frames in batches.items():
             for pack in packs(frames):
                 if lane == "queue":
                     fields = [part for frame in pack for part in (frame.id, frame.body)]
-                    yield call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
+                    put = call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
+                    yield put, pack
                     continue
                 fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
                 if lane == "inbox":
                     # A node that is gone has no inbox, and must not get one that nobody will ever drop.
-                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields)
+                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields), pack
                 else:
-                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields)
+                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields), pack
 
     async def _send_nudge(self, node: str) -> None:
         nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
@@ -369,8 +375,6 @@ class RedisTransport:
                 self.demand(queue, slots - 1)
                 deliveries.append(self._claims.claimed(queue, key, entry, fields))
         return deliveries
-
-    # --- names ---
 
     @property
     def _nodes(self) -> str:

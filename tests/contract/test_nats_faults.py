@@ -15,7 +15,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from bus.brokers import NatsBroker
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.jetstream import JetStreamTransport
 
@@ -264,3 +264,33 @@ async def relay(target: int) -> AsyncIterator[Relay]:
         tasks.start_soon(listener.serve, through.serve)
         yield through
         tasks.cancel_scope.cancel()
+
+
+async def test_a_queue_that_is_full_does_not_keep_other_frames_from_being_stored(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.transports.jetstream_layout.QUEUE_BOUND", 2)
+    async with node(server.url, namespace, "node#1") as transport:
+        frames = [Outgoing("queue", "full", f"{namespace}-{number}", b"job") for number in range(4)]
+        frames += [Outgoing("inbox", "node#1", f"{namespace}-inbox", b"mine")]
+        with pytest.raises(PartlySentError, match="maximum messages per subject") as caught:
+            await transport.send(frames)
+        assert caught.value.missing == (f"{namespace}-2", f"{namespace}-3")
+        assert bodies(await take(transport, 1)) == [b"mine"]
+
+
+async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_stored(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(server.url, namespace, "node#1") as transport:
+        lost = transport._layout.job_subject("nobody")
+        monkeypatch.setattr(transport._layout, "job_subject", lambda _queue: lost.replace("jobs", "elsewhere"))
+        listener = await nats.connect(server.url)
+        await listener.subscribe(lost.replace("jobs", "elsewhere"))
+        await listener.flush()
+        frames = [Outgoing("queue", "silent", "no answer", b"job"), Outgoing("inbox", "node#1", "mine", b"mine")]
+        with pytest.raises(PartlySentError, match="got no answer") as caught:
+            await transport.send(frames)
+        assert caught.value.missing == ("no answer",)
+        assert bodies(await take(transport, 1)) == [b"mine"]
+        await listener.close()

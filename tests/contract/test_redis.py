@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from bus.brokers import RedisBroker
+from bus.errors import PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.transport import Outgoing
 from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
 
@@ -56,3 +58,21 @@ def over(url: str) -> MakeNetwork:
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
 async def test_redis_streams_keep_the_contract(check: TransportCheck, url: str) -> None:
     await check(over(url))
+
+
+async def test_a_key_that_takes_no_frames_does_not_keep_the_others_from_being_stored(url: str) -> None:
+    namespace = next(namespaces)
+    with redis.Redis.from_url(url) as other:
+        other.set(f"{namespace}:queue:broken", "not a stream")
+    transport = RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT)
+    await transport.open("node#1")
+    transport.demand("work", 1)
+    frames = [Outgoing("queue", name, name, name.encode()) for name in ("broken", "work")]
+    with pytest.raises(PartlySentError, match="WRONGTYPE") as caught:
+        await transport.send(frames)
+    assert caught.value.missing == ("broken",)
+    with anyio.fail_after(20):
+        while not (deliveries := await transport.receive()):
+            pass
+    assert [delivery.body for delivery in deliveries] == [b"work"]
+    await transport.close()

@@ -11,7 +11,17 @@ import pytest
 
 @pytest.mark.parametrize("case", ["sequential", "group", "stream", "import"])
 def test_each_line_of_a_benchmark_holds_both_sides_and_the_judgement(case: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.local", "--quick", "--pairs", "1", "--case", case]
+    assert_one_line("benchmarks.local", "--case", case)
+
+
+@pytest.mark.parametrize("case", ["sequential", "in_flight", "stream", "shared"])
+@pytest.mark.parametrize("broker", ["redis", "nats"])
+def test_the_benchmarks_over_a_network_measure_both_sides_in_processes_of_their_own(broker: str, case: str) -> None:
+    assert_one_line("benchmarks.network", "--broker", broker, "--case", case)
+
+
+def assert_one_line(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", module, "--quick", "--pairs", "1", *arguments]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
     for line in map(json.loads, printed.splitlines()):
         assert line["ours"] > 0

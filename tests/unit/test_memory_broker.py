@@ -217,7 +217,8 @@ async def test_what_is_terminated_is_a_dead_letter() -> None:
         a.demand("work", 1)
         (claim,) = await a.receive()
         assert await a.settle(claim, how)
-    assert broker.dead_letters() == (memory.DeadLetter("work", "1", b"1", 2),)
+    (letter,) = broker.dead_frames(10)
+    assert (letter.queue, letter.body, letter.attempt) == ("work", b"1", 2)
 
 
 @on_a_virtual_clock

@@ -327,3 +327,37 @@ def test_the_same_seed_gives_the_same_trace(monkeypatch: pytest.MonkeyPatch) -> 
 def test_faults_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Faults(**options)
+
+
+def straight(address: str, *numbers: int) -> list[Outgoing]:
+    return [Outgoing("direct", address, f"d-{number}", b"%d" % number) for number in numbers]
+
+
+async def test_direct_frames_are_lost_with_either_connection_and_only_then() -> None:
+    network = simulate()
+    a, b = await link(network, "a"), await link(network, "b")
+    await a.tell(straight("b~1", 1))
+    network.partition("b")
+    await a.tell(straight("b~1", 2))
+    network.heal("b")
+    await a.tell(straight("b~1", 3))
+    network.partition("a")
+    await a.tell(straight("b~1", 4))
+    with pytest.raises(TransportError):
+        await a.tell(straight("b~1", 5))
+    network.heal("a")
+    await a.tell(straight("b~1", 5))
+    assert [delivery.body for delivery in await read_all(b)] == [b"3", b"5"]
+    assert network.statistics().direct_lost == 1
+
+
+async def test_a_tell_is_lost_as_a_whole_and_says_nothing() -> None:
+    network = simulate(drop=0.5)
+    a, b = await link(network, "a"), await link(network, "b")
+    for number in range(0, 40, 2):
+        await a.tell(straight("b~1", number, number + 1))
+    network.faults = Faults()
+    got = [int(delivery.body) for delivery in await read_all(b)]
+    assert 0 < len(got) < 40
+    assert got == [number for first in got[::2] for number in (first, first + 1)]
+    assert network.statistics().direct_lost == 40 - len(got)
