@@ -6,6 +6,7 @@ from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.errors import (
+    AccessDeniedError,
     BrokerError,
     BusError,
     BusNotStartedError,
@@ -69,6 +70,7 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "DEAD_LETTERED",
+    "AccessDeniedError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",

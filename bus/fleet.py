@@ -58,6 +58,8 @@ class Fleet:
     def heard(self, message: Any, now: float) -> None:
         """Take in what another runner says about itself and its workers."""
         runner = getattr(message, "runner", message.source)
+        if runner == self._bus.registry.runner_name:
+            self._meet_twin(message.origin)
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.presence.left(runner, message.origin)
             if peer is not None:
@@ -73,6 +75,18 @@ class Fleet:
             request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
             self._bus.put("inbox", message.origin, request)
         self._take(message, runner)
+
+    def _meet_twin(self, address: str) -> None:
+        """Another process has our name. Heard twice it is no earlier life of ours that has just ended."""
+        self._twins[address] = self._twins.get(address, 0) + 1
+        if self._twins[address] == TWICE:
+            log().error(
+                "two processes run under one runner name: all others take the later one for a new life of the first, "
+                "and that for dead. Give each WorkerRunner a name of its own, or none",
+                runner=self._bus.registry.runner_name,
+                here=self._bus.address,
+                there=address,
+            )
 
     def _take(self, message: Any, runner: str) -> None:
         if isinstance(message, BusRegistryRequestMessage):

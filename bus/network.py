@@ -16,8 +16,7 @@ from bus.claimer import Claimer
 from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
 from bus.dead_letters import DeadLetters
-from bus.errors import BusError, EncodeError, TransportError
-from bus.events import log
+from bus.errors import AccessDeniedError, BusError, EncodeError, TransportError
 from bus.fleet import Fleet
 from bus.mailbox import Room
 from bus.messages import (
@@ -31,6 +30,7 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
+from bus.outage import Outage
 from bus.outbox import BACKOFF, Outbox, OutboxStatistics
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
@@ -38,6 +38,10 @@ from bus.transport import Lane, Outgoing, Transport
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
+
+
+ADVICE = ". Is the broker running, and is its URL right (the argument of open_bus, or ACTORBUS_BUS)?"
+"""What to look at when a bus cannot connect at its start."""
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
@@ -131,6 +135,13 @@ class NetworkBus(WorkerBus):
         """The jobs that were given up on, of the whole network."""
         return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
 
+    @property
+    def reach(self) -> str:
+        """How far it reaches; see `WorkerBus.reach`."""
+        if self._fleet.presence.peers:
+            return ""
+        return "; no other runner was heard: has it been started, with the same URL, namespace and signing key?"
+
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
 
@@ -159,7 +170,7 @@ class NetworkBus(WorkerBus):
         )
         self._reader = Reader(self, self._claimer, self._fleet, max_message_bytes=self._max_bytes)
         try:
-            await self._again(lambda: self._transport.open(self.address), "connecting to the network")
+            await self._again(lambda: self._transport.open(self.address), "connecting to the network", starting=True)
         except BaseException:
             await super().stop()
             raise
@@ -348,22 +359,24 @@ class NetworkBus(WorkerBus):
 
     # --- retrying ---
 
-    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us."""
-        failures = 0
+    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str, *, starting: bool = False) -> Any:
+        """Do something until the network lets us; a bus that starts does not go on when it is refused."""
+        outage = None
         while True:
             try:
                 result = await operation()
             except TransportError as error:
                 if self._closing:
                     return None
-                failures += 1
-                if failures == 1:
-                    log().warning(f"{what} failed; trying again", error=str(error))
+                if starting and isinstance(error, AccessDeniedError):
+                    raise
+                if outage is None:
+                    outage = Outage(what, ADVICE if starting else "", self.tasks.now())
                     self.tasks.start(self._emit, "on_disconnected")
-                await anyio.sleep(BACKOFF.delay(failures, self._rng))
+                outage.failed(error, self.tasks.now())
+                await anyio.sleep(BACKOFF.delay(outage.failures, self._rng))
             else:
-                if failures:
-                    log().warning(f"{what} works again", failures=failures)
+                if outage is not None:
+                    outage.over(self.tasks.now())
                     self.tasks.start(self._emit, "on_connected")
                 return result

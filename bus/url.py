@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import urlsplit
 
 from bus.bus import WorkerBus
 from bus.local import AsyncQueueBus
+from bus.names import check_name, nearest
 
 ENVIRONMENT = "ACTORBUS_BUS"
+SCHEMES = ("memory", "redis", "rediss", "nats", "tls")
 
 _SYNONYMS = {"heartbeat_seconds": "heartbeat", "reclaim_min_idle": "ack_wait"}
 _OF_TRANSPORTS = ("namespace", "ack_wait", "consumer_id")
@@ -28,34 +29,44 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
             `heartbeat_seconds` is another name of `heartbeat`, `reclaim_min_idle` (in seconds) of `ack_wait`.
 
     Raises:
-        ValueError: Nothing is known under that scheme, or an option is out of its range.
+        ValueError: Nothing is known under that scheme, the URL cannot be read, or an option is out of its range.
         TypeError: No bus has an option of that name.
     """
+    source = "" if url else f" (it comes from {ENVIRONMENT})"
     url = url or os.environ.get(ENVIRONMENT) or "memory://"
-    parts = urlsplit(url)
+    scheme = url.partition("://")[0] if "://" in url else ""
     options = {_SYNONYMS.get(name, name): value for name, value in options.items()}
     if options:
         _check(options)
-    if parts.scheme == "memory":
-        if not parts.netloc:
-            return AsyncQueueBus()
-        from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
-        from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
+    try:
+        if scheme == "memory":
+            return _in_memory(url, options)
+        if scheme in {"redis", "rediss"}:
+            from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
-        general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
-        return NetworkBus(MemoryTransport(broker(parts.netloc)), **general)
-    if parts.scheme in {"redis", "rediss"}:
-        from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
+            return RedisBus(url, **options)
+        if scheme in {"nats", "tls"}:
+            from bus.nats_bus import NatsBus  # noqa: PLC0415
 
-        return RedisBus(url, **options)
-    if parts.scheme in {"nats", "tls"}:
-        from bus.nats_bus import NatsBus  # noqa: PLC0415
+            return NatsBus(url, **options)
+        guess = nearest(scheme.lower(), SCHEMES, 1)
+        raise ValueError(  # noqa: TRY301
+            f"no bus for the scheme {scheme!r}: {f'did you mean {guess[0]}://? There are' if guess else 'use'} "
+            "memory://, memory://name, redis://host:port/db, rediss://, nats://host:port, tls://host:port"
+        )
+    except ValueError as error:
+        raise ValueError(f"{error}{source}") from error
 
-        return NatsBus(url, **options)
-    raise ValueError(
-        f"no bus for the scheme {parts.scheme!r}: use memory://, memory://name, redis://host:port/db, rediss://, "
-        "nats://host:port or tls://host:port"
-    )
+
+def _in_memory(url: str, options: dict[str, Any]) -> WorkerBus:
+    name = url.removeprefix("memory://")
+    if not name:
+        return AsyncQueueBus()
+    from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
+    from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
+
+    general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
+    return NetworkBus(MemoryTransport(broker(check_name("memory://", name))), **general)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import AccessDeniedError, BusError, PartlySentError, TransportError
 from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
@@ -21,7 +21,7 @@ from bus.transports.jetstream_inbox import Inbox, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted, servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -100,7 +100,7 @@ class JetStreamTransport:
         self._client = client
         self._ack_wait = ack_wait
         self._max_frame_bytes = max_frame_bytes
-        self._where = redacted(url) if client is None else "the client's server"
+        self._where = redacted(",".join(servers(url))) if client is None else "the client's server"
         self._layout = Layout(namespace, ack_wait)
         self._arrivals = Arrivals()
         self._queues = Queues(self._layout, self._arrivals)
@@ -307,7 +307,9 @@ class JetStreamTransport:
             await link.listen(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
-                raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
+                raise AccessDeniedError(  # noqa: TRY301
+                    f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
+                )
         except BaseException:
             await link.close()
             self._errors += link.errors

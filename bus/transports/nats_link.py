@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import BusError, TransportError
+from bus.errors import AccessDeniedError, BusError, TransportError
 from bus.events import log
 from bus.transports.nats_answers import Answers, Sink, status_of
 
@@ -170,9 +170,13 @@ class NatsLink:
     def failed(self, what: str, error: Exception) -> TransportError:
         """The error of ours for one of the client."""
         words = told(error)
-        return TransportError(
-            f"{what} failed at {self.where}: {words}{self.reason() if words != self._last_error else ''}"
-        )
+        reason = f"{words}{self.reason() if words != self._last_error else ''}"
+        if "Authorization Violation" in reason or "Authentication" in reason:
+            return AccessDeniedError(
+                f"{self.where} does not let us in: {reason}. Check user and password, or token, in the URL: "
+                "nats://user:password@host:port"
+            )
+        return TransportError(f"{what} failed at {self.where}: {reason}")
 
     async def on_error(self, error: Exception) -> None:
         """The client reports something that nobody waits for. It goes on."""
@@ -305,7 +309,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
             await client.connect(
-                url.split(","),
+                servers(url),
                 name=name,
                 # A connection is not mended but made anew, with the jittered backoff of the project. The library's own
                 # way resends what it had buffered: an ack that slept through an outage may end the claim of another.
@@ -328,12 +332,34 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
+def servers(url: str) -> list[str]:
+    """The servers of one cluster, which commas separate.
+
+    Raises:
+        ValueError: One of them cannot be the address of a server.
+    """
+    found = url.split(",")
+    for each in found:
+        try:
+            parts = urlsplit(each)
+            extra = parts.path.strip("/") or parts.query or parts.fragment
+            usable = parts.scheme in {"nats", "tls"} and parts.hostname and parts.port != 0 and not extra
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"{redacted(each)!r} is not the URL of a NATS server: nats://host:port or tls://host:port, with "
+                "user:password@ or token@ in front of the host if need be, and nothing behind the port"
+            )
+    return found
+
+
 def redacted(url: str) -> str:
     """A URL, or several, without user names, passwords and tokens."""
     shown = []
     for each in url.split(","):
         parts = urlsplit(each)
-        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")))
     return ",".join(shown)
 
 

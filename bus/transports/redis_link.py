@@ -13,9 +13,9 @@ from redis.asyncio import Connection, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 
-from bus.errors import PartlySentError, TransportError
+from bus.errors import AccessDeniedError, PartlySentError, TransportError
 
 RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
@@ -80,6 +80,13 @@ class RedisLink:
                     return await self._exchange(commands)
         except TimeoutError as error:
             raise TransportError(f"{self._label} has not answered for {patience:g} seconds") from error
+        except (AuthenticationError, AuthorizationError) as error:
+            raise AccessDeniedError(
+                f"{self._label} does not let us in: {error} Check user and password in the URL: "
+                "redis://user:password@host:port/db"
+            ) from error
+        except ResponseError as error:
+            raise self._refusal(error) from error
         except (RedisError, OSError) as error:
             raise TransportError(f"{self._label}: {error}") from error
 
@@ -132,7 +139,12 @@ class RedisLink:
             TransportError: Always.
         """
         await self.drop()
-        raise TransportError(f"{self._label} refused: {reply}") from reply
+        raise self._refusal(reply) from reply
+
+    def _refusal(self, reply: ResponseError) -> TransportError:
+        if isinstance(reply, NoPermissionError):
+            return AccessDeniedError(f"{self._label} refuses a right that is needed, see docs/redis.acl: {reply}")
+        return TransportError(f"{self._label} refused: {reply}")
 
     async def shut(self) -> None:
         """Drop the connection for good."""
@@ -202,6 +214,8 @@ def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnec
     else:
         try:
             options = dict(parse_url(url or ""))
+            if options.get("db") is None and options.get("host") and urlsplit(url or "").path.strip("/"):
+                raise ValueError("its database is a number, redis://host:port/0")  # noqa: TRY301
         except ValueError as error:
             raise ValueError(f"{redacted(url or '')!r} is not the URL of a Redis server: {error}") from error
         kind = options.pop("connection_class", Connection)
