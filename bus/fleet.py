@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from bus.events import log
 from bus.mailbox import Mailbox
 from bus.messages import (
     BusMessage,
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from bus.network import NetworkBus
 
 
+BEATS_OF_A_TWIN = 2
+"""Beats after which another process of our name is told of."""
+MAX_TWINS = 100
+
+
 class Fleet:
     """Keeps a runner's registry true for all runners of a network.
 
@@ -33,6 +39,7 @@ class Fleet:
         self._bus = bus
         self._heartbeat = heartbeat
         self._version = 0
+        self._twins: dict[str, int] = {}
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
@@ -58,14 +65,14 @@ class Fleet:
     def heard(self, message: Any, now: float) -> None:
         """Take in what another runner says about itself and its workers."""
         runner = getattr(message, "runner", message.source)
-        if runner == self._bus.registry.runner_name:
-            self._meet_twin(message.origin)
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.presence.left(runner, message.origin)
             if peer is not None:
                 self._gone(peer)
             return
         version = message.version if isinstance(message, BusRunnerBeatMessage) else None
+        if version is not None and runner == self._bus.registry.runner_name:
+            self._meet_twin(message.origin)
         heard = self.presence.heard(runner, message.origin, now, version)
         if heard.ignore:
             return
@@ -77,9 +84,11 @@ class Fleet:
         self._take(message, runner)
 
     def _meet_twin(self, address: str) -> None:
-        """Another process has our name. Heard twice it is no earlier life of ours that has just ended."""
+        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
         self._twins[address] = self._twins.get(address, 0) + 1
-        if self._twins[address] == TWICE:
+        while len(self._twins) > MAX_TWINS:
+            del self._twins[next(iter(self._twins))]
+        if self._twins.get(address) == BEATS_OF_A_TWIN:
             log().error(
                 "two processes run under one runner name: all others take the later one for a new life of the first, "
                 "and that for dead. Give each WorkerRunner a name of its own, or none",

@@ -129,9 +129,8 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        library = sniffio.current_async_library()
-        if library != "asyncio":
-            raise BusError(f"a NATS bus runs on asyncio, not on {library}: its client library knows nothing else")
+        if sniffio.current_async_library() != "asyncio":
+            raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
         self._inbox = Inbox(self._layout, self._arrivals, node)

@@ -365,4 +365,4 @@ def redacted(url: str) -> str:
 
 def told(error: Exception) -> str:
     """What an error says, or its name if it says nothing."""
-    return str(error) or type(error).__name__
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -143,7 +143,7 @@ class RedisLink:
 
     def _refusal(self, reply: ResponseError) -> TransportError:
         if isinstance(reply, NoPermissionError):
-            return AccessDeniedError(f"{self._label} refuses a right that is needed, see docs/redis.acl: {reply}")
+            return AccessDeniedError(f"{self._label} refuses a right that is needed, see docs/redis-acl.conf: {reply}")
         return TransportError(f"{self._label} refused: {reply}")
 
     async def shut(self) -> None:
