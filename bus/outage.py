@@ -8,6 +8,9 @@ REMIND_AFTER = 10.0
 """Seconds until what fails still is said once more; then twice as many each time, up to `REMIND_EVERY`."""
 REMIND_EVERY = 300.0
 
+ADVICE = ". Is the broker running, and is its URL right (the argument of open_bus, or ACTORBUS_BUS)?"
+"""What to look at when a bus cannot connect at its start."""
+
 
 class Outage:
     """Something that has begun to fail: said at once, when it fails for another kind of reason, and now and then.

@@ -70,7 +70,7 @@ def _in_memory(url: str, options: dict[str, Any]) -> WorkerBus:
 
 
 def _check(options: dict[str, Any]) -> None:
-    from bus.network import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
+    from bus.options import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
 
     known = (*NetworkOptions.__annotations__, *_OF_TRANSPORTS)
     for name in options:
