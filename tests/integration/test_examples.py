@@ -106,7 +106,7 @@ def test_the_first_program_of_the_readme_runs() -> None:
 
 def test_the_readme_names_every_example_and_no_other() -> None:
     named = set(re.findall(r"`examples/(\w+)(?:\.py|/)`", (ROOT / "README.md").read_text()))
-    assert named == {*EXAMPLES, "code_review"}
+    assert named == {*EXAMPLES, "code_review", "fleet"}
 
 
 def test_every_file_the_readme_names_is_there() -> None:
