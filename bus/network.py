@@ -62,7 +62,7 @@ class NetworkBus(WorkerBus):
         heartbeat: Seconds between two signs of life.
         lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
+        prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
@@ -82,7 +82,7 @@ class NetworkBus(WorkerBus):
         heartbeat: float = 2.0,
         lease: float | None = None,
         max_deliver: int = 5,
-        prefetch: int = 16,
+        prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
