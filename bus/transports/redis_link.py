@@ -147,7 +147,13 @@ class RedisLink:
             raise AccessDeniedError(
                 f"{self._label} refuses a right that is needed, see docs/redis-acl.conf: {reply}"
             ) from reply
+        if str(reply).startswith("NOAUTH"):
+            raise self._not_let_in(reply) from reply
         raise TransportError(f"{self._label} refused: {reply}") from reply
+
+    def _not_let_in(self, error: RedisError) -> AccessDeniedError:
+        advice = "Check user and password in the URL: redis://user:password@host:port/db"
+        return AccessDeniedError(f"{self._label} does not let us in: {error} {advice}")
 
     async def shut(self) -> None:
         """Drop the connection for good."""
@@ -172,10 +178,7 @@ class RedisLink:
             raise TransportError(f"{self._label} {_silent(patience)}") from error
         except (AuthenticationError, AuthorizationError) as error:
             await self.drop()
-            raise AccessDeniedError(
-                f"{self._label} does not let us in: {error} Check user and password in the URL: "
-                "redis://user:password@host:port/db"
-            ) from error
+            raise self._not_let_in(error) from error
         except ResponseError as error:
             await self.refused(error)
         except (RedisError, OSError) as error:
