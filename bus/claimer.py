@@ -98,6 +98,7 @@ class Claimer:
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
+        request.attempt = self.claims.number(request, delivery.attempt)
         self.claims.hold(request, delivery, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
@@ -108,6 +109,16 @@ class Claimer:
         else:
             self._bus.deliver(request)
         self.capacity_changed(name)
+
+    def of_answer(self, message: Any) -> Claim | None:
+        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        claim = self.claims.of_answer(message)
+        leased = claim is not None and claim.delivery is not None
+        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
+        self.claims.refused += claim is None
+        return claim
 
     def asked(self, request: BusJobRequestMessage, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
@@ -206,6 +217,7 @@ class Claimer:
                     kept = await self._transport.extend([delivery for delivery in leased if delivery])
                 except TransportError:
                     pause = period / 8
+                    now = self._bus.tasks.now()
                     kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
                 for claim, ours in zip(claims, kept, strict=True):
                     if ours and pause == period:
@@ -253,7 +265,7 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self.claims.release(claim)
+            self.claims.lose(claim)
             self._stop(request, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

@@ -58,6 +58,7 @@ class Claims:
         self._held: dict[Key, Claim] = {}
         self._answers: OrderedDict[Key, Any] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
+        self._lost: OrderedDict[Key, int] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
@@ -86,6 +87,17 @@ class Claims:
             self._answers[key] = answer
             while len(self._answers) > MAX_REMEMBERED:
                 self._answers.popitem(last=False)
+
+    def lose(self, claim: Claim) -> None:
+        """End a claim that is not ours any more."""
+        self.release(claim)
+        self._lost[_key(claim.request)] = claim.request.attempt
+        while len(self._lost) > MAX_REMEMBERED:
+            self._lost.popitem(last=False)
+
+    def number(self, request: BusJobRequestMessage, attempt: int) -> int:
+        """The number of a new attempt: never one that was used here, also if the broker has forgotten a delivery."""
+        return max(attempt, self._lost.pop(_key(request), 0) + 1)
 
     def forbid(self, key: Key, reason: str) -> None:
         """A cancellation came before its request: when that comes, it must not run."""

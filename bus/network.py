@@ -337,9 +337,8 @@ class NetworkBus(WorkerBus):
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.claims.of_answer(message)
-            if claim is None:
-                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers
+            claim = self._claimer.of_answer(message)
+            if claim is None:  # its lease was lost: somebody else answers
                 return None
             if claim.delivery is None:
                 self.put("direct", message.destination, message)

@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/member.py",
-        "if self.result is not None or message.attempt < self.attempt:",
-        "if self.result is not None:",
+        "elif message.attempt < self.attempt or message.origin in self.former:",
+        "elif message.origin in self.former:",
         unit("unit/test_groups.py", "unit/test_order.py", "unit/test_outcomes.py"),
     ),
     Mutant(
@@ -93,9 +93,8 @@ MUTANTS = (
     Mutant(
         "who has lost its lease still answers",
         "bus/network.py",
-        "                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers\n"
-        "                return None\n",
-        '                return self.put("inbox", message.destination, message)\n',
+        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
+        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
         FLEET,
     ),
     Mutant(
