@@ -24,7 +24,7 @@ from bus.brokers import BROKERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DELIVERIES = ("at_least_once",)
+DELIVERIES = ("at_least_once", "at_most_once")
 
 SIDES = {"ours": fleet, "redis": bare_redis, "nats": bare_nats}
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
 import anyio
 
-from bus.answers import in_place_of, to_orphan
+from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.codec import MAX_MESSAGE_BYTES
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import AccessDeniedError, BusError, EncodeError, TransportError
+from bus.errors import BusError
+from bus.events import log
 from bus.fleet import Fleet
+from bus.framer import Framer
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
@@ -32,11 +34,13 @@ from bus.messages import (
 )
 from bus.network_statistics import NetworkStatistics
 from bus.options import DeliveryKind, checked
-from bus.outage import ADVICE, Outage
-from bus.outbox import BACKOFF, Outbox
+from bus.outage import CONNECTING, READING, until_it_works
+from bus.outbox import Outbox
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Transport
+from bus.server_url import UNPROTECTED
+from bus.signing import signer_for
+from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -64,11 +68,15 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
+        signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
+            Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
+            process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
+            `ACTORBUS_SIGNING_KEY`: hexadecimal, 64 digits or more, with commas between keys.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: An option is out of its range, or a signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -84,6 +92,7 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
@@ -96,9 +105,10 @@ class NetworkBus(WorkerBus):
         self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = 0
+        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
@@ -115,7 +125,7 @@ class NetworkBus(WorkerBus):
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on, of the whole network."""
-        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes, verifier=self._signer)
 
     @property
     def reach(self) -> str:
@@ -153,9 +163,16 @@ class NetworkBus(WorkerBus):
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         self.registry.listen(self._direct.changed)
-        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        self._reader = Reader(
+            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
+        )
+        if isinstance(self._transport, Prompt):
+            self._transport.hand_over(self._reader.read_direct)
+        where = self._exposed()
+        if where and self._signer is None:
+            log().warning(UNPROTECTED, server=where)
         try:
-            await self._again(lambda: self._transport.open(self.address), "connecting to the network", starting=True)
+            await until_it_works(self, lambda: self._transport.open(self.address), CONNECTING)
         except BaseException:
             await super().stop()
             raise
@@ -248,8 +265,13 @@ class NetworkBus(WorkerBus):
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
             self._direct.statistics(),
-            self._reader.malformed,
+            self._reader.refusals.statistics(),
+            self._reader.freshness.doubles,
         )
+
+    def _exposed(self) -> str:
+        """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
+        return ""
 
     # --- out ---
 
@@ -263,15 +285,7 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        self._frames += 1
-        frame_id = f"{self._incarnation}-{self._frames}"
-        try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        frame = Outgoing(lane, to, frame_id, body)
+        frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
         else:
@@ -362,29 +376,5 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
+            for delivery in await until_it_works(self, self._claimer.receive, READING) or ():
                 self._reader.read(delivery)
-
-    # --- retrying ---
-
-    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str, *, starting: bool = False) -> Any:
-        """Do something until the network lets us; a bus that starts does not go on when it is refused."""
-        outage = None
-        while True:
-            try:
-                result = await operation()
-            except TransportError as error:
-                if self._closing:
-                    return None
-                if starting and isinstance(error, AccessDeniedError):
-                    raise
-                if outage is None:
-                    outage = Outage(what, ADVICE if starting else "", self.tasks.now())
-                    self.tasks.start(self._emit, "on_disconnected")
-                outage.failed(error, self.tasks.now())
-                await anyio.sleep(BACKOFF.delay(outage.failures, self._rng))
-            else:
-                if outage is not None:
-                    outage.over(self.tasks.now())
-                    self.tasks.start(self._emit, "on_connected")
-                return result

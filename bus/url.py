@@ -8,6 +8,7 @@ from typing import Any
 from bus.bus import WorkerBus
 from bus.local import AsyncQueueBus
 from bus.names import check_name, nearest
+from bus.server_url import redacted
 
 ENVIRONMENT = "ACTORBUS_BUS"
 SCHEMES = ("memory", "redis", "rediss", "nats", "tls")
@@ -29,44 +30,42 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
             `heartbeat_seconds` is another name of `heartbeat`, `reclaim_min_idle` (in seconds) of `ack_wait`.
 
     Raises:
-        ValueError: Nothing is known under that scheme, the URL cannot be read, or an option is out of its range.
+        ValueError: Nothing is known under that scheme, or an option is out of its range.
         TypeError: No bus has an option of that name.
     """
-    source = "" if url else f" (it comes from {ENVIRONMENT})"
-    url = url or os.environ.get(ENVIRONMENT) or "memory://"
-    scheme = url.partition("://")[0] if "://" in url else ""
+    if not url and os.environ.get(ENVIRONMENT):
+        try:
+            return open_bus(os.environ[ENVIRONMENT], **options)
+        except ValueError as error:
+            problem = str(error)
+        raise ValueError(f"{problem} (the bus is that of {ENVIRONMENT})")
+    url = url or "memory://"
+    scheme, _, place = url.partition("://")
+    scheme = scheme.lower()
     options = {_SYNONYMS.get(name, name): value for name, value in options.items()}
     if options:
         _check(options)
-    try:
-        if scheme == "memory":
-            return _in_memory(url, options)
-        if scheme in {"redis", "rediss"}:
-            from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
+    if scheme == "memory":
+        if not place:
+            return AsyncQueueBus()
+        from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
+        from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
 
-            return RedisBus(url, **options)
-        if scheme in {"nats", "tls"}:
-            from bus.nats_bus import NatsBus  # noqa: PLC0415
+        general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
+        return NetworkBus(MemoryTransport(broker(check_name("memory://", place))), **general)
+    if scheme in {"redis", "rediss"}:
+        from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
-            return NatsBus(url, **options)
-        guess = nearest(scheme.lower(), SCHEMES, 1)
-        raise ValueError(  # noqa: TRY301
-            f"no bus for the scheme {scheme!r}: {f'did you mean {guess[0]}://? There are' if guess else 'use'} "
-            "memory://, memory://name, redis://host:port/db, rediss://, nats://host:port, tls://host:port"
-        )
-    except ValueError as error:
-        raise ValueError(f"{error}{source}") from error
+        return RedisBus(url, **options)
+    if scheme in {"nats", "tls"}:
+        from bus.nats_bus import NatsBus  # noqa: PLC0415
 
-
-def _in_memory(url: str, options: dict[str, Any]) -> WorkerBus:
-    name = url.removeprefix("memory://")
-    if not name:
-        return AsyncQueueBus()
-    from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
-    from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
-
-    general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
-    return NetworkBus(MemoryTransport(broker(check_name("memory://", name))), **general)
+        return NatsBus(url, **options)
+    guess = nearest(scheme.partition(":")[0], SCHEMES, 1)
+    raise ValueError(
+        f"no bus for the scheme {redacted(scheme)!r}: {f'did you mean {guess[0]}://? There are' if guess else 'use'} "
+        "memory://, memory://name, redis://host:port/db, rediss://, nats://host:port or tls://host:port"
+    )
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -149,6 +149,8 @@ class Queues:
             if slots <= 0:
                 return
             served = self._served[name] = _Served(name)
+        elif slots == served.want:
+            return
         served.want = max(0, slots)
         self._changed[served] = None
         self._arrivals.wake()

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import msgspec
@@ -17,7 +16,9 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import AccessDeniedError, BusError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
+from bus.transports.nats_servers import servers
 
 CONNECT_TIMEOUT = 5.0
 """Seconds an attempt to connect may take."""
@@ -109,6 +110,20 @@ class NatsLink:
             await self.client.publish(subject, payload, reply=reply, headers=headers)
         except FAILURES as error:
             raise self.failed("writing", error) from error
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
+        return isinstance(self.client, _Client) and self.alive and self.client.write(subject, payload)
+
+    async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
+
+        async def heard(message: Msg) -> None:
+            take(message.data)
+
+        subscription = await self.listen(subject, heard)
+        if isinstance(self.client, _Client):
+            self.client.straight[subscription._id] = take
 
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
         """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
@@ -276,6 +291,29 @@ class _Client(Client):
 
     secure = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.straight: dict[int, Callable[[bytes], None]] = {}
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._pending or writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
+            return False
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.straight.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            take(data)
+
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:
             self._status = Client.DISCONNECTED
@@ -330,37 +368,6 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
         await link.close()
         raise
     return link
-
-
-def servers(url: str) -> list[str]:
-    """The servers of one cluster, which commas separate.
-
-    Raises:
-        ValueError: One of them cannot be the address of a server.
-    """
-    found = url.split(",")
-    for each in found:
-        try:
-            parts = urlsplit(each)
-            extra = parts.path.strip("/") or parts.query or parts.fragment
-            usable = parts.scheme in {"nats", "tls"} and parts.hostname and parts.port != 0 and not extra
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(
-                f"{redacted(each)!r} is not the URL of a NATS server: nats://host:port or tls://host:port, with "
-                "user:password@ or token@ in front of the host if need be, and nothing behind the port"
-            )
-    return found
-
-
-def redacted(url: str) -> str:
-    """A URL, or several, without user names, passwords and tokens."""
-    shown = []
-    for each in url.split(","):
-        parts = urlsplit(each)
-        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")))
-    return ",".join(shown)
 
 
 def told(error: Exception) -> str:

@@ -117,21 +117,26 @@ def test_an_unknown_kind_of_broker_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("foo", "no bus for the scheme '': use memory://, memory://name, redis://host:port/db, .*nats://host:port"),
-        ("localhost:6379", "no bus for the scheme '': use "),
-        ("redis:/localhost", "no bus for the scheme '': use "),
+        ("foo", "no bus for the scheme 'foo': use memory://, memory://name, redis://host:port/db, .*nats://host:port"),
+        ("localhost:6379", "no bus for the scheme 'localhost:6379': use "),
+        ("redis:/localhost", "no bus for the scheme 'redis:/localhost': did you mean redis://[?]"),
         ("redi://localhost:6379", "no bus for the scheme 'redi': did you mean redis://[?]"),
-        ("NATS://localhost", "no bus for the scheme 'NATS': did you mean nats://[?]"),
-        ("user:secret@host", "no bus for the scheme '': use "),
-        ("redis://localhost:6379x", "'redis://localhost:6379x' is not the URL of a Redis server: Port .*'6379x'"),
-        ("redis://u:secret@host:1/zero", r"'redis://u:\*\*\*@host:1/zero' is not .*its database is a number"),
+        ("user:secret@host", r"no bus for the scheme '\*\*\*': use "),
+        (
+            "redis://localhost:6379x",
+            r"'redis://localhost:.*' is not the URL of a server: it looks like redis://host:port",
+        ),
+        ("redis://u:secret@host:1/zero", "is not the URL of a Redis server: .* is the number of its database"),
         ("redis://localhost?secret=1", "an option of the Redis URL or client is not known: .*'secret'"),
-        ("nats://", "is not the URL of a NATS server: nats://host:port"),
-        ("nats://localhost:4222x", "'nats://localhost:4222x' is not the URL of a NATS server"),
-        ("nats://a:secret@b:1/path", "'nats://b:1/path' is not the URL of a NATS server: .*nothing behind the port"),
+        ("nats://", "is not the URL of a NATS server: that is nats://host:port"),
+        ("nats://localhost:4222x", "'nats://localhost:.*' is not the URL of a NATS server"),
+        (
+            "nats://a:secret@b:1/path",
+            r"'nats://\*\*\*@b:1/path' is not the URL of .*nothing behind the port",
+        ),
         ("nats://b?user=secret", "'nats://b' is not the URL of a NATS server"),
-        ("nats://a:4222,nats://b:x", "'nats://b:x' is not the URL of a NATS server"),
-        ("nats://[::1", "Invalid IPv6 URL"),
+        ("nats://a:4222,nats://b:x", r"nats://b:.*' is not the URL of a NATS server"),
+        ("nats://[::1", "is not the URL of a NATS server"),
         ("memory://a/b", "memory:// 'a/b' is not a valid name"),
     ],
 )
@@ -143,7 +148,7 @@ def test_a_wrong_url_is_told_with_the_way_out_and_where_it_comes_from(
     assert "ACTORBUS_BUS" not in str(refused.value)
     assert "secret" not in str(refused.value).replace("'secret'", "")
     monkeypatch.setenv("ACTORBUS_BUS", url)
-    with pytest.raises(ValueError, match=rf"{told}.*\(it comes from ACTORBUS_BUS\)$"):
+    with pytest.raises(ValueError, match=rf"{told}.*\(the bus is that of ACTORBUS_BUS\)$"):
         open_bus()
 
 
@@ -170,7 +175,7 @@ def test_a_broker_that_is_not_there_is_named_and_ctrl_c_ends_the_wait(scheme: st
 def test_a_host_that_does_not_exist_is_named(scheme: str) -> None:
     with started([*SCRIPT, f"{scheme}://no-such-host.invalid:1"]) as script:
         assert script.stderr is not None
-        warning = script.stderr.readline()
+        warning = next(line for line in script.stderr if "trying again" in line)
     assert "no-such-host.invalid:1" in warning
     assert re.search("not known|resolution|nodename", warning)
 
@@ -204,7 +209,7 @@ async def test_a_wrong_password_is_told_apart_from_no_broker(credentials: str) -
         assert "secret" not in str(refused.value)
     with NatsBroker("authorization { user: user, password: right }") as nats:
         url = nats.url.replace("//", f"//{credentials}")
-        with pytest.raises(AccessDeniedError, match=f"nats://127.0.0.1:{nats.port} does not let us in") as refused:
+        with pytest.raises(AccessDeniedError, match=rf"nats://.*127.0.0.1:{nats.port} does not let us in") as refused:
             await Client(url).__aenter__()
         assert "Check user and password, or token, in the URL: nats://user:password@host:port" in str(refused.value)
         assert "secret" not in str(refused.value)

@@ -7,35 +7,35 @@ import pytest
 
 from actors import WorkerRunner
 from bus import AccessDeniedError, TransportError
-from bus.outage import Outage
+from bus.outage import ADVICE, CONNECTING, Outage
 
 
 def test_the_first_failure_is_said_with_advice_and_others_as_time_goes_by(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage("reading", ". Is it on?", 100.0)
+    outage = Outage(CONNECTING, 100.0)
     for second in range(100, 1100):
         outage.failed(TransportError("no"), float(second))
     outage.over(1100.0)
     assert caplog.messages == [
-        "reading failed; trying again. Is it on? error='no'",
-        "reading has failed for 10 seconds; still trying failures=11 error='no'",
-        "reading has failed for 20 seconds; still trying failures=21 error='no'",
-        "reading has failed for 40 seconds; still trying failures=41 error='no'",
-        "reading has failed for 80 seconds; still trying failures=81 error='no'",
-        "reading has failed for 160 seconds; still trying failures=161 error='no'",
-        "reading has failed for 320 seconds; still trying failures=321 error='no'",
-        "reading has failed for 620 seconds; still trying failures=621 error='no'",
-        "reading has failed for 920 seconds; still trying failures=921 error='no'",
-        "reading works, after 1000 seconds failures=1000",
+        f"connecting to the network failed; trying again{ADVICE[CONNECTING]} error='no'",
+        "connecting to the network has failed for 10 seconds; still trying failures=11 error='no'",
+        "connecting to the network has failed for 20 seconds; still trying failures=21 error='no'",
+        "connecting to the network has failed for 40 seconds; still trying failures=41 error='no'",
+        "connecting to the network has failed for 80 seconds; still trying failures=81 error='no'",
+        "connecting to the network has failed for 160 seconds; still trying failures=161 error='no'",
+        "connecting to the network has failed for 320 seconds; still trying failures=321 error='no'",
+        "connecting to the network has failed for 620 seconds; still trying failures=621 error='no'",
+        "connecting to the network has failed for 920 seconds; still trying failures=921 error='no'",
+        "connecting to the network works, after 1000 seconds failures=1000",
     ]
 
 
 def test_another_kind_of_reason_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage("reading", ". Is it on?", 0.0)
+    outage = Outage(CONNECTING, 0.0)
     for error in (TransportError("no"), TransportError("nobody"), AccessDeniedError("who are you?")):
         outage.failed(error, 1.0)
     assert caplog.messages == [
-        "reading failed; trying again. Is it on? error='no'",
-        "reading failed; trying again error='who are you?'",
+        f"connecting to the network failed; trying again{ADVICE[CONNECTING]} error='no'",
+        "connecting to the network failed; trying again error='who are you?'",
     ]
 
 
