@@ -37,8 +37,8 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
         try:
             return open_bus(os.environ[ENVIRONMENT], **options)
         except ValueError as error:
-            problem = str(error)
-        raise ValueError(f"{problem} (the bus is that of {ENVIRONMENT})")
+            error.add_note(f"The URL of the bus comes from the environment variable {ENVIRONMENT}.")
+            raise
     url = url or "memory://"
     scheme, _, place = url.partition("://")
     scheme = scheme.lower()
