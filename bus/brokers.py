@@ -271,6 +271,7 @@ def main(kind: str = "") -> int:
     if kind not in BROKERS:
         print(f"usage: python -m bus.brokers {'|'.join(BROKERS)}", file=sys.stderr)  # noqa: T201 - it is a command
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the directory is deleted
     with BROKERS[kind]() as broker, suppress(KeyboardInterrupt):
         print(f"export ACTORBUS_BUS={broker.url}   # until Ctrl-C", flush=True)  # noqa: T201
         signal.pause()

@@ -186,7 +186,7 @@ class NatsLink:
         """The error of ours for one of the client."""
         words = told(error)
         reason = f"{words}{self.reason() if words != self._last_error else ''}"
-        if "Authorization Violation" in reason or "Authentication" in reason:
+        if "Authorization Violation" in reason:
             return AccessDeniedError(
                 f"{self.where} does not let us in: {reason}. Check user and password, or token, in the URL: "
                 "nats://user:password@host:port"
