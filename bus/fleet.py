@@ -62,9 +62,9 @@ class Fleet:
                 self._gone(peer)
             self._bus.look_round()
 
-    def heard(self, message: Any, now: float) -> None:
-        """Take in what another runner says about itself and its workers."""
-        runner = getattr(message, "runner", message.source)
+    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+        """Take in what another runner says about itself and its workers, to us alone or to everybody."""
+        runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.presence.left(runner, message.origin)
             if peer is not None:
@@ -73,14 +73,14 @@ class Fleet:
         version = message.version if isinstance(message, BusRunnerBeatMessage) else None
         if version is not None and runner == self._bus.registry.runner_name:
             self._meet_twin(message.origin)
-        heard = self.presence.heard(runner, message.origin, now, version)
+        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
+        if heard.ask:
+            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
+            self._bus.put("inbox", message.origin, request)
         if heard.ignore:
             return
         if heard.gone is not None:
             self._gone(heard.gone)
-        if heard.ask:
-            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
-            self._bus.put("inbox", message.origin, request)
         self._take(message, runner)
 
     def _meet_twin(self, address: str) -> None:

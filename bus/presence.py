@@ -19,6 +19,8 @@ class PeerRunner(msgspec.Struct):
         seen: When we last heard it, on our clock.
         version: Changes of its list of workers that we have taken in; None if we do not have the list.
         asked: When we last asked it for its list.
+        rival: Address of another life of it that was heard meanwhile, and has not proved to be the later one.
+        rival_asked: When we last asked that one.
     """
 
     runner: str
@@ -26,6 +28,8 @@ class PeerRunner(msgspec.Struct):
     seen: float
     version: int | None = None
     asked: float = -1e9
+    rival: str = ""
+    rival_asked: float = -1e9
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -47,6 +51,9 @@ class Presence:
 
     A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
     cut off, so nobody is declared dead until that has lasted `patience` seconds.
+
+    What a runner says to everybody can be recorded, and played again to who was not there the first time. So another
+    life ends the one we know only once it has said something to us alone: it is asked to.
 
     Args:
         address: Our own.
@@ -84,24 +91,40 @@ class Presence:
                 peer.seen = max(peer.seen, now)
         self._echo = now
 
-    def heard(self, runner: str, address: str, now: float, version: int | None = None) -> Heard:
-        """A runner gave a sign of life. `version` is the count of changes it says it is at."""
+    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
+        """A runner gave a sign of life. `version` is the count of changes it says it is at.
+
+        `to_us` tells what it said to us alone from what it said to everybody.
+        """
         if address in self._dead:
             return Heard(ignore=True)
         peer = self._peers.get(runner)
         gone = None
         if peer is None or peer.address != address:
+            if peer is not None and not to_us:
+                return self._doubt(peer, address, now)
             gone = peer
-            before = peer or self._silent.pop(runner, None)
-            if before is not None and before.address != address:
-                self._bury(before.address)  # silent for a lease or not: with another life after it, it is over
+            if gone is not None:
+                self._bury(gone.address)
             peer = self._peers[runner] = PeerRunner(runner, address, now)
+        silent = self._silent.get(runner)
+        if silent is not None and (to_us or silent.address == address):
+            del self._silent[runner]
+            if silent.address != address:
+                self._bury(silent.address)  # with another life after it, it is over
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
         ask = behind and now - peer.asked > self._lease / 3
         if ask:
             peer.asked = now
         return Heard(gone=gone, ask=ask)
+
+    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Heard:
+        """Another life of a peer was heard, now or when what it said was recorded: it may tell us itself."""
+        ask = address != peer.rival or now - peer.rival_asked > self._lease / 3
+        if ask:
+            peer.rival, peer.rival_asked = address, now
+        return Heard(ask=ask, ignore=True)
 
     def changed(self, runner: str, version: int) -> bool:
         """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""

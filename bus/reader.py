@@ -123,7 +123,7 @@ class Reader:
             self._claimer.asked(message, now)
         elif isinstance(message, RUNNER_MESSAGES):
             _check_runner(message)
-            self._fleet.heard(message, now)
+            self._fleet.heard(message, now, to_us=lane != "everyone")
         elif message.target is None:
             self._bus.hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):

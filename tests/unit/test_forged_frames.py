@@ -332,6 +332,30 @@ async def test_g40_what_one_runner_says_about_another_does_not_count(message: An
         assert await it.boss.job("w", name="echo", payload=1) == 1
 
 
+async def test_g28_g40_what_an_earlier_life_said_does_not_end_the_present_one() -> None:
+    async with fleet() as it:
+        async with node(it.broker, "c", Worker("serves")) as earlier:
+            await anyio.sleep(3)
+        beat = first(earlier.link, "BusRunnerBeatMessage")
+        async with (
+            node(it.broker, "c", Worker("serves")) as present,
+            node(it.broker, "d", BaseWorker("asks")) as newcomer,
+        ):
+            await anyio.sleep(3)
+            for _ in range(5):
+                await play(it, beat, "everyone", "")
+                assert newcomer.bus._fleet.presence.hears(present.bus.address)
+            assert [data.address for data in newcomer.runner.registry.replicas("serves")] == [present.bus.address]
+        async with node(it.broker, "e", BaseWorker("asks")) as unlucky:  # it hears the echo of a life and nothing else
+            await play(it, beat, "everyone", "")
+            assert unlucky.bus._fleet.presence.hears(earlier.bus.address)
+            unlucky.link.lose = lambda delivery: b"BusRegistryRequestMessage" in delivery.body
+            async with node(it.broker, "c", Worker("serves")) as latest:
+                await anyio.sleep(3)
+                assert unlucky.bus._fleet.presence.hears(latest.bus.address)
+                assert [data.address for data in unlucky.runner.registry.replicas("serves")] == [latest.bus.address]
+
+
 async def test_g40_only_who_has_a_job_at_most_once_answers_it_and_only_who_asked_cancels_it() -> None:
     async with fleet() as it:
         other = BaseWorker("boss")
