@@ -49,13 +49,25 @@ def unavailable(name: str, host: Host) -> ErrorInfo:
 
 def _whom_to_ask(name: str, host: Host) -> str:
     alive = host.registry.who_is_alive(name)
-    return alive if alive.endswith("?") else f"{alive}{host.bus.reach}"
+    if alive.endswith("?"):
+        return alive
+    if not host.bus.networked:
+        return f"{alive}; this bus reaches only its own process: to reach others set ACTORBUS_BUS, or give a URL"
+    if not host.registry.remote_workers:
+        return f"{alive}; no other runner was heard: has it been started, with the same URL, namespace and signing key?"
+    return alive
 
 
 def inactive(name: str, seconds: float) -> ErrorInfo:
     """A worker kept a job for that long without being active."""
     message = f"worker {name!r} was not active within {seconds:g} s: activate it, or ask another"
     return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
+
+
+def lost(name: str) -> ErrorInfo:
+    """The network has lost what it had stored."""
+    message = f"the network lost what it had stored: whether {name!r} did the job is not known"
+    return ErrorInfo(type="DataLostError", message=message, retryable=True)
 
 
 def failed_beside(name: str, status: JobStatus, error: ErrorInfo | None) -> ErrorInfo:

@@ -87,11 +87,6 @@ class WorkerBus(EventSource):
         return ""
 
     @property
-    def reach(self) -> str:
-        """How far it reaches, as the end of a sentence that says that somebody was not found."""
-        return "; this bus reaches only its own process: to reach others set ACTORBUS_BUS, or give open_bus a URL"
-
-    @property
     def started(self) -> bool:
         """Whether messages can be sent now."""
         return self._stack is not None

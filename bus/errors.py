@@ -131,6 +131,10 @@ class AccessDeniedError(TransportError):
     fault = "caller"
 
 
+class DataLostError(TransportError):
+    """The network is there again, but what it had stored is not: frames it had accepted never come."""
+
+
 class PartlySentError(TransportError):
     """Some frames were not accepted, because of where they go; all others that were sent with them are stored.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import msgspec
+
 from bus.codec import Header
 from bus.errors import DecodeError
 from bus.transport import Lane
@@ -21,6 +23,20 @@ _Mark = tuple[_Sender, int]
 _UNMARKED: _Mark = (("", "inbox"), 0)
 
 
+class FreshnessStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Freshness`.
+
+    Attributes:
+        doubles: Frames that came a second time and were dropped, as networks do that try again.
+        seen: Ids of frames that are remembered (at most 10,000).
+        senders: Senders of which is remembered how far their frames have been forgotten (at most 4,096).
+    """
+
+    doubles: int
+    seen: int
+    senders: int
+
+
 class Freshness:
     """The frames that came by inbox and by `everyone`; those of queues are told by their claims.
 
@@ -36,6 +52,10 @@ class Freshness:
         self._strict = strict
         self._seen: OrderedDict[str, _Mark] = OrderedDict()
         self._forgotten: OrderedDict[_Sender, int] = OrderedDict()
+
+    def statistics(self) -> FreshnessStatistics:
+        """What is remembered now."""
+        return FreshnessStatistics(self.doubles, len(self._seen), len(self._forgotten))
 
     def is_new(self, header: Header, lane: Lane) -> bool:
         """Whether a frame has not come before; it is remembered.

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
-
-import anyio
-
-from bus.errors import AccessDeniedError, TransportError
 from bus.events import log
-from bus.outbox import BACKOFF
-
-if TYPE_CHECKING:
-    from bus.network import NetworkBus
 
 REMIND_AFTER = 10.0
 """Seconds until what fails still is said once more; then twice as many each time, up to `REMIND_EVERY`."""
 REMIND_EVERY = 300.0
-
-CONNECTING = "connecting to the network"
-READING = "reading from the network"
-
-ADVICE = {CONNECTING: ". Is the broker running, and is its URL right (the argument of open_bus, or ACTORBUS_BUS)?"}
-"""What to look at when something fails."""
 
 
 class Outage:
@@ -30,13 +14,14 @@ class Outage:
 
     Args:
         what: What fails.
+        advice: What to look at; said once.
         now: The time, as of all other calls: seconds of any clock that only goes on.
     """
 
-    def __init__(self, what: str, now: float) -> None:
+    def __init__(self, what: str, advice: str, now: float) -> None:
         self.failures = 0
         self._what = what
-        self._advice = ADVICE.get(what, "")
+        self._advice = advice
         self._since = now
         self._remind = now + REMIND_AFTER
         self._kind: type[Exception] | None = None
@@ -60,30 +45,3 @@ class Outage:
     def over(self, now: float) -> None:
         """It works."""
         log().warning(f"{self._what} works, after {now - self._since:.0f} seconds", failures=self.failures)
-
-
-async def until_it_works(bus: NetworkBus, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Do something until the network lets us, or the bus is closed; then None.
-
-    Raises:
-        AccessDeniedError: A bus that starts is refused.
-    """
-    outage = None
-    while True:
-        try:
-            result = await operation()
-        except TransportError as error:
-            if bus._closing:
-                return None
-            if what == CONNECTING and isinstance(error, AccessDeniedError):
-                raise
-            if outage is None:
-                outage = Outage(what, bus.tasks.now())
-                bus.tasks.start(bus._emit, "on_disconnected")
-            outage.failed(error, bus.tasks.now())
-            await anyio.sleep(BACKOFF.delay(outage.failures, bus._rng))
-        else:
-            if outage is not None:
-                outage.over(bus.tasks.now())
-                bus.tasks.start(bus._emit, "on_connected")
-            return result

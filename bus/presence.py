@@ -19,6 +19,7 @@ class PeerRunner(msgspec.Struct):
         seen: When we last heard it, on our clock.
         version: Changes of its list of workers that we have taken in; None if we do not have the list.
         asked: When we last asked it for its list.
+        doubted: When it was last heard before we asked whether it is alive.
         rival: Address of another life of it that was heard meanwhile, and has not proved to be the later one.
         rival_asked: When we last asked that one.
     """
@@ -28,6 +29,7 @@ class PeerRunner(msgspec.Struct):
     seen: float
     version: int | None = None
     asked: float = -1e9
+    doubted: float = -1e9
     rival: str = ""
     rival_asked: float = -1e9
 
@@ -44,6 +46,20 @@ class Heard(msgspec.Struct, frozen=True):
     gone: PeerRunner | None = None
     ask: bool = False
     ignore: bool = False
+
+
+class PresenceStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Presence`.
+
+    Attributes:
+        alive: Runners that are.
+        silent: Those that were silent for a lease and may come back (at most 1,000).
+        dead: Lives that are over (at most 1,000).
+    """
+
+    alive: int
+    silent: int
+    dead: int
 
 
 class Presence:
@@ -69,6 +85,11 @@ class Presence:
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._silent: OrderedDict[str, PeerRunner] = OrderedDict()
         self._echo: float | None = None
+        self._silent_since = 0.0
+
+    def statistics(self) -> PresenceStatistics:
+        """How many runners there are now."""
+        return PresenceStatistics(len(self._peers), len(self._silent), len(self._dead))
 
     @property
     def peers(self) -> list[PeerRunner]:
@@ -84,12 +105,24 @@ class Presence:
         """Whether our own beats come back to us."""
         return self._echo is not None and now - self._echo <= self._lease
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since our own beats came back, or since we began to listen for them."""
+        return now - self._silent_since
+
     def heard_self(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
-        self._echo = now
+        self._echo = self._silent_since = now
+
+    def woke(self, now: float) -> None:
+        """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
+        for peer in self._peers.values():
+            peer.seen = max(peer.seen, now)
+        if self._echo is not None:
+            self._echo = max(self._echo, now)
+        self._silent_since = now
 
     def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
         """A runner gave a sign of life. `version` is the count of changes it says it is at.
@@ -150,6 +183,23 @@ class Presence:
             return None
         del self._peers[runner]
         return peer
+
+    def doubtful(self, now: float) -> list[PeerRunner]:
+        """The runners that were not heard for half a lease, each once: to be asked, for what they say may get lost."""
+        doubtful = [
+            peer
+            for peer in self._peers.values()
+            if self.connected(now) and now - peer.seen > self._lease / 2 and peer.doubted < peer.seen
+        ]
+        for peer in doubtful:
+            peer.doubted = peer.seen
+        return doubtful
+
+    def behind(self, runner: str) -> None:
+        """What we know of the list of a runner is not all: it is asked for the whole."""
+        peer = self._peers.get(runner)
+        if peer is not None:
+            peer.version = None
 
     def expired(self, now: float) -> list[PeerRunner]:
         """The runners whose leases have ended; they are forgotten."""

@@ -276,7 +276,7 @@ def _counts(bus: NetworkBus) -> dict[str, int]:
 
 
 def _sums(now: NetworkStatistics) -> tuple[int, int]:
-    return now.refused.total, now.doubles + now.claims.repeated
+    return now.refused.total, now.freshness.doubles + now.claims.repeated
 
 
 def _is_readable(body: bytes) -> bool:

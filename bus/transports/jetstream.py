@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Literal
 
 import anyio
@@ -289,6 +289,25 @@ class JetStreamTransport:
             TransportError: Not connected, or no confirmation; the leases are as they were.
         """
         return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
+
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`.
+
+        Raises:
+            TransportError: The server did not answer, or refused.
+            BusError: This transport was given a client, and cannot make another.
+        """
+        if self._client is not None:
+            raise BusError("a connected client was given, and there is no second one: give the bus a URL instead")
+        link = await connect(self._url, f"{self._node} while it is blocked", lambda: None)
+        try:
+            for frame in frames:
+                await link.tell(self._layout.everyone, frame.body)
+            kept = await self._queues.keep_all(link)
+            await link.api("INFO")  # the server has all that was written before
+            return kept
+        finally:
+            await link.close()
 
     def statistics(self) -> JetStreamStatistics:
         """What is held now, and has been counted."""

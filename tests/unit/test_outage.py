@@ -7,11 +7,12 @@ import pytest
 
 from actors import WorkerRunner
 from bus import AccessDeniedError, TransportError
-from bus.outage import ADVICE, CONNECTING, Outage
+from bus.connection import ADVICE, CONNECTING
+from bus.outage import Outage
 
 
 def test_the_first_failure_is_said_with_advice_and_others_as_time_goes_by(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage(CONNECTING, 100.0)
+    outage = Outage(CONNECTING, ADVICE[CONNECTING], 100.0)
     for second in range(100, 1100):
         outage.failed(TransportError("no"), float(second))
     outage.over(1100.0)
@@ -30,7 +31,7 @@ def test_the_first_failure_is_said_with_advice_and_others_as_time_goes_by(caplog
 
 
 def test_another_kind_of_reason_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage(CONNECTING, 0.0)
+    outage = Outage(CONNECTING, ADVICE[CONNECTING], 0.0)
     for error in (TransportError("no"), TransportError("nobody"), AccessDeniedError("who are you?")):
         outage.failed(error, 1.0)
     assert caplog.messages == [
