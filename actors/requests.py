@@ -307,7 +307,7 @@ class JobGroup:
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         response = {} if response is None else response
-        member.result = JobResult(status, response, error, message.attempt)
+        member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
         if member.timer is not None:
             member.timer.cancel()

@@ -166,7 +166,6 @@ class Claimer:
 
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
-        request.attempt = 1
         if self.claims.held(request) is not None:
             self._bus.send_to(request.origin, _in_use(request))
             return

@@ -171,6 +171,7 @@ class Direct:
             return
         self._drop(ask)
         ask.refused = (*ask.refused, ask.address)
+        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
         self._place(ask)
 
     def changed(self, change: WorkerReadyData | WorkerLostData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from re import fullmatch
 from typing import NamedTuple
 
 from redis.exceptions import ResponseError
@@ -11,6 +12,9 @@ from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.redis_link import Command, RedisLink
 from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
+
+COUNT = rb"\d{1,6}"
+"""How often a frame was claimed, as the scripts write it."""
 
 VANISHED = ("NOGROUP", "UNBLOCKED")
 """How the errors begin that say that a stream, or its group, is not there any more."""
@@ -97,11 +101,13 @@ class RedisClaims:
         self._known.update(dict.fromkeys(queues))
 
     def claimed(self, queue: str, key: bytes, entry: bytes, fields: Sequence[bytes]) -> Delivery:
-        """A frame of a queue is ours now."""
+        """A frame of a queue is ours now, or what somebody else has written there: a frame that nobody can read."""
         values = dict(zip(fields[::2], fields[1::2], strict=True))
+        attempts = values.get(b"a", b"")
         claim = Claim(self._queues[key][1], entry)
         self._open[claim] = None
-        return Delivery("queue", queue, values[b"b"], int(values.get(b"a", 0)) + 1, claim)
+        attempt = int(attempts) + 1 if fullmatch(COUNT, attempts) else 1
+        return Delivery("queue", queue, values.get(b"b", b""), attempt, claim)
 
     def exceeding(self, key: bytes, entry: bytes) -> None:
         """A frame came for which there is no demand any more: it goes back, as if it had not come."""
