@@ -10,12 +10,17 @@ from typing import Any
 import anyio
 import msgspec
 
-from bus.errors import TransportError
-from bus.events import log
+from bus.errors import AccessDeniedError, TransportError
+from bus.outage import Outage
 from bus.outbox import BACKOFF
 from bus.tasks import Tasks
 
+CONNECTING = "connecting to the network"
+READING = "reading from the network"
 ECHO = "hearing our own beats"
+
+ADVICE = {CONNECTING: ". Is the broker running, and is its URL right (the argument of open_bus, or ACTORBUS_BUS)?"}
+"""What to look at when something fails."""
 
 
 class ConnectionStatistics(msgspec.Struct, frozen=True):
@@ -56,7 +61,7 @@ class Connection:
         self._since = tasks.now()
         self._connections = 0
         self._last_error = ""
-        self._faults: dict[str, None] = {}
+        self._faults: dict[str, Outage] = {}
         self._news: deque[str] = deque()
 
     def statistics(self) -> ConnectionStatistics:
@@ -69,7 +74,11 @@ class Connection:
         )
 
     async def again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us. Returns its result, or None once the bus is closing."""
+        """Do something until the network lets us. Returns its result, or None once the bus is closing.
+
+        Raises:
+            AccessDeniedError: While connecting for the first time: nothing but a change of settings would help.
+        """
         failures = 0
         while True:
             try:
@@ -77,27 +86,28 @@ class Connection:
             except TransportError as error:
                 if self._closing():
                     return None
+                if what == CONNECTING and isinstance(error, AccessDeniedError):
+                    raise
                 failures += 1
-                self.failed(what, str(error))
+                self.failed(what, error)
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 self.works(what)
                 return result
 
-    def failed(self, what: str, error: str) -> None:
+    def failed(self, what: str, error: TransportError) -> None:
         """Something does not work: until it does, we are disconnected."""
-        self._last_error = error
-        if what in self._faults:
-            return
-        self._faults[what] = None
-        log().warning(f"{what} failed; trying again", error=error)
+        now = self._tasks.now()
+        self._last_error = str(error)
+        if what not in self._faults:
+            self._faults[what] = Outage(what, ADVICE.get(what, ""), now)
+        self._faults[what].failed(error, now)
         self._become(connected=False)
 
     def works(self, what: str) -> None:
         """Something works, again or as ever."""
         if what in self._faults:
-            del self._faults[what]
-            log().warning(f"{what} works again")
+            self._faults.pop(what).over(self._tasks.now())
         if not self._connected and not self._faults:
             self._connections += 1
             self._become(connected=True)

@@ -8,6 +8,8 @@ import anyio
 import msgspec
 
 from bus.connection import ECHO
+from bus.errors import TransportError
+from bus.events import log
 from bus.mailbox import Mailbox
 from bus.messages import (
     BusMessage,
@@ -49,6 +51,11 @@ class FleetStatistics(msgspec.Struct, frozen=True):
     lists: int
 
 
+BEATS_OF_A_TWIN = 2
+"""Beats after which another process of our name is told of."""
+MAX_TWINS = 100
+
+
 class Fleet:
     """Keeps a runner's registry true for all runners of a network.
 
@@ -62,6 +69,7 @@ class Fleet:
         self._heartbeat = heartbeat
         self._lease = lease
         self._version = 0
+        self._twins: dict[str, int] = {}
         self._per_part = max(1, max_message_bytes // (4 * ENTRY_BYTES))
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
@@ -111,7 +119,8 @@ class Fleet:
         # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
         silent = self.presence.silent_for(now)
         if silent > self._lease:
-            self._bus.connection.failed(ECHO, f"no beat of ours has come back for {silent:.1f} seconds")
+            error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
+            self._bus.connection.failed(ECHO, error)
 
     def heard(self, message: Any, now: float, *, to_us: bool) -> None:
         """Take in what another runner says about itself and its workers, to us alone or to everybody."""
@@ -124,6 +133,8 @@ class Fleet:
         version = None
         if isinstance(message, BusRunnerBeatMessage):
             version = message.version
+            if runner == self._bus.registry.runner_name:
+                self._meet_twin(message.origin)
             if message.asks:
                 self._bus.put("inbox", message.origin, self.sign_of_life())
         heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
@@ -135,6 +146,20 @@ class Fleet:
         if heard.gone is not None:
             self._gone(heard.gone)
         self._take(message, runner)
+
+    def _meet_twin(self, address: str) -> None:
+        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
+        self._twins[address] = self._twins.get(address, 0) + 1
+        while len(self._twins) > MAX_TWINS:
+            del self._twins[next(iter(self._twins))]
+        if self._twins.get(address) == BEATS_OF_A_TWIN:
+            log().error(
+                "two processes run under one runner name: all others take the later one for a new life of the first, "
+                "and that for dead. Give each WorkerRunner a name of its own, or none",
+                runner=self._bus.registry.runner_name,
+                here=self._bus.address,
+                there=address,
+            )
 
     def _take(self, message: Any, runner: str) -> None:
         if isinstance(message, BusRegistryRequestMessage):

@@ -57,6 +57,6 @@ class NatsBus(NetworkBus):
         super().__init__(transport, **options)
 
     def _exposed(self) -> str:
-        from bus.transports.nats_link import exposed  # noqa: PLC0415
+        from bus.transports.nats_servers import exposed  # noqa: PLC0415
 
         return exposed(*self._server)

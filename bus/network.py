@@ -13,7 +13,7 @@ from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.codec import MAX_MESSAGE_BYTES
-from bus.connection import Connection
+from bus.connection import CONNECTING, READING, Connection
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
 from bus.errors import BusError, DataLostError
@@ -180,7 +180,7 @@ class NetworkBus(WorkerBus):
         if (where := self._exposed()) and self._signer is None:
             log().warning(UNPROTECTED, server=where)
         try:
-            await self.connection.again(lambda: self._transport.open(self.address), "connecting to the network")
+            await self.connection.again(lambda: self._transport.open(self.address), CONNECTING)
         except BaseException:
             await super().stop()
             raise
@@ -394,5 +394,5 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self.connection.again(self._claimer.receive, "reading from the network") or ():
+            for delivery in await self.connection.again(self._claimer.receive, READING) or ():
                 self._reader.read(delivery)

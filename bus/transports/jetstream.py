@@ -12,7 +12,7 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, DataLostError, PartlySentError, TransportError
+from bus.errors import AccessDeniedError, BusError, DataLostError, PartlySentError, TransportError
 from bus.events import log
 from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
@@ -22,7 +22,8 @@ from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, servers
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect
+from bus.transports.nats_servers import servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -106,7 +107,7 @@ class JetStreamTransport:
         self._client = client
         self._ack_wait = ack_wait
         self._max_frame_bytes = max_frame_bytes
-        self._where = redacted(url) if client is None else "the client's server"
+        self._where = redacted(",".join(servers(url))) if client is None else "the client's server"
         self._layout = Layout(namespace, ack_wait)
         self._arrivals = Arrivals()
         self._queues = Queues(self._layout, self._arrivals)
@@ -136,9 +137,8 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        library = sniffio.current_async_library()
-        if library != "asyncio":
-            raise BusError(f"a NATS bus runs on asyncio, not on {library}: its client library knows nothing else")
+        if sniffio.current_async_library() != "asyncio":
+            raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
         self._inbox = Inbox(self._layout, self._arrivals, node)
@@ -353,7 +353,9 @@ class JetStreamTransport:
             await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
-                raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
+                raise AccessDeniedError(  # noqa: TRY301
+                    f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
+                )
         except BaseException:
             await link.close()
             self._errors += link.errors

@@ -111,7 +111,7 @@ class RedisTransport:
             BusError: The server is too old, or this is not asyncio.
         """
         if not isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop):
-            raise BusError("RedisBus needs asyncio, because the client library of Redis does: run the program under it")
+            raise BusError("RedisBus needs asyncio, as the client library of Redis does: run the program under asyncio")
         if self._reader.is_shut:
             self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)

@@ -160,7 +160,7 @@ def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
     recoveries = list(case.recoveries())
     wakes = list(_wakes(case, limits))
     found = [
-        *judge(_happenings(case)).violations,
+        *_judged(case, limits),
         *stale,
         *_statuses(case, limits),
         *_recovered(recoveries, limits),
@@ -182,6 +182,13 @@ def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
         recover=tuple(seconds for _, seconds in recoveries if seconds is not None),
         wake=tuple(seconds for _, seconds in wakes if seconds is not None),
     )
+
+
+def _judged(case: Case, limits: Limits) -> Iterator[str]:
+    """What the judge finds. It does not know of attempts of two lives of a broker, which `Case.stale` compares."""
+    for violation in judge(_happenings(case)).violations:
+        if not (limits.forgets and violation.endswith("answered after the next attempt had begun")):
+            yield violation
 
 
 def _happenings(case: Case) -> list[Happening]:

@@ -18,6 +18,9 @@ SLACK = 3.0
 MANY = {"max_deliver": 50.0}
 """Enough deliveries for a run with many deaths: that a job is given up is the subject of another."""
 
+PATIENT = {**MANY, "lease": 20.0}
+"""A requester that is cut off for longer than a lease counts as dead, and its jobs are cancelled: not here."""
+
 
 class Size(msgspec.Struct, frozen=True):
     """How much of a fault: a quick look, or a long one."""
@@ -214,8 +217,8 @@ def connections_cut(stage: Stage, size: Size) -> Limits:
     """Connections are reset, half closed, filled with noise and held up, again and again."""
     names = ("w0", "w1", "w2")
     for name in names:
-        stage.node(name, slots=8, proxied=True, options=MANY)
-    requester = stage.node("r", proxied=True)
+        stage.node(name, slots=8, proxied=True, options=PATIENT)
+    requester = stage.node("r", proxied=True, options=PATIENT)
     stage.ready()
     baseline = {name: node.statistics()["files"] for name, node in stage.nodes.items()}
     asked = 0
@@ -428,9 +431,9 @@ def all_at_once(stage: Stage, size: Size) -> Limits:
     """Kills, stand-stills, cut connections and deaths of the broker, in any order, under load."""
     names = ("w0", "w1", "w2", "w3")
     for name in names:
-        stage.node(name, slots=6, proxied=True, options=MANY)
+        stage.node(name, slots=6, proxied=True, options=PATIENT)
     for name in ("r", "s"):
-        stage.node(name, proxied=True, options=MANY)
+        stage.node(name, proxied=True, options=PATIENT)
     stage.ready()
     each = max(1, size.jobs // size.faults)
     for number in range(size.faults):

@@ -28,8 +28,8 @@ async def test_events_come_in_turn_one_after_the_other() -> None:
         connection = Connection(Tasks(task_group), Random(1), tell, lambda: False)
         assert not connection.statistics().connected
         connection.works("reading")
-        connection.failed("reading", "cut")
-        connection.failed("reading", "still cut")
+        connection.failed("reading", TransportError("cut"))
+        connection.failed("reading", TransportError("still cut"))
         connection.works("reading")
         await anyio.wait_all_tasks_blocked()
         assert told == ["on_connected"], "a slow listener is not overtaken by the next event"
@@ -48,7 +48,7 @@ async def test_it_stands_only_when_everything_works() -> None:
     async with anyio.create_task_group() as task_group:
         connection = Connection(Tasks(task_group), Random(1), tell, lambda: False)
         connection.works("connecting")
-        connection.failed(ECHO, "no beat of ours has come back for 7.0 seconds")
+        connection.failed(ECHO, TransportError("no beat of ours has come back"))
         connection.works("reading")
         assert not connection.statistics().connected, "what can be read says nothing about what is written"
         connection.works(ECHO)
