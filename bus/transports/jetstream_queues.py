@@ -186,9 +186,19 @@ class Queues:
         """Whether a delivery that waited here may still be handed over."""
         claim = delivery.token
         if isinstance(claim, Claim) and now >= claim.until:
-            self._late += 1
+            self._miss(claim)
             return False
         return True
+
+    def _miss(self, claim: Claim) -> None:
+        """A job came too late to be handed over: it does not use up the demand."""
+        self._late += 1
+        self._claims.pop(claim, None)
+        served = self._served.get(claim.queue)
+        if served is not None:
+            served.want += 1
+            self._changed[served] = None
+            self._arrivals.wake()
 
     async def settle(self, link: NatsLink, delivery: Delivery, how: Settlement, now: float) -> bool:
         """End a claim. False if its lease had ended."""
@@ -328,7 +338,7 @@ class Queues:
         now = asyncio.get_running_loop().time()
         claim = Claim(served.name, message, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
-            self._late += 1  # it lay unread for longer than a lease
+            self._miss(claim)  # it lay unread for longer than a lease
             return
         held = self._doubtful.pop(claim.id, None) if self._doubtful else None
         if held is not None and held in self._claims:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from hashlib import sha1
 
+VANISHED = ("NOGROUP", "UNBLOCKED")
+"""How the errors begin that say that a stream, or its group, is not there any more."""
+
 GROUP = "actorbus"
 """Name of the consumer group of every stream."""
 
@@ -96,12 +99,14 @@ end
 """
 
 ALIVE = """
--- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease.
-redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+-- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease,
+-- whether to make the inbox. 1 if it was made.
+local made = ARGV[5] == '1' and not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM').err
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000 + ARGV[3]), ARGV[2])
+return made and 1 or 0
 """
 
 SERVE = """

@@ -17,14 +17,14 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, DataLostError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
 from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, VANISHED, call
 from bus.transports.redis_server import inspect_server
 from bus.transports.redis_watch import RedisWatch
 
@@ -40,8 +40,6 @@ REMEMBERED = 120.0
 """Seconds for which the ids of queued frames are remembered: longer than a connection takes to be made anew."""
 CLOSE_PATIENCE = 2.0
 """Seconds `close` lets the reader, and then the server, take."""
-_VANISHED = ("NOGROUP", "UNBLOCKED")
-"""How the errors begin that say that a stream, or its group, is not there any more."""
 
 
 class RedisTransport:
@@ -252,7 +250,7 @@ class RedisTransport:
         for reply in replies:
             if not isinstance(reply, ResponseError):
                 kept.update(dict.fromkeys(reply))
-            elif not str(reply).startswith(_VANISHED):
+            elif not str(reply).startswith(VANISHED):
                 await self._writer.refused(reply)
         for claim in claims:
             if claim.id not in kept:
@@ -313,7 +311,7 @@ class RedisTransport:
         self._claims.excess_returned()
         for reply in replies:
             if isinstance(reply, ResponseError):
-                if not str(reply).startswith(_VANISHED):
+                if not str(reply).startswith(VANISHED):
                     await self._reader.refused(reply)
                 # Made anew, and what was claimed before the error found, as after any broken connection.
                 await self._reader.drop()
@@ -342,7 +340,7 @@ class RedisTransport:
         """What goes along with a read: settling what was read before, and what is due."""
         chores = [*self._claims.return_excess(), *self._inbox.delete()]
         if now >= self._alive_until:
-            chores.append(self._alive(node))
+            chores.append(self._alive(node, make=False))
             self._alive_until = now + self._keep / 4
         if now >= self._expire_at:
             if self._slots:
@@ -356,7 +354,9 @@ class RedisTransport:
         self._claims.served.clear()
         self._watch_anew()
         read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
-        _, streams = await self._reader.checked([self._alive(node), read])
+        made, streams = await self._reader.checked([self._alive(node), read])
+        if made:
+            raise DataLostError(f"{self._label} has lost what it had stored, at least the inbox of {node}")
         return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
 
     def _take(self, streams: Iterable[Any]) -> list[Delivery]:
@@ -387,9 +387,9 @@ class RedisTransport:
     def _inbox_of(self, node: str) -> str:
         return f"{self._prefix}inbox:{node}"
 
-    def _alive(self, node: str) -> Command:
+    def _alive(self, node: str, *, make: bool = True) -> Command:
         keys = [self._inbox_of(node), self._nodes, self._lease]
-        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
+        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait), int(make))
 
     def _connected(self) -> str:
         if self._node is None:
