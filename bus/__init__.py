@@ -7,6 +7,7 @@ from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.direct import JOB_LOST
 from bus.errors import (
+    AccessDeniedError,
     BrokerError,
     BusError,
     BusNotStartedError,
@@ -76,6 +77,7 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "DEAD_LETTERED",
     "JOB_LOST",
+    "AccessDeniedError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",

@@ -123,6 +123,10 @@ class Direct:
             self._park(ask)
         return None
 
+    def asked(self) -> list[Key]:
+        """The jobs that have not ended."""
+        return [*self._asked, *(key for parked in self._parked.values() for key in parked)]
+
     def cancel(self, message: BusJobCancelMessage) -> bool:
         """Pass on a cancellation to who has the job. False if it is none of ours."""
         key = (message.target or "", message.source, message.job_id)
@@ -171,6 +175,7 @@ class Direct:
             return
         self._drop(ask)
         ask.refused = (*ask.refused, ask.address)
+        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
         self._place(ask)
 
     def changed(self, change: WorkerReadyData | WorkerLostData) -> None:

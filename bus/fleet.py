@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from bus.connection import ECHO
+from bus.errors import TransportError
+from bus.events import log
 from bus.mailbox import Mailbox
 from bus.messages import (
     BusMessage,
@@ -21,6 +24,10 @@ from bus.presence import PeerRunner, Presence, PresenceStatistics
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
+
+LATE = 1.5
+"""Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
+of it unheard before that is noticed."""
 
 
 ENTRY_BYTES = 256
@@ -44,6 +51,11 @@ class FleetStatistics(msgspec.Struct, frozen=True):
     lists: int
 
 
+BEATS_OF_A_TWIN = 2
+"""Beats after which another process of our name is told of."""
+MAX_TWINS = 100
+
+
 class Fleet:
     """Keeps a runner's registry true for all runners of a network.
 
@@ -55,7 +67,9 @@ class Fleet:
         self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
         self._bus = bus
         self._heartbeat = heartbeat
+        self._lease = lease
         self._version = 0
+        self._twins: dict[str, int] = {}
         self._per_part = max(1, max_message_bytes // (4 * ENTRY_BYTES))
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
@@ -67,7 +81,12 @@ class Fleet:
 
     def beat(self, *, leaving: bool = False) -> None:
         """Give a sign of life, or say goodbye."""
-        self._bus.put("everyone", "", self._beat(leaving=leaving))
+        self._bus.put("everyone", "", self.sign_of_life(leaving=leaving))
+
+    def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
+        """What a beat says. May be called from any thread."""
+        name = self._bus.registry.runner_name
+        return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
     def statistics(self) -> FleetStatistics:
         """What is held of others now."""
@@ -75,15 +94,33 @@ class Fleet:
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
+        self.presence.woke(self._bus.tasks.now())
         while True:
             self.beat()
+            before = self._bus.tasks.now()
             await anyio.sleep(self._heartbeat)
             now = self._bus.tasks.now()
+            if now - before > LATE * self._heartbeat:
+                self.presence.woke(now)
+                continue
+            self._judge_echo(now)
             for peer in self.presence.doubtful(now):
-                self._bus.put("inbox", peer.address, self._beat(asks=True))
+                self._bus.put("inbox", peer.address, self.sign_of_life(asks=True))
             for peer in self.presence.expired(now):
                 self._gone(peer)
             self._bus.look_round()
+
+    def heard_self(self, now: float) -> None:
+        """One of our own beats has come back."""
+        self.presence.heard_self(now)
+        self._bus.connection.works(ECHO)
+
+    def _judge_echo(self, now: float) -> None:
+        # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
+        silent = self.presence.silent_for(now)
+        if silent > self._lease:
+            error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
+            self._bus.connection.failed(ECHO, error)
 
     def heard(self, message: Any, now: float, *, to_us: bool) -> None:
         """Take in what another runner says about itself and its workers, to us alone or to everybody."""
@@ -96,8 +133,10 @@ class Fleet:
         version = None
         if isinstance(message, BusRunnerBeatMessage):
             version = message.version
+            if runner == self._bus.registry.runner_name:
+                self._meet_twin(message.origin)
             if message.asks:
-                self._bus.put("inbox", message.origin, self._beat())
+                self._bus.put("inbox", message.origin, self.sign_of_life())
         heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
         if heard.ask:
             request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
@@ -107,6 +146,20 @@ class Fleet:
         if heard.gone is not None:
             self._gone(heard.gone)
         self._take(message, runner)
+
+    def _meet_twin(self, address: str) -> None:
+        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
+        self._twins[address] = self._twins.get(address, 0) + 1
+        while len(self._twins) > MAX_TWINS:
+            del self._twins[next(iter(self._twins))]
+        if self._twins.get(address) == BEATS_OF_A_TWIN:
+            log().error(
+                "two processes run under one runner name: all others take the later one for a new life of the first, "
+                "and that for dead. Give each WorkerRunner a name of its own, or none",
+                runner=self._bus.registry.runner_name,
+                here=self._bus.address,
+                there=address,
+            )
 
     def _take(self, message: Any, runner: str) -> None:
         if isinstance(message, BusRegistryRequestMessage):
@@ -126,10 +179,6 @@ class Fleet:
             self.presence.behind(runner)
         else:
             self._news.put(message)
-
-    def _beat(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
-        name = self._bus.registry.runner_name
-        return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
     def _list(self) -> list[BusWorkerRegistryMessage]:
         registry = self._bus.registry

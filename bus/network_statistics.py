@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bus.claims import ClaimStatistics
+from bus.connection import ConnectionStatistics
 from bus.direct import DirectStatistics
 from bus.fleet import FleetStatistics
 from bus.freshness import FreshnessStatistics
@@ -23,6 +24,8 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         refused: Frames that were not taken in, by reason.
         freshness: Which frames have come before.
         fleet: What is held of the other runners.
+        connection: Whether it stands.
+        blocked: How often the event loop was blocked for longer than about a heartbeat.
     """
 
     peers: int
@@ -32,3 +35,5 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     refused: RefusalStatistics
     freshness: FreshnessStatistics
     fleet: FleetStatistics
+    connection: ConnectionStatistics
+    blocked: int

@@ -85,6 +85,7 @@ class Presence:
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._silent: OrderedDict[str, PeerRunner] = OrderedDict()
         self._echo: float | None = None
+        self._silent_since = 0.0
 
     def statistics(self) -> PresenceStatistics:
         """How many runners there are now."""
@@ -104,12 +105,24 @@ class Presence:
         """Whether our own beats come back to us."""
         return self._echo is not None and now - self._echo <= self._lease
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since our own beats came back, or since we began to listen for them."""
+        return now - self._silent_since
+
     def heard_self(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
-        self._echo = now
+        self._echo = self._silent_since = now
+
+    def woke(self, now: float) -> None:
+        """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
+        for peer in self._peers.values():
+            peer.seen = max(peer.seen, now)
+        if self._echo is not None:
+            self._echo = max(self._echo, now)
+        self._silent_since = now
 
     def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
         """A runner gave a sign of life. `version` is the count of changes it says it is at.

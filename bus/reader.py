@@ -104,7 +104,7 @@ class Reader:
         if not self.freshness.is_new(header, delivery.lane):
             return
         if header.origin == self._address:
-            self._fleet.presence.heard_self(now)
+            self._fleet.heard_self(now)
             return
         try:
             message = decode(header, body)
@@ -194,7 +194,7 @@ class Reader:
             if self._direct.heard(answer, self._bus.tasks.now()):
                 self._bus.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
-            self._answer_unread(header, 1, error)
+            self._answer_unread(header, header.attempt, error)
 
     def _answer_unread(self, header: Header, attempt: int, error: DecodeError) -> None:
         """Answer a request that cannot be read: nobody else would."""

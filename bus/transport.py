@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ class Delivery(msgspec.Struct, frozen=True):
         body: The bytes.
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
+        count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
     """
 
     lane: Lane
@@ -44,6 +45,7 @@ class Delivery(msgspec.Struct, frozen=True):
     body: bytes
     attempt: int = 1
     token: object = None
+    count: int = 0
 
 
 class Settlement(Enum):
@@ -133,6 +135,23 @@ class SettlesTogether(Protocol):
 
     async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
+
+
+@runtime_checkable
+class StaysAlive(Protocol):
+    """A transport that can speak for its node while the event loop of the node is blocked."""
+
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send `frames` to everyone, and renew every claim of the node, over a connection made for that alone.
+
+        Called from another thread, in an event loop of its own, and not twice at a time.
+
+        Returns:
+            The tokens of the claims that are still ours.
+
+        Raises:
+            BusError: It could not be done; some claims may be renewed. A `TransportError`, unless it never will be.
+        """
 
 
 class DeadFrame(msgspec.Struct, frozen=True):

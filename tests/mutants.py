@@ -229,7 +229,7 @@ MUTANTS = (
     Mutant(
         "jobs are never given up",
         "bus/claimer.py",
-        "elif delivery.attempt > self._max_deliver:",
+        "elif (delivery.count or delivery.attempt) > self._max_deliver:",
         "elif False:",
         FLEET,
     ),

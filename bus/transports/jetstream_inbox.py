@@ -119,10 +119,10 @@ class Inbox:
         await self._layout.ensure_streams(link)
         birth = await self._layout.inbox_birth(link)
         if birth != self._birth:
-            before, self._birth = self._birth, birth
+            lost, self._birth = self._birth, birth
             self._position = self._purged = 0
-            if before:
-                raise DataLostError(f"{link.where} has lost what it had stored: the stream of the inboxes is a new one")
+            if lost:
+                raise DataLostError(f"{link.where} has lost everything it had accepted")
         self._epoch += 1
         self._number = 0
         self._broken = False

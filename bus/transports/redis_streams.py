@@ -9,7 +9,7 @@ taken from it. `everyone` is written to the inbox of each node that was alive la
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,14 +17,14 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, DataLostError, TransportError
+from bus.errors import BusError, TransportError
 from bus.names import check_name
 from bus.transport import Delivery, Lane, Outgoing, Settlement
-from bus.transports.redis_claims import Claim, RedisClaims, claim_of
+from bus.transports.redis_claims import VANISHED, Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
 from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, VANISHED, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
 from bus.transports.redis_server import inspect_server
 from bus.transports.redis_watch import RedisWatch
 
@@ -111,7 +111,7 @@ class RedisTransport:
             BusError: The server is too old, or this is not asyncio.
         """
         if not isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop):
-            raise BusError("RedisBus needs asyncio, because the client library of Redis does: run the program under it")
+            raise BusError("RedisBus needs asyncio, as the client library of Redis does: run the program under asyncio")
         if self._reader.is_shut:
             self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
         self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
@@ -121,7 +121,7 @@ class RedisTransport:
             if not self._inspected:
                 await inspect_server(self._writer, self._label)
                 self._inspected = True
-            await self._reader.checked([self._alive(node)])
+            self._inbox.born(*await self._reader.checked([self._alive(node)]))
         except BaseException:
             await self._writer.drop()
             raise
@@ -245,17 +245,17 @@ class RedisTransport:
         """
         self._connected()
         claims = [claim_of(delivery) for delivery in deliveries]
-        replies = await self._writer.exchange(self._claims.renewals(claims))
-        kept: dict[bytes, None] = {}
-        for reply in replies:
-            if not isinstance(reply, ResponseError):
-                kept.update(dict.fromkeys(reply))
-            elif not str(reply).startswith(VANISHED):
-                await self._writer.refused(reply)
+        kept = await self._claims.renew(claims, self._writer)
         for claim in claims:
-            if claim.id not in kept:
+            if claim not in kept:
                 self._claims.forget(claim)
-        return [claim.id in kept for claim in claims]
+        return [claim in kept for claim in claims]
+
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
+        spread = [command for command, _ in self._store({("everyone", ""): list(frames)})]
+        link = RedisLink(self._make, SCRIPTS, self._label)
+        return await self._claims.keep([self._alive(self._connected()), *spread], link)
 
     # --- out ---
 
@@ -307,7 +307,7 @@ class RedisTransport:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
             self._blocked = None
-        self._inbox.deleted()
+        self._inbox.deleted(replies)
         self._claims.excess_returned()
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -340,7 +340,7 @@ class RedisTransport:
         """What goes along with a read: settling what was read before, and what is due."""
         chores = [*self._claims.return_excess(), *self._inbox.delete()]
         if now >= self._alive_until:
-            chores.append(self._alive(node, make=False))
+            chores.append(self._alive(node))
             self._alive_until = now + self._keep / 4
         if now >= self._expire_at:
             if self._slots:
@@ -354,10 +354,8 @@ class RedisTransport:
         self._claims.served.clear()
         self._watch_anew()
         read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
-        made, streams = await self._reader.checked([self._alive(node), read])
-        if made:
-            raise DataLostError(f"{self._label} has lost what it had stored, at least the inbox of {node}")
-        return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
+        birth, streams = await self._reader.checked([self._alive(node), read])
+        return self._inbox.recover(birth, [entry for _, entries in streams or () for entry in entries])
 
     def _take(self, streams: Iterable[Any]) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -387,9 +385,9 @@ class RedisTransport:
     def _inbox_of(self, node: str) -> str:
         return f"{self._prefix}inbox:{node}"
 
-    def _alive(self, node: str, *, make: bool = True) -> Command:
-        keys = [self._inbox_of(node), self._nodes, self._lease]
-        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait), int(make))
+    def _alive(self, node: str) -> Command:
+        keys = [self._inbox_of(node), self._nodes, self._lease, self._prefix + "born"]
+        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
 
     def _connected(self) -> str:
         if self._node is None:
