@@ -224,7 +224,7 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
                 return None
-            self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
+            self._claimer.forbid(message, self.address, self._framer.new_id())  # in the queue, it may come back to us
         elif route is None and not replicas:
             self._drop(message)
             return None

@@ -137,9 +137,8 @@ class Reader:
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
         else:
-            if isinstance(message, BusJobCancelMessage):
-                self._claimer.forbid(message, message.origin)
-            self._deliver(message)
+            if not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
+                self._deliver(message)
 
     def _deliver(self, message: BusMessage) -> None:
         """Hand over a message that nobody has asked for; how much of that waits is bounded."""
