@@ -115,6 +115,10 @@ class Claimer:
         Raises:
             DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
         """
+        if now >= self._reading_since + self._transport.ack_wait:  # we stood still while it lay here unread
+            self.claims.refused += 1
+            self.settle(delivery, Settlement.NAK, now)
+            return
         request.attempt = delivery.attempt
         if self._repeated(request, delivery, frame_id, now):
             return
