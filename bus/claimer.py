@@ -290,6 +290,8 @@ class Claimer:
                 try:
                     kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
+                    if not self._bus.started:  # it failed because the bus has stopped
+                        return
                     pause = period / 8
                     now = self._bus.tasks.now()
                     kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]

@@ -493,7 +493,7 @@ SCENARIOS = (
     Scenario("second signal", hurried, Size(10, 1), Size(50, 1)),
     Scenario("zombie", zombie, Size(3, 1), Size(4, 4)),
     Scenario("zombie alone", zombie_alone, Size(4, 1), Size(10, 4)),
-    Scenario("loop blocked", loop_blocked, None, Size(40, 2)),
+    Scenario("loop blocked", loop_blocked, Size(20, 1), Size(40, 2)),
     Scenario("broker killed", broker_killed, Size(150, 2), Size(1000, 10)),
     Scenario("broker emptied", broker_emptied, Size(30, 1), Size(60, 5)),
     Scenario("connections cut", connections_cut, Size(150, 10), Size(1500, 100)),

@@ -461,3 +461,25 @@ def test_g35_a_job_that_lay_unread_in_a_process_for_longer_than_its_lease_is_not
         assert await boss.job("w", name="echo", payload=2) == 2
 
     run(program)
+
+
+def test_a_renewal_that_fails_because_the_bus_stops_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        close, closing = SimulatedTransport.close, anyio.Event()
+
+        async def renew(_transport: SimulatedTransport, _deliveries: Any) -> Any:
+            await closing.wait()
+            raise TransportError("closed")
+
+        async def close_under_it(transport: SimulatedTransport) -> None:
+            closing.set()
+            await close(transport)
+
+        boss = await _pair(sim, Worker("w"))
+        monkeypatch.setattr(SimulatedTransport, "extend", renew)
+        async with boss.job("w", name="sleep", payload=5.0):
+            pass
+        monkeypatch.setattr(SimulatedTransport, "close", close_under_it)
+        await sim.end("b")
+
+    run(program)
