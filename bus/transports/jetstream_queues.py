@@ -211,6 +211,7 @@ class Queues:
         claim = delivery.token
         if isinstance(claim, Claim) and now >= claim.until:
             self._late += 1
+            self.demand(claim.queue, self._served[claim.queue].want + 1)  # it is not what was wanted
             return False
         return True
 
@@ -350,14 +351,15 @@ class Queues:
             self._refused(link, served, pull, message)
             return
         pull.out = max(0, pull.out - 1)
-        served.want = max(0, served.want - 1)
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
         claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
+            self._changed[served] = None
             return
+        served.want = max(0, served.want - 1)
         self._claims[claim] = None
         count, place, _ = numbers(message)
         # What was stored in an earlier life of the server may have been delivered in that more often than it knows.

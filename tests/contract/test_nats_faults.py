@@ -15,7 +15,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from bus.brokers import NatsBroker
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import BusError, DataLostError, PartlySentError, TransportError
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.jetstream import JetStreamTransport
 
@@ -164,6 +164,8 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert await b.settle(claim, Settlement.ACK)
         assert list(await a.receive()) == []
         assert a.statistics().queues.late == 1
+        await put(b, "queue", "work", b"next")
+        assert bodies(await take(a, 1)) == [b"next"], "what came too late has not used up the demand"
 
 
 async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBroker, namespace: str) -> None:
@@ -294,6 +296,27 @@ async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_s
         assert caught.value.missing == ("no answer",)
         assert bodies(await take(transport, 1)) == [b"mine"]
         await listener.close()
+
+
+async def test_g37_a_server_that_has_lost_what_it_had_stored_is_told_of_once(
+    server: NatsBroker, namespace: str
+) -> None:
+    async with node(server.url, namespace, "node#1") as transport:
+        client = await nats.connect(server.url)
+        for stream in await client.jetstream().streams_info():
+            await client.jetstream().delete_stream(stream.config.name or "")
+        told = 0
+        with anyio.fail_after(LONGEST_WAIT):
+            while not told:
+                try:
+                    await transport.receive()
+                except DataLostError:
+                    told += 1
+                except TransportError:
+                    await anyio.lowlevel.checkpoint()
+        await put(transport, "inbox", "node#1", b"again")
+        assert bodies(await take(transport, 1)) == [b"again"]
+        await client.close()
 
 
 async def test_g33_an_attempt_has_a_number_of_its_own_although_the_server_was_killed_before_it_wrote_that_down(
