@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from bus.answers import returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
@@ -18,7 +19,6 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
-    BusJobReturnedMessage,
     BusJobRunningMessage,
     BusJobWantedMessage,
     ErrorInfo,
@@ -194,7 +194,7 @@ class Claimer:
         elif answer is not None:
             self._bus.answer_again(inquiry, answer)
         else:
-            self._bus.send_to(inquiry.origin, _returned(inquiry, may_have_run=True))
+            self._bus.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
 
     def told(self, claim: Claim, message: Any) -> None:
         """Something was sent of a job that was asked for at most once."""
@@ -221,7 +221,7 @@ class Claimer:
             self._settle(claim, Settlement.NAK)
         else:
             self.claims.release(claim)
-            self._bus.send_to(request.origin, _returned(request, may_have_run=False))
+            self._bus.send_to(request.origin, returned(request, may_have_run=False))
         return True
 
     def pass_on(self, delivery: Delivery) -> bool:
@@ -393,10 +393,4 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         attempt=request.attempt,
         events=claim.events,
         begun=not claim.waiting,
-    )
-
-
-def _returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
-    return BusJobReturnedMessage(
-        source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )
