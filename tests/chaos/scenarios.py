@@ -492,7 +492,7 @@ SCENARIOS = (
     Scenario("drained", drained, Size(110, 1), Size(550, 1)),
     Scenario("second signal", hurried, Size(10, 1), Size(50, 1)),
     Scenario("zombie", zombie, Size(3, 1), Size(4, 4)),
-    Scenario("zombie alone", zombie_alone, Size(4, 1), Size(10, 4)),
+    Scenario("zombie alone", zombie_alone, None, Size(10, 4)),
     Scenario("loop blocked", loop_blocked, Size(20, 1), Size(40, 2)),
     Scenario("broker killed", broker_killed, Size(150, 2), Size(1000, 10)),
     Scenario("broker emptied", broker_emptied, Size(30, 1), Size(60, 5)),
