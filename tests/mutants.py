@@ -149,9 +149,9 @@ MUTANTS = (
     ),
     Mutant(
         "a request that comes again runs again",
-        "bus/claimer.py",
-        "        answer = self.claims.remembered(request, frame_id)\n",
-        "        answer = None\n",
+        "bus/claims.py",
+        "        if answer is not None:\n            self._answers[key] = ",
+        "        if False:\n            self._answers[key] = ",
         FLEET,
     ),
     Mutant(
@@ -222,8 +222,8 @@ MUTANTS = (
     Mutant(
         "a job at most once that is refused unstarted counts as lost",
         "bus/claimer.py",
-        "_returned(request, may_have_run=False)",
-        "_returned(request, may_have_run=True)",
+        "returned(request, may_have_run=False)",
+        "returned(request, may_have_run=True)",
         DIRECT,
     ),
     Mutant(
