@@ -188,8 +188,8 @@ class Claimer:
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
-        claim, answer = self.claims.held(inquiry), self.claims.last_answer(inquiry)
-        if claim is not None:
+        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry, inquiry.frame_id)
+        if claim is not None and claim.frame_id == inquiry.frame_id:
             self._bus.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
             self._bus.answer_again(inquiry, answer)
@@ -283,7 +283,7 @@ class Claimer:
             self.resume(now)
             claims = self.claims.all()
             for claim in claims:
-                if claim.delivery is None:
+                if claim.delivery is None and self._bus.connection.stands:  # else they would pile up
                     self._bus.post(_running(claim))
             claims = [claim for claim in claims if claim.delivery is not None]
             leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]

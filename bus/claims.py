@@ -176,14 +176,10 @@ class Claims:
         reason, number = self._forbidden.pop(_key(request), (None, 0))
         return reason if number_of(frame_id) <= number else None
 
-    def remembered(self, request: BusJobRequestMessage, frame_id: str) -> Any:
-        """The answer given to an earlier delivery of the same frame, None if there is none."""
+    def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage, frame_id: str) -> Any:
+        """The answer given to what that frame asked for, None if there is none."""
         answered, answer = self._answers.get(_key(request), ("", None))
         return answer if answered == frame_id else None
-
-    def last_answer(self, inquiry: BusJobInquiryMessage) -> Any:
-        """The answer given to the last request of that job, None if there is none."""
-        return self._answers.get(_key(inquiry), ("", None))[1]
 
     def is_done(self, frame_id: str) -> bool:
         """Whether the job of a request frame was answered here."""

@@ -296,13 +296,14 @@ class NetworkBus(WorkerBus):
         accepted: Callable[[], None] | None = None,
         *,
         bounded: bool = False,
-    ) -> None:
-        """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
+    ) -> str:
+        """Send a message by a lane, `accepted` is called once the network has it. Returns the id of its frame."""
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
         else:
             self._outbox.put(frame, accepted, bounded=bounded)
+        return frame.id
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""

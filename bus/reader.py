@@ -136,9 +136,8 @@ class Reader:
             self._claimer.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
-        else:
-            if not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
-                self._deliver(message)
+        elif not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
+            self._deliver(message)
 
     def _deliver(self, message: BusMessage) -> None:
         """Hand over a message that nobody has asked for; how much of that waits is bounded."""
