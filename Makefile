@@ -14,8 +14,9 @@ quote = '$(subst ','\'',$(1))'
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-10s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP) ## Review a source tree with a team of workers: make demo [SOURCE=path], by default Python's own library.
-	@$(PY) -m examples.code_review $(if $(SOURCE),$(call quote,$(SOURCE)))
+demo: $(STAMP) ## Review a source tree with a team: make demo [SOURCE=path] [BUS=redis|nats|url [WORKERS=3] [KILL=1]].
+	@$(PY) -m examples.code_review $(if $(BUS),--bus $(call quote,$(BUS))) $(if $(WORKERS),--workers $(call quote,$(WORKERS))) \
+		$(if $(filter-out 0,$(KILL)),--kill) $(if $(SOURCE),$(call quote,$(SOURCE)))
 
 test: $(STAMP) ## Run the tests: make test [ARGS='-k name'].
 	@$(PY) -m pytest $(ARGS)

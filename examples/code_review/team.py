@@ -1,15 +1,19 @@
 """The team. Each worker does one kind of job; its signature says what it is given and what it answers."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from actors import BaseWorker, Job, JobError, RunnerStateError, WorkerParams, job
+from actors import BaseWorker, Job, JobError, JobStatus, RunnerStateError, WorkerParams, job
 from examples.code_review.review import KINDS, Review, advise, review
+
+if TYPE_CHECKING:
+    from examples.code_review.fleet import Fleet
 
 REVIEWERS = ("reviewer-1", "reviewer-2", "reviewer-3", "reviewer-4")
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
@@ -26,6 +30,7 @@ class Report(msgspec.Struct):
     root: str
     reviews: list[Review]
     advice: dict[str, str]
+    losses: list[str]
 
 
 class Scout(BaseWorker):
@@ -82,44 +87,66 @@ def sections(report: Report) -> Iterator[str]:
     for kind in KINDS:
         found = [f"- {r.path}:{f.line} {f.text}\n" for r in report.reviews for f in r.findings if f.kind == kind]
         yield f"\n## {kind.capitalize()}s: {len(found)}\n\n{''.join(found)}"
+    if report.losses:
+        yield "\n".join(("\n## Lost on the way\n", *(f"- {loss}" for loss in report.losses), ""))
 
 
 class Lead(BaseWorker):
-    def __init__(self, root: str, file: str) -> None:
+    def __init__(self, root: str, file: str, done: Callable[[str], None], fleet: "Fleet | None" = None) -> None:
         super().__init__("lead")
-        self.root, self.file = root, file
+        self.root, self.file, self.done, self.fleet = root, file, done, fleet
         self.reviews: list[Review] = []
+        self.files = self.again = 0
         self.jobs_of = dict.fromkeys(("scout", *REVIEWERS, "critic", "editor"), 1)
         self.finished = False
 
     async def run(self, _params: WorkerParams) -> None:  # the others are its children, and end when it returns
         await self.start()
-        await self.add_workers(Scout("scout"), *map(Reviewer, REVIEWERS), Critic("critic"), Editor("editor"))
+        hired = () if self.fleet else map(Reviewer, REVIEWERS)  # the reviewers of a fleet serve in other processes
+        await self.add_workers(Scout("scout"), *hired, Critic("critic"), Editor("editor"))
         try:
             await self.lead()
             self.finished = True
-        except* (JobError, RunnerStateError):
-            pass  # a job failed, or it was Ctrl-C
+        except* (JobError, RunnerStateError) as failed:  # a job failed, or it was Ctrl-C
+            for error in failed.exceptions:
+                if isinstance(error, JobError) and error.status != JobStatus.CANCELLED:
+                    print(f"{error.worker_name}: {error.error}")
 
     async def lead(self) -> None:
-        files: Files = await self.job("scout", name="list", payload=self.root)
-        print(f"{len(files.paths)} files in {files.root}; skipped: {', '.join(files.skipped) or 'nothing'}")
+        files: Files = await self.ask("scout", "list", self.root)
+        self.files = len(files.paths)
+        print(f"{self.files} files in {files.root}; skipped: {', '.join(files.skipped) or 'nothing'}")
+        if self.fleet:
+            self.fleet.expect(self.files)
         async with anyio.create_task_group() as tasks:
             for number, reviewer in enumerate(REVIEWERS):
                 tasks.start_soon(self.keep_busy, reviewer, files.paths[number :: len(REVIEWERS)])
         self.reviews.sort(key=lambda review: (-len(review.findings), review.path))
         again = Files(files.root, [review.path for review in self.reviews[:12] if len(review.findings) > 1])
-        async with self.job("critic", name="criticise", payload=again) as critique:
-            async for event in critique:
-                print(event.data)
-        report = Report(self.file, files.root, self.reviews, critique.response)
-        async with self.job("editor", name="edit", payload=report) as edition:
-            async for event in edition:
-                if event.type == event.STREAM_DATA:
-                    print(*event.data.splitlines()[:8], sep="\n")
+        advice = await self.ask("critic", "criticise", again)
+        for reviewer in REVIEWERS:  # the critic has asked each of them
+            self.done(reviewer)
+        await self.ask("editor", "edit", Report(self.file, files.root, self.reviews, advice, self.losses))
+
+    @property
+    def losses(self) -> list[str]:
+        missing = self.files - len(self.reviews)
+        lost = self.fleet.lost if self.fleet else []
+        return [*lost, f"reviews done again: {self.again}; missing: {missing} of {self.files}"] if lost else []
 
     async def keep_busy(self, reviewer: str, paths: list[str]) -> None:
         self.jobs_of[reviewer] += len(paths)
         with suppress(RunnerStateError):  # after Ctrl-C the runner takes no new jobs
             for path in paths:
-                self.reviews += await self.job(reviewer, name="review", payload=Files(self.root, [path]))
+                self.reviews += await self.ask(reviewer, "review", Files(self.root, [path]))
+
+    async def ask(self, worker: str, name: str, payload: object) -> Any:
+        async with self.job(worker, name=name, payload=payload) as asked:
+            async for event in asked:
+                if event.type == event.UPDATE:
+                    print(event.data)
+                elif event.type == event.STREAM_DATA:
+                    print(*event.data.splitlines()[:8], sep="\n")
+        self.again += asked.results[worker].attempt > 1
+        self.done(worker)
+        return asked.response

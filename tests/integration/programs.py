@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,3 +35,10 @@ def assert_says(output: str, patterns: list[str]) -> None:
     lines = iter(output.splitlines())
     for pattern in patterns:
         assert any(re.fullmatch(pattern, line) for line in lines), f"no line {pattern!r} in its place in:\n{output}"
+
+
+def wait_for_its_end(link: socket.socket) -> None:
+    """The connection ends with the process at its other side."""
+    with suppress(ConnectionResetError):
+        while link.recv(4096):
+            pass

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tomllib
-from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.integration.programs import DEADLINE, ROOT, run
+from tests.integration.programs import DEADLINE, ROOT, run, wait_for_its_end
 
 ANNOUNCE = """
 import sys, time
@@ -35,13 +34,6 @@ with BROKERS[sys.argv[1]]() as broker:
 def listens(broker: Broker) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", broker.port)) == 0
-
-
-def wait_for_its_end(link: socket.socket) -> None:
-    """The connection ends with the process at its other side."""
-    with suppress(ConnectionResetError):
-        while link.recv(4096):
-            pass
 
 
 @pytest.fixture(params=BROKERS)

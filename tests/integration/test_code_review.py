@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
 
 import pytest
 
-from tests.integration.programs import DEADLINE, assert_says, environment, run
+from bus.brokers import BROKERS, Broker, RedisBroker
+from tests.integration.programs import DEADLINE, ROOT, assert_says, environment, run, wait_for_its_end
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
 
@@ -198,6 +200,138 @@ def test_without_rich_a_terminal_gets_plain_lines(large_tree: Path, tmp_path: Pa
     assert "━" not in output
     assert "reviewer-1: 50 of 61 jobs done" in output
     assert table(output)[0] == 240
+
+
+# --- on a fleet ---
+
+
+@pytest.fixture
+def slow_tree(tmp_path: Path) -> Path:
+    """Few files, each of which takes long enough that whoever is killed as it begins one has it in hand."""
+    root = tmp_path / "slow"
+    root.mkdir()
+    for number in range(6):
+        (root / f"module_{number}.py").write_text(FUNCTIONS * 40)
+    return root
+
+
+@pytest.mark.parametrize("bus", BROKERS)
+def test_the_demo_on_a_fleet_writes_the_same_report(bus: str, tree: Path, tmp_path: Path) -> None:
+    assert demo(tree, cwd=tmp_path).returncode == 0
+    ended = demo(tree, "--bus", bus, "--workers", "2", "--report", "fleet.md", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert_says(ended.stdout, [rf"the bus is {bus}://127.0.0.1:\d+", r"reviewer process 2 of 2 \(pid \d+\) started"])
+    assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
+    assert (tmp_path / "fleet.md").read_bytes() == (tmp_path / "code_review.md").read_bytes()
+
+
+@pytest.mark.parametrize("bus", BROKERS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_g33_the_report_is_complete_although_a_reviewer_process_is_killed(
+    bus: str, size: int, slow_tree: Path, tmp_path: Path
+) -> None:
+    assert demo(slow_tree, cwd=tmp_path).returncode == 0
+    ended = demo(slow_tree, "--bus", bus, "--workers", size, "--kill", "--report", "fleet.md", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    killed = rf"reviewer process \d of {size} \(pid \d+\) was killed by SIGKILL"
+    again = r"reviews done again: [1-4]; missing: 0 of 6"
+    replaced = ["no reviewer process is left: another one takes its place"] if size == 1 else []
+    assert_says(ended.stdout, [killed, *replaced, "## Lost on the way", f"- {killed}", f"- {again}", killed, again])
+    assert table(ended.stdout) == (6, 6 * 1200, 6 + 1 + 1 + 4 + 1)
+    report, _, lost = (tmp_path / "fleet.md").read_text().partition("\n## Lost on the way\n")
+    assert report == (tmp_path / "code_review.md").read_text()
+    assert re.fullmatch(rf"\n- {killed}\n- {again}\n", lost)
+
+
+def test_the_demo_uses_a_broker_that_is_there_and_does_not_show_its_password(
+    each_broker: Broker, tree: Path, tmp_path: Path
+) -> None:
+    url = each_broker.url.replace("//", "//nobody:secret@")
+    if isinstance(each_broker, RedisBroker):
+        url = each_broker.url.replace("//", "//:@")  # it has no users
+    ended = demo(tree, "--bus", url, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"the bus is {each_broker.url}\n" in ended.stdout
+    assert "secret" not in ended.stdout
+    assert "reviewer process 3 of 3" in ended.stdout
+    assert table(ended.stdout)[:2] == (8, 9)
+
+
+def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_path: Path) -> None:
+    with started(large_tree, "--bus", "redis", cwd=tmp_path) as process:
+        _, pids = fleet_of(process)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "50 of 501 jobs done" in line:
+                os.kill(pids[1], SIGKILL)
+            if "was killed" in line:
+                break
+        assert line == f"reviewer process 2 of 3 (pid {pids[1]}) was killed by SIGKILL\n"
+        os.killpg(process.pid, SIGINT)
+        assert process.stdout.read()
+
+
+@pytest.mark.parametrize("bus", BROKERS)
+@pytest.mark.parametrize("how", [SIGINT, SIGTERM, SIGKILL])
+def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
+    bus: str, how: Signals, large_tree: Path, tmp_path: Path
+) -> None:
+    with started(large_tree, "--bus", bus, cwd=tmp_path) as process:
+        port, pids = fleet_of(process)
+        assert len(pids) == 3
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            assert process.stdout is not None
+            while "50 of 501 jobs done" not in process.stdout.readline():
+                pass
+            os.killpg(process.pid, how)
+            output = process.stdout.read()
+            assert process.stderr is not None
+            warnings = process.stderr.read()  # at its end when the reviewers have ended: they write to it, too
+            wait_for_its_end(link)
+    assert process.returncode == (-SIGKILL if how is SIGKILL else 1)
+    if how is not SIGKILL:
+        assert warnings == ""
+        assert "Stopped before the end. Done so far:" in output
+        assert 0 < table(output)[0] < 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--bus", "foo"], r"BUS \(--bus\) must be redis, nats or the URL of a broker, .* not 'foo'"),
+        (["--bus", "reddis://a:secret@b"], r"BUS \(--bus\) must be redis, .* not 'reddis'"),
+        (["--bus", "memory://a"], r"BUS \(--bus\) must be redis, .* not 'memory'"),
+        (["--bus", "redis://a:b"], "'redis://a:b' is not the URL of a Redis server.*"),
+        (["--bus", "redis", "--workers", "0"], r"WORKERS \(--workers\) must be a number from 1 to 32, not '0'"),
+        (["--bus", "redis", "--workers", "33"], r"WORKERS \(--workers\) must be a number from 1 to 32, not '33'"),
+        (["--bus", "redis", "--workers", "few"], r"WORKERS \(--workers\) must be a number from 1 to 32, not 'few'"),
+        (["--kill"], r"WORKERS and KILL are of a fleet: add BUS=redis or BUS=nats \(--bus\)"),
+        (["--workers", "3"], r"WORKERS and KILL are of a fleet: add BUS=redis or BUS=nats \(--bus\)"),
+    ],
+)
+def test_the_demo_says_what_is_wrong_with_its_arguments(arguments: list[str], told: str, tmp_path: Path) -> None:
+    ended = demo(".", *arguments, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(f"python -m examples.code_review: error: {told}", ended.stderr.splitlines()[-1])
+
+
+def test_make_demo_passes_on_what_it_is_given() -> None:
+    command = ["make", "-n", "demo", "BUS=redis", "WORKERS=3", "KILL=1", "SOURCE=my tree"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = said.replace("\\\n", " ").splitlines()[-1].split()
+    assert told[1:] == ["-m", "examples.code_review", "--bus", "'redis'", "--workers", "'3'", "--kill", "'my", "tree'"]
+
+
+def fleet_of(process: subprocess.Popen[str]) -> tuple[int, list[int]]:
+    """The port of the broker and the processes, as the demo tells."""
+    assert process.stdout is not None
+    pids: list[int] = []
+    port = int(process.stdout.readline().rpartition(":")[2])
+    while len(pids) < 3:
+        found = re.fullmatch(r"reviewer process \d of 3 \(pid (\d+)\) started\n", process.stdout.readline())
+        assert found is not None
+        pids.append(int(found[1]))
+    return port, pids
 
 
 @contextmanager

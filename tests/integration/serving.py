@@ -1,0 +1,32 @@
+"""A process of its own that serves the worker `desk`: `python -m tests.integration.serving URL CONCURRENCY`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import anyio
+
+from actors import BaseWorker, WorkerRunner, job
+from bus import BusJobRequestMessage
+
+
+class Desk(BaseWorker):
+    @job
+    async def echo(self, request: BusJobRequestMessage) -> Any:
+        return request.payload
+
+    @job
+    async def nap(self, seconds: float) -> float:
+        await anyio.sleep(seconds)
+        return seconds
+
+
+async def main(url: str, concurrency: int) -> None:
+    runner = WorkerRunner("desk-runner", url, concurrency=concurrency)
+    await runner.add_workers(Desk("desk"))
+    await runner.run(auto_end=False)
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], int(sys.argv[2]))
