@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -16,6 +16,7 @@ from bus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
+    BusMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -99,13 +100,9 @@ class Claimer:
             self._bus.deliver(request)
         self.capacity_changed(name)
 
-    def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
-        """A job has its answer. Returns what to do once that is safe."""
-        self.claims.release(claim, answer)
-        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
-        how = Settlement.TERM if gave_up else Settlement.ACK
-
-        return lambda: self.settle(claim.delivery, how, claim.renewed)
+    def answered(self, claim: Claim, answer: BusMessage) -> None:
+        """The answer to a job is safe: its claim ends."""
+        self.settle(claim.delivery, Settlement.TERM if gave_up(answer) else Settlement.ACK, claim.renewed)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to its queue. False if it did not come from one."""
@@ -216,3 +213,8 @@ class Claimer:
                 reason=reason,
             )
         )
+
+
+def gave_up(answer: BusMessage) -> bool:
+    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
+    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED
