@@ -273,3 +273,38 @@ def test_a_member_that_was_given_up_in_a_group_that_goes_on_is_told_to_stop() ->
         assert len(other.active_jobs) == 1
 
     run(program)
+
+
+def test_g35_who_cannot_renew_its_lease_sends_nothing_any_more_once_that_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Talker(BaseWorker):
+        max_concurrency = 1
+
+        @job(name="talk")
+        async def talk(self, job: Job[Any]) -> Any:
+            for number in range(8):
+                await anyio.sleep(4)
+                await job.update([job.attempt, number])
+            return job.attempt
+
+    async def program(sim: Simulation) -> None:
+        extend = SimulatedTransport.extend
+
+        async def stuck(transport: SimulatedTransport, deliveries: Any) -> Any:
+            if transport.label == "b":
+                await anyio.sleep(100)
+            return await extend(transport, deliveries)
+
+        monkeypatch.setattr(SimulatedTransport, "extend", stuck)
+        boss = await _pair(sim, Talker("w"))
+        async with boss.job("w", name="talk") as asked:
+            await anyio.sleep(5)
+            await sim.start("c", Talker("w"))
+            seen = [event.data async for event in asked]
+        assert seen == [[1, 0], [1, 1], *([2, number] for number in range(8))]
+        assert asked.response == 2
+        assert sim.bus("b").network_statistics().claims.refused > 0
+        assert sim.runner("b").get_worker("w").active_jobs == {}  # type: ignore[union-attr]  # both live
+
+    run(program)
