@@ -19,6 +19,7 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -160,15 +161,10 @@ class Claimer:
         if isinstance(message, TERMINAL_MESSAGES):
             self.claims.release(claim, message)
 
-    def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
-        """A job from a queue has its answer. Returns what to do once that is safe."""
-        self.claims.release(claim, answer)
-        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
-        how = Settlement.TERM if gave_up else Settlement.ACK
-
-        delivery = claim.delivery
-        assert delivery is not None
-        return lambda: self.settle(delivery, how, claim.renewed)
+    def answered(self, claim: Claim, answer: BusMessage) -> None:
+        """The answer to a job from a queue is safe: its claim ends."""
+        assert claim.delivery is not None
+        self.settle(claim.delivery, Settlement.TERM if gave_up(answer) else Settlement.ACK, claim.renewed)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to where it came from. False if that is this process."""
@@ -297,3 +293,8 @@ def _returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_
     return BusJobReturnedMessage(
         source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )
+
+
+def gave_up(answer: BusMessage) -> bool:
+    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
+    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED

@@ -11,7 +11,8 @@ import anyio
 
 from bus.answers import in_place_of, to_orphan
 from bus.bus import WorkerBus
-from bus.claimer import Claimer
+from bus.claimer import Claimer, gave_up
+from bus.claims import Claim
 from bus.codec import MAX_MESSAGE_BYTES, encode
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
@@ -253,11 +254,11 @@ class NetworkBus(WorkerBus):
         lane: Lane,
         to: str,
         message: BusMessage,
-        accepted: Callable[[], None] | None = None,
+        claim: Claim | None = None,
         *,
         bounded: bool = False,
     ) -> None:
-        """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
+        """Send a message by one of the transport's lanes; a `claim` that it answers ends once the network has it."""
         self._frames += 1
         frame_id = f"{self._incarnation}-{self._frames}"
         try:
@@ -269,8 +270,13 @@ class NetworkBus(WorkerBus):
         frame = Outgoing(lane, to, frame_id, body)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
+        elif claim is None:
+            self._outbox.put(frame, bounded=bounded)
+        elif gave_up(message):
+            self._outbox.put(frame, lambda: self._claimer.answered(claim, message))
         else:
-            self._outbox.put(frame, accepted, bounded=bounded)
+            frame = Outgoing(lane, to, frame_id, body, claim.delivery)
+            self._outbox.put(frame, until=claim.renewed + self._transport.ack_wait)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -309,15 +315,15 @@ class NetworkBus(WorkerBus):
         """Hand a message for everybody to those of this process."""
         super()._broadcast(message)
 
-    def send_to(self, address: str, message: BusMessage, accepted: Callable[[], None] | None = None) -> None:
-        """Send a message to one life of a runner; `accepted` is called once the network has it."""
+    def send_to(self, address: str, message: BusMessage, claim: Claim | None = None) -> None:
+        """Send a message to one life of a runner; a `claim` that it answers ends once it is safe."""
         if address != self.address:
-            self.put("inbox", address, message, accepted)
+            self.put("inbox", address, message, claim)
             return
         message.origin = address
         self.deliver(message)
-        if accepted is not None:
-            accepted()
+        if claim is not None:
+            self._claimer.answered(claim, message)
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
         """Ask another runner for a job."""
@@ -330,7 +336,7 @@ class NetworkBus(WorkerBus):
 
     def _post_to(self, message: Any) -> Room | None:
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
-        accepted = None
+        answered = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
             claim = self._claimer.of_answer(message)
             if claim is None:  # its lease was lost: somebody else answers
@@ -340,8 +346,9 @@ class NetworkBus(WorkerBus):
                 self._claimer.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
-                accepted = self._claimer.answered(claim, message)
-        self.send_to(message.destination, message, accepted)
+                self._claimer.claims.release(claim, message)
+                answered = claim
+        self.send_to(message.destination, message, answered)
         return None
 
     def _broadcast(self, message: BusMessage) -> Room | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from random import Random
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from bus.errors import PartlySentError, TransportError
 from bus.events import log
@@ -50,6 +52,7 @@ class OutboxStatistics(msgspec.Struct, frozen=True):
 
 class _Item(msgspec.Struct):
     frame: Outgoing
+    until: float
     accepted: Callable[[], None] | None
     bounded: bool
 
@@ -89,12 +92,22 @@ class Outbox:
         room = self._line_to((lane, to)).room
         return room if room.taken >= room.capacity else None
 
-    def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> None:
-        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before."""
+    def put(
+        self,
+        frame: Outgoing,
+        accepted: Callable[[], None] | None = None,
+        *,
+        bounded: bool = False,
+        until: float = math.inf,
+    ) -> None:
+        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before.
+
+        What it settles it does only `until` then, when the lease of that claim has ended anyway.
+        """
         line = self._line_to((frame.lane, frame.to))
         if bounded:
             line.room.taken += 1
-        line.items.append(_Item(frame, accepted, bounded))
+        line.items.append(_Item(frame, until, accepted, bounded))
         self._wake()
 
     def settle(self, delivery: Delivery, how: Settlement, until: float) -> None:
@@ -150,8 +163,10 @@ class Outbox:
         items = line.items
         batch = [items[index] for index in range(min(len(items), BATCH))]
         refused: tuple[str, ...] = ()
+        now = self._tasks.now()
+        frames = [each.frame if now < each.until else replace(each.frame, settles=None) for each in batch]
         try:
-            await self._transport.send([item.frame for item in batch])
+            await self._transport.send(frames)
         except PartlySentError as error:
             self._failures += 1
             refused = error.missing

@@ -10,6 +10,8 @@ from bus.transports.redis_scripts import GROUP
 
 PACK = 256
 """Most frames packed into one entry."""
+ENOUGH = 32
+"""Entries that were read, after which they are deleted together; fewer are within a second."""
 PACK_BYTES = 262_144
 """Bytes after which no further frame is packed into an entry."""
 
@@ -30,6 +32,7 @@ class RedisInbox:
         self.rung: list[str] = []
         """Queues that have a frame, as we wanted to be told; for the reader to take out."""
         self._read: list[bytes] = []
+        self._leaving = 0
         self._last = (0, 0)
 
     def take(self, entries: Iterable[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
@@ -51,15 +54,20 @@ class RedisInbox:
         """The frames of entries that were read and not deleted, without those that came before the connection broke."""
         last = self._last
         self._read = [entry for entry, _ in entries if _place(entry) <= last]
+        self._leaving = 0
         return self.take([entry for entry in entries if _place(entry[0]) > last])
 
-    def delete(self) -> list[Command]:
-        """The commands that delete what was read."""
-        return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)] if self._read else []
+    def delete(self, *, all_of_it: bool) -> list[Command]:
+        """The commands that delete what was read, if there is enough of it to be worth them."""
+        if len(self._read) < (1 if all_of_it else ENOUGH):
+            return []
+        self._leaving = len(self._read)
+        return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)]
 
     def deleted(self) -> None:
         """They were executed."""
-        self._read.clear()
+        del self._read[: self._leaving]
+        self._leaving = 0
 
 
 def direct(frames: Sequence[Outgoing], inbox_of: Callable[[str], str]) -> Iterable[Command]:

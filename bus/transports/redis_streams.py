@@ -17,15 +17,16 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.names import check_name
-from bus.transport import Delivery, Lane, Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_claims import Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
-from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
+from bus.transports.redis_inbox import RedisInbox, direct
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, SCRIPTS, call
 from bus.transports.redis_server import inspect_server
+from bus.transports.redis_storing import storing
 from bus.transports.redis_watch import RedisWatch
 
 IDLE_WAIT = 1.0
@@ -36,8 +37,6 @@ SLOWEST = 1_000_000.0
 """Bytes in a second that a link must carry, or it counts as broken."""
 FORGOTTEN_AFTER = 60.0
 """Least seconds without a `receive` after which the inbox of a node is dropped; ten leases, if that is longer."""
-REMEMBERED = 120.0
-"""Seconds for which the ids of queued frames are remembered: longer than a connection takes to be made anew."""
 CLOSE_PATIENCE = 2.0
 """Seconds `close` lets the reader, and then the server, take."""
 _VANISHED = ("NOGROUP", "UNBLOCKED")
@@ -165,19 +164,14 @@ class RedisTransport:
             TransportError: Not open, or not accepted: all of them, or those that a `PartlySentError` names.
         """
         self._connected()
-        commands: list[tuple[Command, list[Outgoing]]] = []
-        batches: dict[tuple[Lane, str], list[Outgoing]] = {}
-        spreads = False
-        for frame in frames:
-            if batches and (frame.lane == "everyone") is not spreads:
-                # A goodbye to everyone must not overtake the answers before it, nor what follows it the goodbye.
-                commands += self._store(batches)
-                batches = {}
-            spreads = frame.lane == "everyone"
-            batches.setdefault((frame.lane, frame.to), []).append(frame)
-        commands += self._store(batches)
         patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
-        await self._writer.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
+        commands = storing(frames, self._prefix, self._claims)
+        try:
+            await self._writer.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
+        except PartlySentError as error:
+            self._claims.answered([frame for frame in frames if frame.id not in error.missing])
+            raise
+        self._claims.answered(frames)
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
@@ -261,21 +255,6 @@ class RedisTransport:
 
     # --- out ---
 
-    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[tuple[Command, list[Outgoing]]]:
-        for (lane, to), frames in batches.items():
-            for pack in packs(frames):
-                if lane == "queue":
-                    fields = [part for frame in pack for part in (frame.id, frame.body)]
-                    put = call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
-                    yield put, pack
-                    continue
-                fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
-                if lane == "inbox":
-                    # A node that is gone has no inbox, and must not get one that nobody will ever drop.
-                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields), pack
-                else:
-                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields), pack
-
     async def _send_nudge(self, node: str) -> None:
         nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
         with suppress(TransportError):  # a blocked read ends within a second by itself
@@ -340,7 +319,7 @@ class RedisTransport:
 
     def _chores(self, node: str, now: float) -> list[Command]:
         """What goes along with a read: settling what was read before, and what is due."""
-        chores = [*self._claims.return_excess(), *self._inbox.delete()]
+        chores = [*self._claims.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
         if now >= self._alive_until:
             chores.append(self._alive(node))
             self._alive_until = now + self._keep / 4
