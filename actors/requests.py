@@ -235,6 +235,7 @@ class JobGroup:
         if (
             message.sequence == member.expected
             and message.attempt == member.attempt
+            and (member.origin is None or message.origin == member.origin)
             and member.result is None
             and not member.early
         ):
@@ -252,10 +253,7 @@ class JobGroup:
     def still_running(self, message: BusJobRunningMessage) -> bool:
         """A distant performer still holds a member's job. False if it need not any more."""
         member = self._members.get(message.source)
-        if member is None or member.result is not None or message.attempt < member.attempt:
-            return False
-        member.origin = message.origin
-        return True
+        return member is not None and member.result is None and member.follows(message)
 
     def hook_done(self, member: Member) -> None:
         """A hook has dealt with one event of a member."""
@@ -293,7 +291,8 @@ class JobGroup:
         event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
+            attempt = message.attempt + member.repeats
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
             self._wake_reader()
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:

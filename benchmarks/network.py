@@ -26,7 +26,7 @@ from tests.nats_server import NatsServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DELIVERIES = ("at_least_once",)
+DELIVERIES = ("at_least_once", "at_most_once")
 
 SIDES = {"ours": fleet, "redis": bare_redis, "nats": bare_nats}
 

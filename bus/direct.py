@@ -111,7 +111,9 @@ class Direct:
         if not_here:
             ask.refused = (self._bus.address,)
         name = request.target or ""
-        address = self._choose(ask) if name not in self._parked else ""  # none overtakes those that wait
+        # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
+        lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
+        address = "" if lines_up else self._choose(ask)
         if not address and not not_here and self._claimer.serves(name):
             return self._bus.deliver(request, force=force)
         room = self.wire.room if address else self._room
@@ -137,11 +139,13 @@ class Direct:
             self._unpark(ask)
         return ask is not None
 
-    def heard(self, message: _Talk, now: float) -> None:
-        """A performer said something about a job, which its requester is told as well."""
+    def heard(self, message: _Talk, now: float) -> bool:
+        """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
-        if ask is None or message.origin != ask.address:
-            return
+        if ask is None:
+            return True
+        if message.origin != ask.address:
+            return False
         ask.heard = now
         if isinstance(message, BusJobRunningMessage):
             ask.known = max(ask.known, message.events)
@@ -153,7 +157,9 @@ class Direct:
             ask.gap_since = now
         if ask.total is not None and ask.expected > ask.total:
             self._drop(ask)
-            self._released(message.source, message.origin)
+            if message.source in self._parked:
+                self._released(message.source, message.origin)
+        return True
 
     def returned(self, message: BusJobReturnedMessage) -> None:
         """A performer does not have a job: another may, unless this one can have begun it."""
@@ -203,9 +209,9 @@ class Direct:
         """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
         name = ask.request.target or ""
         addresses = [
-            replica.address
+            address
             for replica in self._bus.registry.remote_replicas(name)
-            if replica.active and replica.address not in ask.refused and self._presence.hears(replica.address)
+            if replica.active and (address := replica.address) not in ask.refused and self._presence.hears(address)
         ]
         if len(addresses) > 1:
             self._turn += 1
@@ -276,7 +282,8 @@ class Direct:
     def _take(self, ask: _Ask, message: _Talk, now: float) -> None:
         """Note that an event has come."""
         sequence = message.sequence
-        ask.known = max(ask.known, sequence + 1)
+        if sequence >= ask.known:
+            ask.known = sequence + 1
         if isinstance(message, TERMINAL_MESSAGES):
             ask.total = sequence
         if sequence > ask.expected:
@@ -284,10 +291,10 @@ class Direct:
             ask.early[sequence] = None
         elif sequence == ask.expected:
             ask.expected += 1
+            ask.gap_since = now
             while ask.early and ask.expected in ask.early:
                 del ask.early[ask.expected]
                 ask.expected += 1
-            ask.gap_since = now
 
     def _inquire(self, ask: _Ask) -> None:
         request = ask.request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -116,6 +116,17 @@ class Transport(Protocol):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """A transport that saves wake-ups for frames of the lane `direct`."""
+
+    def hand_over(self, take: Callable[[Delivery], None]) -> None:
+        """Call `take`, which must not raise, for each of them from now on, instead of returning them by `receive`."""
+
+    def tell_at_once(self, frame: Outgoing) -> bool:
+        """Send one of them now. False if that would have to wait, or cannot be; nothing was done then."""
 
 
 @runtime_checkable

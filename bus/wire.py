@@ -12,7 +12,7 @@ from bus.events import log
 from bus.mailbox import Room
 from bus.outbox import BACKOFF, BATCH, CAPACITY
 from bus.tasks import Tasks, Waiter, wake
-from bus.transport import Outgoing, Transport
+from bus.transport import Outgoing, Prompt, Transport
 
 
 class Wire:
@@ -30,6 +30,8 @@ class Wire:
         self._frames: deque[tuple[Outgoing, bool]] = deque()
         self._waiter: Waiter | None = None
         self._idle: list[Waiter] = []
+        self._prompt = transport if isinstance(transport, Prompt) else None
+        self._heard = 0
 
     @property
     def waiting(self) -> int:
@@ -42,11 +44,22 @@ class Wire:
         return self.room.taken >= self.room.capacity
 
     def put(self, frame: Outgoing, *, bounded: bool = False) -> None:
-        """Send a frame soon. A `bounded` one takes a place: look whether it is `full` before."""
+        """Send a frame soon. A `bounded` one takes a place: look whether it is `full` before.
+
+        What follows on a single frame goes at once: nothing else is likely to come that could share its way.
+        """
+        if self._heard == 1 and self._prompt is not None and not self._frames:
+            self._heard = 0
+            if self._prompt.tell_at_once(frame):
+                return
         self.room.taken += bounded
         self._frames.append((frame, bounded))
         if self._waiter is not None:
             wake(self._waiter)
+
+    def heard(self) -> None:
+        """A frame has come."""
+        self._heard += 1
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything was sent, at most `seconds`."""
@@ -67,6 +80,7 @@ class Wire:
                 self._waiter = self._tasks.waiter()
                 await self._waiter
                 self._waiter = None
+            self._heard = 0
             count = min(len(self._frames), BATCH)
             try:
                 await self._transport.tell([self._frames[index][0] for index in range(count)])

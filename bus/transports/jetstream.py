@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import anyio
@@ -14,14 +14,15 @@ from nats.aio.msg import Msg
 
 from bus.errors import BusError, PartlySentError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
-from bus.transports.jetstream_inbox import Inbox, packs
+from bus.transports.jetstream_inbox import Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -81,6 +82,9 @@ class JetStreamTransport:
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds a claim lasts unless renewed. All nodes must agree.
         max_frame_bytes: Most bytes of a frame: a server that takes less is refused.
+
+    Raises:
+        ValueError: Not exactly one of `url` and `client`, or one that names no server; or an `ack_wait` not above 0.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class JetStreamTransport:
     ) -> None:
         if bool(url) == (client is not None):
             raise ValueError("give either a url or a client")
+        if url:
+            servers(url)
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         self._url = url
@@ -110,6 +116,7 @@ class JetStreamTransport:
         self._connections = 0
         self._errors = 0
         self._closed = False
+        self._take_direct: Callable[[Delivery], None] = self._arrivals.put
 
     @property
     def ack_wait(self) -> float:
@@ -210,10 +217,20 @@ class JetStreamTransport:
             subject = self._layout.direct_subject(to)
             for body in [pack[1] for pack in packs(batch)]:
                 try:
-                    await link.tell(subject, body)
+                    if not link.write(subject, body):
+                        await link.tell(subject, body)
                 except TransportError as error:  # some of them may be on their way: they must not be sent again
                     log().debug("direct frames may be lost", error=str(error))
                     return
+
+    def hand_over(self, take: Callable[[Delivery], None]) -> None:
+        """Give frames of the lane `direct` to `take` as they come, instead of to who calls `receive`."""
+        self._take_direct = take
+
+    def tell_at_once(self, frame: Outgoing) -> bool:
+        """Write one frame of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
+        link = self._link
+        return link is not None and link.write(self._layout.direct_subject(frame.to), packed([frame]))
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
@@ -306,7 +323,7 @@ class JetStreamTransport:
             self._queues.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
             await link.listen(self._layout.everyone, self._heard_everyone)
-            await link.listen(self._layout.direct_subject(self._node), self._heard_direct)
+            await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
                 raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
@@ -327,9 +344,9 @@ class JetStreamTransport:
     async def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
 
-    async def _heard_direct(self, message: Msg) -> None:
+    def _heard_direct(self, data: bytes) -> None:
         if self._inbox is not None:
-            self._inbox.take(message.data, "direct")
+            self._inbox.take(data, "direct", self._take_direct)
 
     async def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)

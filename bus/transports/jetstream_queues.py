@@ -133,6 +133,7 @@ class Queues:
         self._changed: dict[_Served, None] = {}
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
+        self._doubtful: dict[str, Claim] = {}
         self._next_look = 0.0
         self._late = 0
         self._stale = 0
@@ -148,12 +149,15 @@ class Queues:
             if slots <= 0:
                 return
             served = self._served[name] = _Served(name)
+        elif slots == served.want:
+            return
         served.want = max(0, slots)
         self._changed[served] = None
         self._arrivals.wake()
 
     def reset(self) -> None:
         """The connection is a new one: what was asked is forgotten, the claims stay."""
+        self._doubtful = {claim.id: claim for claim in self._claims}
         for served in self._served.values():
             served.ready = False
             served.pull = None
@@ -325,6 +329,13 @@ class Queues:
         claim = Claim(served.name, message, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
+            return
+        held = self._doubtful.pop(claim.id, None) if self._doubtful else None
+        if held is not None and held in self._claims:
+            # The server was killed before it had written down that it gave us this one: it is the same claim.
+            held.subject, held.until = claim.subject, claim.until
+            served.want += 1
+            self._changed[served] = None
             return
         self._claims[claim] = None
         attempt = numbers(message)[0]

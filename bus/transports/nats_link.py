@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import BusError, TransportError
 from bus.events import log
+from bus.server_url import ENCODE, check_server_url, is_here, redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
 
 CONNECT_TIMEOUT = 5.0
@@ -109,6 +110,20 @@ class NatsLink:
             await self.client.publish(subject, payload, reply=reply, headers=headers)
         except FAILURES as error:
             raise self.failed("writing", error) from error
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
+        return isinstance(self.client, _Client) and self.alive and self.client.write(subject, payload)
+
+    async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
+
+        async def heard(message: Msg) -> None:
+            take(message.data)
+
+        subscription = await self.listen(subject, heard)
+        if isinstance(self.client, _Client):
+            self.client.straight[subscription._id] = take
 
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
         """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
@@ -272,6 +287,29 @@ class _Client(Client):
 
     secure = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.straight: dict[int, Callable[[bytes], None]] = {}
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._pending or writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
+            return False
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.straight.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            take(data)
+
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:
             self._status = Client.DISCONNECTED
@@ -305,7 +343,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
             await client.connect(
-                url.split(","),
+                servers(url),
                 name=name,
                 # A connection is not mended but made anew, with the jittered backoff of the project. The library's own
                 # way resends what it had buffered: an ack that slept through an outage may end the claim of another.
@@ -328,13 +366,33 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
-def redacted(url: str) -> str:
-    """A URL, or several, without user names, passwords and tokens."""
-    shown = []
-    for each in url.split(","):
-        parts = urlsplit(each)
-        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-    return ",".join(shown)
+def servers(url: str) -> list[str]:
+    """The servers that a URL names, each as a URL.
+
+    Raises:
+        ValueError: One of them is none. No secret is shown.
+    """
+    pieces = [piece if "://" in piece else f"nats://{piece}" for piece in url.split(",")]
+    for piece in pieces:
+        try:
+            check_server_url(piece, ("nats", "tls"))
+        except ValueError:
+            # With a comma in a password, a piece alone looks harmless and is half a secret.
+            raise ValueError(f"{redacted(url)!r} is not the URL of a NATS server: {ENCODE}, `,` as %2C") from None
+    return pieces
+
+
+def exposed(url: str, client: Client | None) -> str:
+    """The servers that are reached without encryption beyond this machine; empty if there are none."""
+    if client is not None and client.options.get("tls"):
+        return ""
+    uris = [server.uri.geturl() for server in client._server_pool] if client is not None else servers(url)
+    places = [urlsplit(uri) for uri in uris]
+    return ",".join(
+        place.hostname
+        for place in places
+        if place.hostname and place.scheme not in {"tls", "wss"} and not is_here(place.hostname)
+    )
 
 
 def told(error: Exception) -> str:

@@ -35,6 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         executions: Most executions of all jobs together.
         statuses: How jobs may end.
         settled: Whether every handler that began must have come to its end, but those that died.
+        recounts: Whether a broker that was killed may give a job to another runner under a number it has had. It is
+            the next attempt all the same, and its requester must take it for that.
     """
 
     recover: float | None = None
@@ -45,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     executions: int | None = None
     statuses: frozenset[str] = frozenset({"completed"})
     settled: bool = True
+    recounts: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -109,13 +112,15 @@ class Case:
     def stale(self) -> Iterator[str]:
         """What was accepted of an attempt although it was sent after a later one had begun."""
         for job, lines in self.by_job.items():
-            began = {line.attempt: line.time for line in lines if line.event == "began"}
+            began = {line.attempt: line for line in lines if line.event == "began"}
             sent = {(line.attempt, line.number): line.time for line in lines if line.event == "sent"}
             finished = {line.attempt: line.time for line in lines if line.event == "finished"}
             for line in lines:
-                since = min((time for attempt, time in began.items() if attempt > line.attempt), default=None)
-                if since is None or not line.attempt:
+                own = began.get(line.attempt)
+                later = [each.time for each in began.values() if own is not None and _given(each) > _given(own)]
+                if not later:
                     continue
+                since = min(later)
                 if line.event == "saw" and sent.get((line.attempt, line.number), 0.0) > since:
                     yield f"job {job}: event {line.number} of attempt {line.attempt} was accepted, but it was stale"
                 if line.event == "ended" and finished.get(line.attempt, 0.0) > since:
@@ -148,7 +153,7 @@ class Case:
 def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
     """Judge a whole run, once every process has ended."""
     limits = limits or Limits()
-    case = Case(lines)
+    case = Case(_renumbered(lines) if limits.recounts else lines)
     lost, stale = case.lost(), list(case.stale())
     recoveries = list(case.recoveries())
     wakes = list(_wakes(case, limits))
@@ -175,6 +180,29 @@ def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
         recover=tuple(seconds for _, seconds in recoveries if seconds is not None),
         wake=tuple(seconds for _, seconds in wakes if seconds is not None),
     )
+
+
+def _renumbered(lines: Sequence[Line]) -> list[Line]:
+    """The lines with the attempts of each job counted as they began, where they have one number on several nodes."""
+    numbers: dict[tuple[str, int, str], int] = {}
+    latest: dict[str, int] = {}
+    for line in sorted(lines, key=lambda line: line.time):
+        if line.event == "began":
+            number = max(line.attempt, latest.get(line.job, 0) + 1)
+            latest[line.job] = numbers[line.job, line.attempt, line.node] = number
+    return [
+        msgspec.structs.replace(
+            line,
+            attempt=numbers.get((line.job, line.attempt, line.node), line.attempt),
+            number=line.attempt if line.event == "began" else line.number,
+        )
+        for line in lines
+    ]
+
+
+def _given(began: Line) -> int:
+    """The number under which the broker gave out an attempt: who has the same one cannot know that it is late."""
+    return began.number or began.attempt
 
 
 def _happenings(case: Case) -> list[Happening]:

@@ -172,9 +172,9 @@ class Requester(BaseWorker):
                 async for event in asked:
                     if event.type in {event.UPDATE, event.STREAM_DATA}:
                         of, number = event.data
-                        self.journal.write("saw", job=job_id, attempt=of, number=number)
-                        assert of == event.attempt
-            attempt, seen = asked.response["attempt"], asked.response["events"]
+                        attempt = event.attempt
+                        self.journal.write("saw", job=job_id, attempt=attempt, number=number, detail=f"attempt {of}")
+            attempt, seen = max(attempt, asked.response["attempt"]), asked.response["events"]
         except JobError as error:
             status, detail = str(error.status), str(error.error)
         self.journal.write("ended", job=job_id, attempt=attempt, number=seen, status=status, detail=detail)
@@ -205,7 +205,7 @@ def report(journal: Journal, runner: WorkerRunner) -> None:
     figures = {
         "refused": network.claims.refused,
         "late": own.late_answers,
-        "malformed": network.malformed,
+        "malformed": network.refused.total,
         "held": network.claims.held,
         "waiting": network.outbox.frames + network.outbox.settlements,
         "jobs": own.jobs,

@@ -172,7 +172,7 @@ class _Chaos:
         host = self._sim.runner(label)
         if host is not None and host.accepting:
             self._recorder.note("disturbed", what, number=int(what == "partition"))
-            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition"}
+            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition", "end"}
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
@@ -245,7 +245,7 @@ def _left(sim: Simulation) -> list[str]:
             ("claims", network.claims.held),
             ("jobs asked for at most once", network.direct.asked + network.direct.parked),
             ("frames to send", network.outbox.frames),
-            ("frames it could not read", network.malformed),
+            ("frames it could not read", network.refused.total),
             ("parked requests", host.bus.statistics().parked),
         ):
             if count:

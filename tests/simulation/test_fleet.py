@@ -169,6 +169,10 @@ def test_g35_who_has_lost_its_lease_is_stopped_and_its_answer_ignored(fenced_ack
         assert asked.results["w"].attempt == 2
         assert owner.runs == [(asked.job_id, 2)]
         assert sim.bus("b").network_statistics().claims.refused == 1
+        await anyio.sleep(5)
+        boss_runner = sim.runner("a")
+        assert boss_runner is not None
+        assert boss_runner.statistics().late_answers == 2  # signs of life, from while its lease lasted
 
     run(program, fenced_ack=fenced_ack)
 

@@ -10,12 +10,15 @@ import msgspec
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
+from actors.member import Member
 from actors.testing import Simulation
-from bus import BusJobRequestMessage, EncodeError, NetworkBus, register_type
+from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, register_type
 from bus.codec import encode
 from bus.shapes import REGISTERED
 from bus.simulated import SimulatedTransport
 from bus.transport import Delivery, Outgoing
+from bus.transports.entry import Entry
+from bus.transports.queues import Node, Queues
 
 
 class Worker(BaseWorker):
@@ -95,7 +98,7 @@ def test_a_frame_that_does_not_belong_in_a_queue_is_thrown_out_and_the_next_job_
         with anyio.fail_after(10):
             await anyio.sleep(5)
             assert await boss.job("w", name="echo", payload=2) == 2
-        assert sim.bus("b").network_statistics().malformed == 1
+        assert sim.bus("b").network_statistics().refused.total == 1
         assert sim.network.broker.statistics().dead_letters == 1
 
     run(program)
@@ -308,3 +311,59 @@ def test_g35_who_cannot_renew_its_lease_sends_nothing_any_more_once_that_is_over
         assert sim.runner("b").get_worker("w").active_jobs == {}  # type: ignore[union-attr]  # both live
 
     run(program)
+
+
+class Teller(BaseWorker):
+    """Tells of its progress, which attempt it is and where."""
+
+    max_concurrency = 1
+
+    @job(name="tell")
+    async def tell(self, job: Job[Any]) -> Any:
+        for number in range(5):
+            await job.update([self.worker_runner.name, number])
+            await anyio.sleep(4)
+        return self.worker_runner.name
+
+
+def _forget_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the broker give out every job as if for the first time, as one does that was killed before it wrote down."""
+    claim = Queues._claim
+
+    def forgetful(queues: Queues, entry: Entry, node: Node, now: float) -> None:
+        entry.attempt = 0
+        claim(queues, entry, node, now)
+
+    monkeypatch.setattr(Queues, "_claim", forgetful)
+
+
+@pytest.mark.parametrize("heir", ["b", "c"])
+def test_g14_a_number_given_out_twice_is_one_attempt_after_the_other(
+    heir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Teller("w"))
+        async with boss.job("w", name="tell") as asked:
+            await anyio.sleep(9)
+            if heir != "b":
+                await sim.start(heir, Teller("w"))
+            sim.partition("b")
+            await anyio.sleep(15)
+            sim.heal("b")
+            seen = [(event.attempt, *event.data) async for event in asked]
+        assert seen[:-5] == [(1, "b", number) for number in range(len(seen) - 5)]
+        assert seen[-5:] == [(2, heir, number) for number in range(5)]
+        assert asked.response == heir
+
+    _forget_deliveries(monkeypatch)
+    run(program)
+
+
+def test_g12_who_had_the_number_of_another_attempt_is_not_listened_to_any_more() -> None:
+    def told(origin: str, sequence: int, attempt: int = 1) -> BusJobUpdateMessage:
+        return BusJobUpdateMessage(source="w", job_id="j", origin=origin, sequence=sequence, attempt=attempt)
+
+    member = Member("w")
+    heard = [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("b", 2, 1), ("c", 1, 1), ("b", 0, 2), ("c", 2, 1)]
+    taken = [message for message in heard if list(member.in_order(told(*message)) or ())]
+    assert taken == [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("c", 1, 1), ("b", 0, 2)]
