@@ -10,7 +10,7 @@ import msgspec
 
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
-from bus.errors import TransportError
+from bus.errors import DecodeError, TransportError
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -28,6 +28,9 @@ from bus.transport import Delivery, Settlement, Transport
 if TYPE_CHECKING:
     from bus.network import NetworkBus
     from bus.outbox import Outbox
+
+PASSED_ON = 30.0
+"""Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
 
 
 class Claimer:
@@ -49,6 +52,7 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self._passing: dict[str, float] = {}
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
@@ -79,7 +83,7 @@ class Claimer:
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
         if name in self._served:
-            self._transport.demand(name, min(self.free(name), self._prefetch))
+            self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
@@ -90,20 +94,31 @@ class Claimer:
                 self.capacity_changed(name)
             raise
 
-    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
-        """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
+        """A job came from a queue: run it, unless it was cancelled, given up, or is here already.
+
+        Raises:
+            DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
+        """
         request.attempt = delivery.attempt
         if self._repeated(request, delivery, now):
             return
+        done = self.claims.is_done(frame_id)
+        if done and delivery.attempt == 1:
+            raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
         name = request.target or ""
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
         request.attempt = self.claims.number(request, delivery.attempt)
-        self.claims.hold(request, delivery, now)
+        self.claims.hold(request, delivery, frame_id, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
+            self.claims.repeated += 1
+            message = "it was done here before, and its answer is not kept any more"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
@@ -133,7 +148,7 @@ class Claimer:
             self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
             return
         name = request.target or ""
-        self.claims.hold(request, None, now)
+        self.claims.hold(request, None, "", now)
         reason = self.claims.forbidden(request)
         serves = self.serves(name)
         room = self._bus.deliver(request, force=False) if serves and reason is None else None
@@ -178,6 +193,22 @@ class Claimer:
             self._bus.send_to(request.origin, _returned(request, may_have_run=False))
         return True
 
+    def pass_on(self, delivery: Delivery) -> bool:
+        """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
+        if delivery.attempt >= self._max_deliver:
+            return False
+        now = self._bus.tasks.now()
+        self._passing[delivery.queue] = now + PASSED_ON
+        self.settle(delivery, Settlement.NAK, now)
+        return True
+
+    def resume(self, now: float | None = None) -> None:
+        """Claim again from the queues whose frames we passed on: from those whose time is over, by default all."""
+        for name, until in tuple(self._passing.items()):
+            if now is None or now >= until:
+                del self._passing[name]
+                self.capacity_changed(name)
+
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
         """End a claim, as long as its lease lasts, and claim another in its place."""
         self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
@@ -201,13 +232,14 @@ class Claimer:
         while True:
             await anyio.sleep(pause)
             pause = period
+            now = self._bus.tasks.now()
+            self.resume(now)
             claims = self.claims.all()
             for claim in claims:
                 if claim.delivery is None:
                     self._bus.post(_running(claim))
             claims, leased = [claim for claim in claims if claim.delivery], [claim.delivery for claim in claims]
             if claims:
-                now = self._bus.tasks.now()
                 try:
                     kept = await self._transport.extend([delivery for delivery in leased if delivery])
                 except TransportError:

@@ -13,6 +13,9 @@ from bus.transport import Delivery
 MAX_REMEMBERED = 1024
 """Answers and cancellations kept for requests that come again, or late: within a lease, or not at all."""
 
+MAX_DONE = 10_000
+"""Ids of request frames whose jobs were answered here, by which a frame that is put into its queue again is known."""
+
 Key = tuple[str, str, str, str]
 """Worker, address of the requester's runner, requester, job id."""
 
@@ -23,6 +26,7 @@ class Claim(msgspec.Struct):
     Attributes:
         delivery: The claim on its queue; None if the job was asked for at most once.
         request: The job.
+        frame_id: Id of the frame it came in by its queue.
         renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
         since: When it was claimed.
         events: How many of its events and answers were sent.
@@ -30,6 +34,7 @@ class Claim(msgspec.Struct):
 
     delivery: Delivery | None
     request: BusJobRequestMessage
+    frame_id: str
     renewed: float
     since: float
     events: int = 0
@@ -41,12 +46,14 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
     Attributes:
         held: Jobs held now (at most what the workers of the process may run or prefetch).
         remembered: Answers kept (at most 1,024).
+        done: Ids kept of frames whose jobs were answered (at most 10,000).
         repeated: Requests that came again while held or remembered.
         refused: Messages of jobs whose lease was lost; they were not sent.
     """
 
     held: int
     remembered: int
+    done: int
     repeated: int
     refused: int
 
@@ -58,13 +65,14 @@ class Claims:
         self._held: dict[Key, Claim] = {}
         self._answers: OrderedDict[Key, Any] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
+        self._done: OrderedDict[str, None] = OrderedDict()
         self._lost: OrderedDict[Key, int] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
-    def hold(self, request: BusJobRequestMessage, delivery: Delivery | None, now: float) -> None:
+    def hold(self, request: BusJobRequestMessage, delivery: Delivery | None, frame_id: str, now: float) -> None:
         """Enter a new claim."""
-        self._held[_key(request)] = Claim(delivery, request, now, now)
+        self._held[_key(request)] = Claim(delivery, request, frame_id, now, now)
 
     def held(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Claim | None:
         """The claim on the same job, if there is one."""
@@ -87,6 +95,10 @@ class Claims:
             self._answers[key] = answer
             while len(self._answers) > MAX_REMEMBERED:
                 self._answers.popitem(last=False)
+            if claim.delivery is not None:
+                self._done[claim.frame_id] = None
+            while len(self._done) > MAX_DONE:
+                self._done.popitem(last=False)
 
     def lose(self, claim: Claim) -> None:
         """End a claim that is not ours any more."""
@@ -114,9 +126,13 @@ class Claims:
         """The answer given to an earlier delivery of the same job, None if there is none."""
         return self._answers.get(_key(request))
 
+    def is_done(self, frame_id: str) -> bool:
+        """Whether the job of a request frame was answered here."""
+        return frame_id in self._done
+
     def statistics(self) -> ClaimStatistics:
         """How much there is now."""
-        return ClaimStatistics(len(self._held), len(self._answers), self.repeated, self.refused)
+        return ClaimStatistics(len(self._held), len(self._answers), len(self._done), self.repeated, self.refused)
 
 
 def _key(request: BusJobRequestMessage | BusJobInquiryMessage) -> Key:

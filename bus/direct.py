@@ -139,11 +139,13 @@ class Direct:
             self._unpark(ask)
         return ask is not None
 
-    def heard(self, message: _Talk, now: float) -> None:
-        """A performer said something about a job, which its requester is told as well."""
+    def heard(self, message: _Talk, now: float) -> bool:
+        """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
-        if ask is None or message.origin != ask.address:
-            return
+        if ask is None:
+            return True
+        if message.origin != ask.address:
+            return False
         ask.heard = now
         if isinstance(message, BusJobRunningMessage):
             ask.known = max(ask.known, message.events)
@@ -157,6 +159,7 @@ class Direct:
             self._drop(ask)
             if message.source in self._parked:
                 self._released(message.source, message.origin)
+        return True
 
     def returned(self, message: BusJobReturnedMessage) -> None:
         """A performer does not have a job: another may, unless this one can have begun it."""

@@ -6,6 +6,20 @@ from typing import ClassVar, Literal
 
 Fault = Literal["caller", "remote", "system"]
 
+Refusal = Literal[
+    "oversized",
+    "malformed",
+    "unsigned",
+    "unknown_key",
+    "altered",
+    "misdirected",
+    "replayed",
+    "misattributed",
+    "undecodable",
+    "undeliverable",
+]
+"""Why a frame was refused; `bus.refusals.RefusalStatistics` says what each means."""
+
 
 class BusError(Exception):
     """Root of everything the bus raises.
@@ -53,9 +67,19 @@ class EncodeError(BusError, TypeError):
 
 
 class DecodeError(BusError, ValueError):
-    """Bytes that are not a frame of ours, or that name a type this process does not know."""
+    """A frame that must not be read, or cannot be: not one of ours, not signed by us, or of a type not known here.
+
+    Attributes:
+        reason: What is wrong with it, in one word.
+        sender: The address it says it comes from, as far as that could be read: anybody may have written it.
+    """
 
     fault = "remote"
+
+    def __init__(self, message: str, reason: Refusal = "undecodable", sender: str = "") -> None:
+        self.reason: Refusal = reason
+        self.sender = sender
+        super().__init__(message)
 
 
 class MailboxFullError(BusError):

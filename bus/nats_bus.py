@@ -41,12 +41,20 @@ class NatsBus(NetworkBus):
     ) -> None:
         from bus.transports.jetstream import JetStreamTransport  # noqa: PLC0415 - only who asks for NATS loads it
 
+        if client is None:
+            url = url or "nats://127.0.0.1:4222"
+        self._server = (url, client)
         options.setdefault("max_message_bytes", MAX_MESSAGE_BYTES)
         transport = JetStreamTransport(
-            url or ("nats://127.0.0.1:4222" if client is None else ""),
+            url,
             client=client,
             namespace=check_name("namespace", namespace),
             ack_wait=ack_wait,
             max_frame_bytes=options["max_message_bytes"],
         )
         super().__init__(transport, **options)
+
+    def _exposed(self) -> str:
+        from bus.transports.nats_link import exposed  # noqa: PLC0415
+
+        return exposed(*self._server)

@@ -8,17 +8,19 @@ from random import Random
 from typing import Any, ClassVar
 
 import anyio
+from msgspec.structs import replace
 
-from bus.answers import in_place_of, to_orphan
+from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer, gave_up
 from bus.claims import Claim
-from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.codec import MAX_MESSAGE_BYTES
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import BusError, EncodeError, TransportError
+from bus.errors import BusError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
+from bus.framer import Framer
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
@@ -37,7 +39,9 @@ from bus.options import DeliveryKind, checked
 from bus.outbox import BACKOFF, Outbox
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Prompt, Transport
+from bus.server_url import UNPROTECTED
+from bus.signing import signer_for
+from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -65,11 +69,15 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
+        signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
+            Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
+            process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
+            `ACTORBUS_SIGNING_KEY`: hexadecimal, 64 digits or more, with commas between keys.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: An option is out of its range, or a signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
@@ -85,6 +93,7 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
@@ -97,9 +106,10 @@ class NetworkBus(WorkerBus):
         self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = 0
+        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
@@ -116,7 +126,7 @@ class NetworkBus(WorkerBus):
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on, of the whole network."""
-        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes, verifier=self._signer)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -147,9 +157,14 @@ class NetworkBus(WorkerBus):
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
         self.registry.listen(self._direct.changed)
-        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        self._reader = Reader(
+            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
+        )
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._reader.read_direct)
+        where = self._exposed()
+        if where and self._signer is None:
+            log().warning(UNPROTECTED, server=where)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -244,8 +259,13 @@ class NetworkBus(WorkerBus):
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
             self._direct.statistics(),
-            self._reader.malformed,
+            self._reader.refusals.statistics(),
+            self._reader.freshness.doubles,
         )
+
+    def _exposed(self) -> str:
+        """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
+        return ""
 
     # --- out ---
 
@@ -259,24 +279,14 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; a `claim` that it answers ends once the network has it."""
-        self._frames += 1
-        frame_id = f"{self._incarnation}-{self._frames}"
-        try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        frame = Outgoing(lane, to, frame_id, body)
+        frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
-        elif claim is None:
-            self._outbox.put(frame, bounded=bounded)
-        elif gave_up(message):
-            self._outbox.put(frame, lambda: self._claimer.answered(claim, message))
+        elif claim is None or gave_up(message):
+            accepted = None if claim is None else lambda: self._claimer.answered(claim, message)
+            self._outbox.put(frame, accepted, bounded=bounded)
         else:
-            frame = Outgoing(lane, to, frame_id, body, claim.delivery)
-            self._outbox.put(frame, until=claim.renewed + self._transport.ack_wait)
+            self._outbox.put(replace(frame, settles=claim.delivery), until=claim.renewed + self._transport.ack_wait)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""

@@ -7,6 +7,7 @@ import msgspec
 from bus.claims import ClaimStatistics
 from bus.direct import DirectStatistics
 from bus.outbox import OutboxStatistics
+from bus.refusals import RefusalStatistics
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
@@ -17,11 +18,13 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         outbox: What waits to be sent.
         claims: Jobs held for others.
         direct: Jobs asked of others at most once.
-        malformed: Frames that were unreadable.
+        refused: Frames that were not taken in, by reason.
+        doubles: Frames that came a second time and were dropped, as networks do that try again.
     """
 
     peers: int
     outbox: OutboxStatistics
     claims: ClaimStatistics
     direct: DirectStatistics
-    malformed: int
+    refused: RefusalStatistics
+    doubles: int

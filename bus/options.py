@@ -19,6 +19,7 @@ class NetworkOptions(TypedDict, total=False):
     max_deliver: int
     prefetch: int
     max_message_bytes: int
+    signing_key: bytes | tuple[bytes, ...] | None
     delivery: DeliveryKind
     rng: Random | None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import urlsplit
 
 from bus.bus import WorkerBus
 from bus.local import AsyncQueueBus
+from bus.server_url import redacted
 
 ENVIRONMENT = "ACTORBUS_BUS"
 
@@ -32,28 +32,30 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
         TypeError: No bus has an option of that name.
     """
     url = url or os.environ.get(ENVIRONMENT) or "memory://"
-    parts = urlsplit(url)
+    scheme, _, place = url.partition("://")
+    scheme = scheme.lower()
     options = {_SYNONYMS.get(name, name): value for name, value in options.items()}
     if options:
         _check(options)
-    if parts.scheme == "memory":
-        if not parts.netloc:
+    if scheme == "memory":
+        place = place.partition("/")[0]
+        if not place:
             return AsyncQueueBus()
         from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
         from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
 
         general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
-        return NetworkBus(MemoryTransport(broker(parts.netloc)), **general)
-    if parts.scheme in {"redis", "rediss"}:
+        return NetworkBus(MemoryTransport(broker(place)), **general)
+    if scheme in {"redis", "rediss"}:
         from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
         return RedisBus(url, **options)
-    if parts.scheme in {"nats", "tls"}:
+    if scheme in {"nats", "tls"}:
         from bus.nats_bus import NatsBus  # noqa: PLC0415
 
         return NatsBus(url, **options)
     raise ValueError(
-        f"no bus for the scheme {parts.scheme!r}: use memory://, memory://name, redis://host:port/db, rediss://, "
+        f"no bus for the scheme {redacted(scheme)!r}: use memory://, memory://name, redis://host:port/db, rediss://, "
         "nats://host:port or tls://host:port"
     )
 

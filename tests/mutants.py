@@ -56,8 +56,9 @@ MUTANTS = (
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        self.claims.hold(request, delivery, now)\n",
-        "        self.claims.hold(request, delivery, now)\n        self.settle(delivery, Settlement.ACK, now)\n",
+        "        self.claims.hold(request, delivery, frame_id, now)\n",
+        "        self.claims.hold(request, delivery, frame_id, now)\n"
+        "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
     Mutant(
@@ -257,6 +258,27 @@ MUTANTS = (
         "return count if count <= self._policy.max_restarts else None",
         "return count",
         unit("unit/test_supervision.py", "unit/test_escalation.py"),
+    ),
+    Mutant(
+        "signatures are not looked at",
+        "bus/reader.py",
+        "lane=delivery.lane, verifier=self._signer",
+        "lane=delivery.lane, verifier=None",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a frame from one inbox counts in another",
+        "bus/reader.py",
+        "        if not right:",
+        "        if False:",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a request that is played again is done again",
+        "bus/claimer.py",
+        "done = self.claims.is_done(frame_id)",
+        "done = False",
+        unit("unit/test_forged_frames.py"),
     ),
 )
 

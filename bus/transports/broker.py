@@ -129,7 +129,7 @@ class MemoryBroker:
         node.wake()
         node.reader = None
 
-    def send(self, frames: Sequence[Outgoing], node: Node) -> None:
+    def send(self, frames: Sequence[Outgoing], node: Node | None = None) -> None:
         """Store `frames` in order, skipping ids that are remembered. A frame to an inbox that is not there is dropped.
 
         What they settle are claims of `node`.
@@ -154,7 +154,7 @@ class MemoryBroker:
                 if place in full:
                     missing.append(frame.id)
                     continue
-            if frame.settles is not None:
+            if node is not None and frame.settles is not None:
                 self.settle(node, frame.settles, Settlement.ACK)
         if full:
             raise PartlySentError("; ".join(map(str, full.values())), tuple(missing))

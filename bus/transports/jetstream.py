@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from bus.errors import BusError, PartlySentError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
@@ -21,7 +22,7 @@ from bus.transports.jetstream_inbox import Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -81,6 +82,9 @@ class JetStreamTransport:
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds a claim lasts unless renewed. All nodes must agree.
         max_frame_bytes: Most bytes of a frame: a server that takes less is refused.
+
+    Raises:
+        ValueError: Not exactly one of `url` and `client`, or one that names no server; or an `ack_wait` not above 0.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class JetStreamTransport:
     ) -> None:
         if bool(url) == (client is not None):
             raise ValueError("give either a url or a client")
+        if url:
+            servers(url)
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         self._url = url

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import BusError, TransportError
 from bus.events import log
+from bus.server_url import ENCODE, check_server_url, is_here, redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
 
 CONNECT_TIMEOUT = 5.0
@@ -342,7 +343,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
             await client.connect(
-                url.split(","),
+                servers(url),
                 name=name,
                 # A connection is not mended but made anew, with the jittered backoff of the project. The library's own
                 # way resends what it had buffered: an ack that slept through an outage may end the claim of another.
@@ -365,13 +366,33 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
-def redacted(url: str) -> str:
-    """A URL, or several, without user names, passwords and tokens."""
-    shown = []
-    for each in url.split(","):
-        parts = urlsplit(each)
-        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-    return ",".join(shown)
+def servers(url: str) -> list[str]:
+    """The servers that a URL names, each as a URL.
+
+    Raises:
+        ValueError: One of them is none. No secret is shown.
+    """
+    pieces = [piece if "://" in piece else f"nats://{piece}" for piece in url.split(",")]
+    for piece in pieces:
+        try:
+            check_server_url(piece, ("nats", "tls"))
+        except ValueError:
+            # With a comma in a password, a piece alone looks harmless and is half a secret.
+            raise ValueError(f"{redacted(url)!r} is not the URL of a NATS server: {ENCODE}, `,` as %2C") from None
+    return pieces
+
+
+def exposed(url: str, client: Client | None) -> str:
+    """The servers that are reached without encryption beyond this machine; empty if there are none."""
+    if client is not None and client.options.get("tls"):
+        return ""
+    uris = [server.uri.geturl() for server in client._server_pool] if client is not None else servers(url)
+    places = [urlsplit(uri) for uri in uris]
+    return ",".join(
+        place.hostname
+        for place in places
+        if place.hostname and place.scheme not in {"tls", "wss"} and not is_here(place.hostname)
+    )
 
 
 def told(error: Exception) -> str:

@@ -205,7 +205,7 @@ def report(journal: Journal, runner: WorkerRunner) -> None:
     figures = {
         "refused": network.claims.refused,
         "late": own.late_answers,
-        "malformed": network.malformed,
+        "malformed": network.refused.total,
         "held": network.claims.held,
         "waiting": network.outbox.frames + network.outbox.settlements,
         "jobs": own.jobs,

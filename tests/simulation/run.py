@@ -245,7 +245,7 @@ def _left(sim: Simulation) -> list[str]:
             ("claims", network.claims.held),
             ("jobs asked for at most once", network.direct.asked + network.direct.parked),
             ("frames to send", network.outbox.frames),
-            ("frames it could not read", network.malformed),
+            ("frames it could not read", network.refused.total),
             ("parked requests", host.bus.statistics().parked),
         ):
             if count:

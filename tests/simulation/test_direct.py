@@ -550,7 +550,7 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
 
         def spoil(frame: Outgoing, *, bounded: bool = False) -> None:
             request = BusJobRequestMessage(source="boss", target="w", job_id="mine", job_name="echo")
-            whole = encode(request, id=frame.id, origin=bus.address)
+            whole = encode(request, id=frame.id, origin=bus.address, destination=frame.to)
             _, body = decode_header(whole)
             put(Outgoing("direct", frame.to, frame.id, whole[: len(whole) - len(body)] + b"\xc1" * 4), bounded=bounded)
 
@@ -558,7 +558,7 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
         with pytest.raises(JobError) as failure:
             await boss.job("w", name="echo", payload=1, job_id="mine")
         assert error_of(failure) == "DecodeError"
-        assert sim.bus("b").network_statistics().malformed == 1
+        assert sim.bus("b").network_statistics().refused.total == 1
         nothing_left(sim)
 
     run(program)

@@ -98,7 +98,7 @@ def test_a_frame_that_does_not_belong_in_a_queue_is_thrown_out_and_the_next_job_
         with anyio.fail_after(10):
             await anyio.sleep(5)
             assert await boss.job("w", name="echo", payload=2) == 2
-        assert sim.bus("b").network_statistics().malformed == 1
+        assert sim.bus("b").network_statistics().refused.total == 1
         assert sim.network.broker.statistics().dead_letters == 1
 
     run(program)
