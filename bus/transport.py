@@ -125,8 +125,8 @@ class Prompt(Protocol):
     def hand_over(self, take: Callable[[Delivery], None]) -> None:
         """Call `take`, which must not raise, for each of them from now on, instead of returning them by `receive`."""
 
-    def tell_at_once(self, frame: Outgoing) -> bool:
-        """Send one of them now. False if that would have to wait, or cannot be; nothing was done then."""
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
-from bus.transports.jetstream_inbox import Inbox, packed, packs
+from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
@@ -227,10 +227,12 @@ class JetStreamTransport:
         """Give frames of the lane `direct` to `take` as they come, instead of to who calls `receive`."""
         self._take_direct = take
 
-    def tell_at_once(self, frame: Outgoing) -> bool:
-        """Write one frame of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Write frames of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
         link = self._link
-        return link is not None and link.write(self._layout.direct_subject(frame.to), packed([frame]))
+        if link is None or not link.alive or sum(len(frame.body) for frame in frames) > PACK_BYTES:
+            return False
+        return link.write(self._layout.direct_subject(frames[0].to), packed(frames))
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.

@@ -82,7 +82,7 @@ async def test_direct_frames_are_handed_over_as_they_come_in_the_order_sent_by_e
         sent = 0
         for number in range(300):
             frame = Outgoing("direct", there, str(number), b"%d" % number)
-            if number % 3 and a.tell_at_once(frame):
+            if number % 3 and a.tell_at_once([frame]):
                 sent += 1
             else:
                 await a.tell([frame])
@@ -91,4 +91,4 @@ async def test_direct_frames_are_handed_over_as_they_come_in_the_order_sent_by_e
         assert sent > 100
         assert [(delivery.lane, delivery.body) for delivery in got] == [("direct", b"%d" % n) for n in range(300)]
         await a.close()
-        assert not a.tell_at_once(Outgoing("direct", here, "late", b""))
+        assert not a.tell_at_once([Outgoing("direct", here, "late", b"")])

@@ -41,14 +41,14 @@ class Prompt(Plain):
 
     def hand_over(self, take: Callable[[Delivery], None]) -> None: ...
 
-    def tell_at_once(self, frame: Outgoing) -> bool:
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
         if not self.busy:
-            self.sent.append([f"{frame.id} at once"])
+            self.sent.append([*(frame.id for frame in frames), "at once"])
         return not self.busy
 
 
-def frame(name: str) -> Outgoing:
-    return Outgoing("direct", "b#1", name, name.encode())
+def frame(name: str, to: str = "b#1") -> Outgoing:
+    return Outgoing("direct", to, name, name.encode())
 
 
 @asynccontextmanager
@@ -107,7 +107,7 @@ async def test_what_follows_on_a_single_frame_goes_at_once_and_what_follows_on_s
         for name in "cd":
             sender.put(frame(name))
         await sender.flush(60)
-    assert transport.sent == [["a at once"], ["b"], ["c", "d"]]
+    assert transport.sent == [["a", "at once"], ["b"], ["c", "d"]]
 
 
 async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_first() -> None:
@@ -122,3 +122,39 @@ async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_f
         sender.put(frame("c"))
         await sender.flush(60)
     assert transport.sent == [["a", "b"], ["c"]]
+
+
+async def test_many_frames_do_not_wait_for_the_turn_to_end_each_node_gets_its_own_and_room_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.wire.SHARE", 3)
+    transport = Prompt()
+    async with wire(transport) as sender:
+        for number in range(7):
+            sender.put(frame(str(number), "bc"[number % 2]), bounded=True)
+        assert sender.room.taken == 1
+        await sender.flush(60)
+    assert transport.sent == [["0", "2", "at once"], ["1", "at once"], ["3", "5", "at once"], ["4", "at once"], ["6"]]
+
+
+async def test_many_frames_for_a_busy_transport_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.wire.SHARE", 2)
+    transport = Prompt()
+    transport.busy = True
+    async with wire(transport) as sender:
+        for name in "abc":
+            sender.put(frame(name))
+        await sender.flush(60)
+    assert transport.sent == [["a", "b", "c"]]
+
+
+async def test_what_is_on_its_way_is_not_sent_at_once_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.wire.SHARE", 2)
+    transport = Prompt()
+    async with wire(transport) as sender:
+        sender.put(frame("a"))
+        while not sender._telling:
+            await checkpoint()
+        sender.put(frame("b"))
+        await sender.flush(60)
+    assert transport.sent == [["a"], ["b"]]
