@@ -5,6 +5,7 @@ import typing as _typing
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
+from bus.direct import JOB_LOST
 from bus.errors import (
     BrokerError,
     BusError,
@@ -72,6 +73,7 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "DEAD_LETTERED",
+    "JOB_LOST",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",

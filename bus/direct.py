@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """Worker, requester, job id."""
 
-LOST = "JobLost"
+JOB_LOST = "JobLost"
 """Type of the error of a job whose performer or answer was lost."""
 
 _Talk = Any
@@ -60,6 +60,7 @@ class _Ask(msgspec.Struct):
     `expected` events have come without a gap, `known` were sent as far as we know; more may be `early`.
     """
 
+    key: Key
     request: BusJobRequestMessage
     deadline: float
     address: str = ""
@@ -72,10 +73,6 @@ class _Ask(msgspec.Struct):
     early: dict[int, None] | None = None
     gap_since: float | None = None
     gone_since: float | None = None
-
-    @property
-    def key(self) -> Key:
-        return (self.request.target or "", self.request.source, self.request.job_id)
 
 
 class Direct:
@@ -107,10 +104,10 @@ class Direct:
     def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
         """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
         left = math.inf if request.timeout is None else request.timeout
-        ask = _Ask(request, self._bus.tasks.now() + left)
+        name = request.target or ""
+        ask = _Ask((name, request.source, request.job_id), request, self._bus.tasks.now() + left)
         if not_here:
             ask.refused = (self._bus.address,)
-        name = request.target or ""
         # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
         lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
         address = "" if lines_up else self._choose(ask)
@@ -207,7 +204,7 @@ class Direct:
 
     def _choose(self, ask: _Ask) -> str:
         """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
-        name = ask.request.target or ""
+        name = ask.key[0]
         addresses = [
             address
             for replica in self._bus.registry.remote_replicas(name)
@@ -237,7 +234,7 @@ class Direct:
 
     def _place(self, ask: _Ask) -> None:
         """Ask whoever can take a job, in this process or another, or let it wait."""
-        name = ask.request.target or ""
+        name = ask.key[0]
         address = self._choose(ask)
         here = self._bus.address not in ask.refused and self._claimer.serves(name)
         if here and (not address or self._claimer.free(name) > 0):
@@ -255,7 +252,7 @@ class Direct:
 
     def _retry(self, ask: _Ask) -> None:
         """Look again for somebody to take a job that waits, unless it does not any more."""
-        if self._parked.get(ask.request.target or "", {}).get(ask.key) is ask:
+        if self._parked.get(ask.key[0], {}).get(ask.key) is ask:
             self._unpark(ask)
             self._place(ask)
 
@@ -267,11 +264,11 @@ class Direct:
 
     def _park(self, ask: _Ask) -> None:
         ask.address = ""
-        self._parked.setdefault(ask.request.target or "", {})[ask.key] = ask
+        self._parked.setdefault(ask.key[0], {})[ask.key] = ask
         self._room.taken += 1
 
     def _unpark(self, ask: _Ask) -> None:
-        name = ask.request.target or ""
+        name = ask.key[0]
         del self._parked[name][ask.key]
         if not self._parked[name]:
             del self._parked[name]
@@ -304,7 +301,7 @@ class Direct:
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
         self._lost += 1
         message = f"{why} ({ask.address}): asked for at most once, it may or may not have run"
-        return ErrorInfo(type=LOST, message=message, retryable=True)
+        return ErrorInfo(type=JOB_LOST, message=message, retryable=True)
 
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
         """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
