@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from bus import (
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
+    BusJobWantedMessage,
     BusMessage,
     BusTopicMessage,
     BusWorkerErrorMessage,
@@ -140,6 +142,20 @@ def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) ->
     group = worker._groups.get(message.job_id)
     if group is None or not group.still_running(message):  # also in a group that goes on without this member
         worker.worker_runner.late_answer(worker, message, known=False)
+    elif not message.begun:
+        host = worker.worker_runner
+        left = max(group.deadline - host.tasks.now(), 0.0)
+        worker.bus.post(
+            BusJobWantedMessage(
+                source=worker.name,
+                target=message.source,
+                destination=message.origin,
+                job_id=message.job_id,
+                attempt=message.attempt,
+                timeout=left if left < math.inf else None,
+                listed=any(each.address == message.origin for each in host.registry.remote_replicas(message.source)),
+            )
+        )
 
 
 def _lost(worker: BaseWorker, message: BusJobLostMessage, _force: bool) -> None:

@@ -307,7 +307,7 @@ class JobGroup:
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         response = {} if response is None else response
-        member.result = JobResult(status, response, error, message.attempt)
+        member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
@@ -387,7 +387,7 @@ class JobGroup:
 
     def _expired(self) -> None:
         waited_for = [name for name in self.worker_names if self.awaits(name)]
-        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host.registry))
+        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host))
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None
@@ -395,5 +395,5 @@ class JobGroup:
         if waits and member.origin is not None:
             self.await_ready(member.name)  # who had the job lived: it may have died since
         elif waits:
-            error = unavailable(member.name, self._host.ready_timeout, self._host.registry)
+            error = unavailable(member.name, self._host)
             self.fail_member(member.name, JobStatus.FAILED, error)

@@ -7,6 +7,7 @@ from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
 from bus.direct import JOB_LOST
 from bus.errors import (
+    AccessDeniedError,
     BrokerError,
     BusError,
     BusNotStartedError,
@@ -23,6 +24,7 @@ from bus.messages import (
     BusAddWorkerMessage,
     BusCancelMessage,
     BusCancelWorkerMessage,
+    BusDataLostMessage,
     BusDataMessage,
     BusDeactivateWorkerMessage,
     BusEndMessage,
@@ -42,6 +44,7 @@ from bus.messages import (
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
+    BusJobWantedMessage,
     BusLocalMessage,
     BusMessage,
     BusRegistryRequestMessage,
@@ -74,6 +77,7 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "DEAD_LETTERED",
     "JOB_LOST",
+    "AccessDeniedError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",
@@ -81,6 +85,7 @@ __all__ = [
     "BusAddWorkerMessage",
     "BusCancelMessage",
     "BusCancelWorkerMessage",
+    "BusDataLostMessage",
     "BusDataMessage",
     "BusDeactivateWorkerMessage",
     "BusEndMessage",
@@ -101,6 +106,7 @@ __all__ = [
     "BusJobUpdateMessage",
     "BusJobUpdateRequestMessage",
     "BusJobUpdateUrgentMessage",
+    "BusJobWantedMessage",
     "BusLocalMessage",
     "BusMessage",
     "BusNotStartedError",

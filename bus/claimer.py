@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
+from bus.answers import gave_up, in_use
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
-from bus.errors import DecodeError, TransportError
+from bus.errors import DataLostError, DecodeError, TransportError
+from bus.introductions import Introductions
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -19,11 +23,13 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusJobWantedMessage,
     BusMessage,
     ErrorInfo,
     JobStatus,
 )
-from bus.transport import Delivery, Settlement, Transport
+from bus.outbox import Settling
+from bus.transport import Delivery, Outgoing, Settlement, Transport
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
@@ -31,6 +37,10 @@ if TYPE_CHECKING:
 
 PASSED_ON = 30.0
 """Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
+
+
+PATIENCE = 30.0
+"""Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
 
 
 class Claimer:
@@ -52,12 +62,14 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self.introductions = Introductions()
+        self._reading_since = 0.0
         self._passing: dict[str, float] = {}
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
         free_slots = self._served.get(name)
-        return free_slots() if free_slots is not None else 0
+        return max(free_slots() - self.claims.waiting(name), 0) if free_slots is not None else 0
 
     def serves(self, name: str) -> bool:
         """Whether the worker of that name in this process takes jobs."""
@@ -72,8 +84,12 @@ class Claimer:
 
     def unserve(self, name: str) -> None:
         """Claim no more jobs for a worker."""
+        self.introductions.forget(worker=name)
         if self._served.pop(name, None) is not None:
             self._transport.demand(name, 0)
+            for claim in self.claims.all():
+                if claim.waiting and claim.request.target == name:
+                    self.give_back(claim.request)
 
     def unserve_all(self) -> None:
         """Claim no more jobs."""
@@ -87,9 +103,12 @@ class Claimer:
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
+        self._reading_since = self._bus.tasks.now()
         try:
             return await self._transport.receive()
-        except TransportError:
+        except TransportError as error:
+            if isinstance(error, DataLostError):
+                self._bus.tell_of_loss(error)
             for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise
@@ -101,7 +120,7 @@ class Claimer:
             DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
         """
         request.attempt = delivery.attempt
-        if self._repeated(request, delivery, now):
+        if self._repeated(request, delivery, frame_id, now):
             return
         done = self.claims.is_done(frame_id)
         if done and delivery.attempt == 1:
@@ -111,7 +130,7 @@ class Claimer:
             self.settle(delivery, Settlement.NAK, now)
             return
         request.attempt = self.claims.number(request, delivery.attempt)
-        self.claims.hold(request, delivery, frame_id, now)
+        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
@@ -122,9 +141,22 @@ class Claimer:
         elif delivery.attempt > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
-        else:
+        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
             self._bus.deliver(request)
+        else:
+            self.claims.wait(claim)
+            self._bus.post(_running(claim))
         self.capacity_changed(name)
+
+    def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
+        """A requester still waits for a job: begin it."""
+        name = message.target or ""
+        if message.listed:
+            self.introductions.made(message.origin, name, frame_id)
+        claim = self.claims.find((name, message.origin, message.source, message.job_id))
+        if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
+            claim.request.timeout = message.timeout
+            self._begin(claim)
 
     def of_answer(self, message: Any) -> Claim | None:
         """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
@@ -136,19 +168,13 @@ class Claimer:
         self.claims.refused += claim is None
         return claim
 
-    def asked(self, request: BusJobRequestMessage, now: float) -> None:
+    def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
-        request.attempt = 1
         if self.claims.held(request) is not None:
-            self.claims.repeated += 1
-            return
-        given = self.claims.remembered(request)
-        if given is not None:  # asked for anew: what led up to the answer is not waited for
-            self.claims.repeated += 1
-            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
+            self._bus.send_to(request.origin, in_use(request))
             return
         name = request.target or ""
-        self.claims.hold(request, None, "", now)
+        self.claims.hold(request, None, frame_id, now, now)
         reason = self.claims.forbidden(request)
         serves = self.serves(name)
         room = self._bus.deliver(request, force=False) if serves and reason is None else None
@@ -162,7 +188,7 @@ class Claimer:
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
-        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry)
+        claim, answer = self.claims.held(inquiry), self.claims.last_answer(inquiry)
         if claim is not None:
             self._bus.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
@@ -174,22 +200,30 @@ class Claimer:
         """Something was sent of a job that was asked for at most once."""
         claim.events += hasattr(message, "sequence")
         if isinstance(message, TERMINAL_MESSAGES):
-            self.claims.release(claim, message)
+            self.claims.end(claim, message)
+            self.claims.release(claim)
+
+    def send_answer(self, claim: Claim, answer: BusMessage, frame: Outgoing) -> None:
+        """Send the answer to a job from a queue: its claim ends with that."""
+        if gave_up(answer):
+            self._outbox.put(frame, partial(self.answered, claim, answer))
+        else:
+            self._outbox.put(replace(frame, settles=claim.delivery), partial(self._settled, claim), lease=claim)
 
     def answered(self, claim: Claim, answer: BusMessage) -> None:
         """The answer to a job from a queue is safe: its claim ends."""
-        assert claim.delivery is not None
-        self.settle(claim.delivery, Settlement.TERM if gave_up(answer) else Settlement.ACK, claim.renewed)
+        self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to where it came from. False if that is this process."""
         claim = self.claims.held(request)
         if claim is None:
             return False
-        self.claims.release(claim)
         if claim.delivery is not None:
-            self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+            self.claims.end(claim)
+            self._settle(claim, Settlement.NAK)
         else:
+            self.claims.release(claim)
             self._bus.send_to(request.origin, _returned(request, may_have_run=False))
         return True
 
@@ -211,20 +245,38 @@ class Claimer:
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
         """End a claim, as long as its lease lasts, and claim another in its place."""
-        self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
+        self._outbox.settle(Settling(delivery, how, renewed))
         self.capacity_changed(delivery.queue)
+
+    def _settled(self, claim: Claim) -> None:
+        self.claims.release(claim)
+        self.capacity_changed(claim.request.target or "")
+
+    def _settle(self, claim: Claim, how: Settlement) -> None:
+        self.claims.release(claim)
+        if claim.delivery is not None:
+            self.settle(claim.delivery, how, claim.renewed)
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
-        self.claims.forbid(key, cancel.reason or "cancelled")
+        reason = cancel.reason or "cancelled"
+        claim = self.claims.find(key)
+        if claim is None:
+            forgotten = self.claims.forbid(key, reason)
+            if forgotten is not None:
+                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+        elif claim.waiting:
+            self._answer_for(claim.request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
-                self._stop(claim.request, "the runner of its requester is gone")
+                self._stop(claim, "the runner of its requester is gone")
+            elif claim.waiting and now - claim.since > PATIENCE:
+                self._begin(claim)
 
     async def run(self) -> None:
         """Keep the leases, until cancelled."""
@@ -238,23 +290,34 @@ class Claimer:
             for claim in claims:
                 if claim.delivery is None:
                     self._bus.post(_running(claim))
-            claims, leased = [claim for claim in claims if claim.delivery], [claim.delivery for claim in claims]
-            if claims:
+            claims = [claim for claim in claims if claim.delivery is not None]
+            leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]
+            if leases:
+                now = self._bus.tasks.now()
                 try:
-                    kept = await self._transport.extend([delivery for delivery in leased if delivery])
+                    kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
                     pause = period / 8
                     now = self._bus.tasks.now()
-                    kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
-                for claim, ours in zip(claims, kept, strict=True):
+                    kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                for lease, ours in zip(leases, kept, strict=True):
                     if ours and pause == period:
-                        claim.renewed = now
+                        lease.renewed = now
+                for claim, ours in zip(claims, kept, strict=False):
                     self._check(claim, ours=ours)
 
-    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
+    def _begin(self, claim: Claim) -> None:
+        self.claims.go_on(claim)
+        self._bus.deliver(claim.request)
+        self.capacity_changed(claim.request.target or "")
+
+    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> bool:
         """Whether the job is here, or was: then it does not run again."""
         known = self.claims.held(request)
         if known is not None:
+            if known.frame_id != frame_id:
+                self._bus.send_to(request.origin, in_use(request), Claim(delivery, request, frame_id, now, now))
+                return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
                 known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
@@ -262,7 +325,7 @@ class Claimer:
             else:
                 self.settle(delivery, Settlement.ACK, now)
             return True
-        answer = self.claims.remembered(request)
+        answer = self.claims.remembered(request, frame_id)
         if answer is None:
             return False
         self.claims.repeated += 1
@@ -293,11 +356,15 @@ class Claimer:
             return
         if not ours:
             self.claims.lose(claim)
-            self._stop(request, "its lease was lost: another worker has it, or will")
+            self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))
 
-    def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
+    def _stop(self, claim: Claim, reason: str) -> None:
+        request = claim.request
+        if claim.waiting:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+            return
         self._bus.deliver(
             BusJobCancelMessage(
                 source=request.source,
@@ -318,6 +385,7 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         job_id=request.job_id,
         attempt=request.attempt,
         events=claim.events,
+        begun=not claim.waiting,
     )
 
 
@@ -325,8 +393,3 @@ def _returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_
     return BusJobReturnedMessage(
         source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )
-
-
-def gave_up(answer: BusMessage) -> bool:
-    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
-    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED

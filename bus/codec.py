@@ -251,14 +251,15 @@ def decode_header(
 
 
 def _verify(header: Header, signed: memoryview, mac: memoryview, lane: str, verifier: Signer) -> None:
-    sender = f"{header.source!r:.100} at {header.origin!r:.100}"
+    if verifier.verify(header.key_id, signed, mac, lane):
+        return
+    sender = f"a frame from {header.source!r:.100} at {header.origin!r:.100}"
     if not header.key_id:
-        raise DecodeError(f"a frame from {sender} is not signed", "unsigned", header.origin)
+        raise DecodeError(f"{sender} is not signed", "unsigned", header.origin)
     if not verifier.knows(header.key_id):
-        raise DecodeError(f"a frame from {sender} is signed with a key unknown here", "unknown_key", header.origin)
-    if not verifier.verify(header.key_id, signed, mac, lane):
-        msg = f"a frame from {sender} was altered after it was signed, or moved to another lane"
-        raise DecodeError(msg, "altered", header.origin)
+        raise DecodeError(f"{sender} is signed with a key unknown here", "unknown_key", header.origin)
+    msg = f"{sender} was altered after it was signed, or moved to another lane"
+    raise DecodeError(msg, "altered", header.origin)
 
 
 def decode(header: Header, body: bytes | memoryview) -> BusMessage:

@@ -65,6 +65,7 @@ class _Ask(msgspec.Struct):
     deadline: float
     address: str = ""
     refused: tuple[str, ...] = ()
+    sent: float = 0.0
     heard: float = 0.0
     inquired: float = 0.0
     expected: int = 0
@@ -163,11 +164,14 @@ class Direct:
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or message.origin != ask.address:
             return
+        if message.may_have_run and ask.inquired == ask.sent:
+            return  # it answers for an earlier time that it was asked, and gave the job back
         if message.may_have_run:
             self._fail(ask, self._loss(ask, "its performer knows nothing of it"))
             return
         self._drop(ask)
         ask.refused = (*ask.refused, ask.address)
+        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
         self._place(ask)
 
     def changed(self, change: WorkerReadyData | WorkerLostData) -> None:
@@ -227,7 +231,8 @@ class Direct:
         if ask.deadline != math.inf:
             ask.request.timeout = max(ask.deadline - now, 0.0)
         self._bus.put("direct", address, ask.request, bounded=True)
-        ask.address, ask.heard, ask.inquired = address, now, now
+        ask.address = address
+        ask.sent = ask.heard = ask.inquired = now
         ask.gone_since = None
         self._asked[ask.key] = ask
         self._load[address] = self._load.get(address, 0) + 1

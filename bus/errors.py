@@ -111,13 +111,28 @@ class TransportError(BusError):
     """The network did not accept or deliver something in time. It may or may not have been stored."""
 
     retryable = True
-    fault = "system"
+    fault: ClassVar[Fault] = "system"
 
 
 class BrokerError(BusError, RuntimeError):
     """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
 
     fault = "system"
+
+
+class AccessDeniedError(TransportError):
+    """The broker is there and does not let us in, or refuses a right that is needed. Nothing was sent.
+
+    While a bus starts this is raised, as nothing but another password, or more rights, would help; one that had been
+    connected before tries again as in any outage.
+    """
+
+    retryable = False
+    fault = "caller"
+
+
+class DataLostError(TransportError):
+    """The network is there again, but what it had stored is not: frames it had accepted never come."""
 
 
 class PartlySentError(TransportError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from bus.answers import in_place_of
 from bus.codec import encode
 from bus.errors import EncodeError
@@ -11,7 +13,7 @@ from bus.transport import Lane, Outgoing
 
 
 class Framer:
-    """Makes frames; the id of each is the incarnation and a number that grows.
+    """Makes frames; the id of each is the incarnation and a number that grows. It may be used from any thread.
 
     Args:
         incarnation: The life of the runner.
@@ -23,7 +25,7 @@ class Framer:
         self._incarnation = incarnation
         self._signer = signer
         self._max_bytes = max_message_bytes
-        self._count = 0
+        self._numbers = itertools.count(1)
 
     def frame(self, message: BusMessage, lane: Lane, to: str, origin: str) -> Outgoing:
         """A message as a frame from `origin`; an answer that cannot travel is replaced by one that says so.
@@ -31,8 +33,7 @@ class Framer:
         Raises:
             EncodeError: The message cannot travel, and is no answer.
         """
-        self._count += 1
-        frame_id = f"{self._incarnation}-{self._count}"
+        frame_id = f"{self._incarnation}-{next(self._numbers)}"
         try:
             body = self._encode(message, frame_id, lane, to, origin)
         except EncodeError as error:

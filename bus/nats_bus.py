@@ -23,6 +23,7 @@ class NatsBus(NetworkBus):
         url: `nats://host:port` or `tls://host:port`, with `user:password@` or `token@` in front if need be; several
             servers of one cluster with commas between them.
         client: A connected `nats.aio.client.Client` instead, for what a URL does not say. It is not closed.
+            There is no second one of it, so the leases of a blocked event loop are not kept.
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds after which a job whose runner has gone silent is given to another. All runners must agree.
         consumer_id: Taken for programs that run on Redis as well. Here all processes share the consumers of the queues.
@@ -55,6 +56,6 @@ class NatsBus(NetworkBus):
         super().__init__(transport, **options)
 
     def _exposed(self) -> str:
-        from bus.transports.nats_link import exposed  # noqa: PLC0415
+        from bus.transports.nats_servers import exposed  # noqa: PLC0415
 
         return exposed(*self._server)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
 import anyio
-from msgspec.structs import replace
 
 from bus.answers import to_orphan
 from bus.bus import WorkerBus
-from bus.claimer import Claimer, gave_up
+from bus.claimer import Claimer
 from bus.claims import Claim
 from bus.codec import MAX_MESSAGE_BYTES
+from bus.connection import CONNECTING, READING, Connection
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, DataLostError
 from bus.events import log
 from bus.fleet import Fleet
 from bus.framer import Framer
@@ -25,6 +25,7 @@ from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
+    BusDataLostMessage,
     BusJobCancelMessage,
     BusJobInquiryMessage,
     BusJobRequestMessage,
@@ -36,7 +37,8 @@ from bus.messages import (
 )
 from bus.network_statistics import NetworkStatistics
 from bus.options import DeliveryKind, checked
-from bus.outbox import BACKOFF, Outbox
+from bus.outbox import Outbox
+from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.server_url import UNPROTECTED
@@ -69,6 +71,9 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
+        block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
+            thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
+            Over Redis and NATS only.
         signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
             Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
             process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
@@ -81,6 +86,8 @@ class NetworkBus(WorkerBus):
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
+    """`on_connected(bus)` and `on_disconnected(bus)` happen in turn, one after the other, as often as what
+    `network_statistics().connection.connected` says changes; not when the bus is stopped."""
 
     networked = True
 
@@ -93,12 +100,15 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        block_limit: float | None = BLOCK_LIMIT,
         signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
         super().__init__()
-        lease = checked(heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery)
+        lease = checked(
+            heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery, block_limit=block_limit
+        )
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
@@ -106,17 +116,20 @@ class NetworkBus(WorkerBus):
         self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._block_limit = block_limit
         self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
         self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
+        self.connection: Connection
         self._outbox: Outbox
         self._claimer: Claimer
         self._direct: Direct
         self._fleet: Fleet
         self._reader: Reader
+        self._pulse: Pulse
 
     @property
     def address(self) -> str:
@@ -144,8 +157,9 @@ class NetworkBus(WorkerBus):
         if self.started:
             return
         await super().start()
+        self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease)
+        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
         self._claimer = Claimer(
             self,
             self._transport,
@@ -156,24 +170,26 @@ class NetworkBus(WorkerBus):
         )
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
+        self._pulse = Pulse(self, self._transport, self._claimer, every=every, limit=self._block_limit)
         self.registry.listen(self._direct.changed)
         self._reader = Reader(
             self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
         )
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._reader.read_direct)
-        where = self._exposed()
-        if where and self._signer is None:
+        if (where := self._exposed()) and self._signer is None:
             log().warning(UNPROTECTED, server=where)
         try:
-            await self._again(lambda: self._transport.open(self.address), "connecting to the network")
+            await self.connection.again(lambda: self._transport.open(self.address), CONNECTING)
         except BaseException:
             await super().stop()
             raise
         if self._closing:
             await super().stop()
             return
-        for loop in (wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        self._pulse.start()
+        for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
 
     async def stop(self) -> None:
@@ -184,6 +200,7 @@ class NetworkBus(WorkerBus):
             callback()
         self._claimer.unserve_all()
         with anyio.CancelScope(shield=True):
+            await self._pulse.stop()
             await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
@@ -257,10 +274,13 @@ class NetworkBus(WorkerBus):
         return NetworkStatistics(
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
-            self._claimer.claims.statistics(),
+            self._claimer.claims.statistics(len(self._claimer.introductions)),
             self._direct.statistics(),
             self._reader.refusals.statistics(),
-            self._reader.freshness.doubles,
+            self._reader.freshness.statistics(),
+            self._fleet.statistics(),
+            self.connection.statistics(),
+            self._pulse.blocked,
         )
 
     def _exposed(self) -> str:
@@ -270,23 +290,16 @@ class NetworkBus(WorkerBus):
     # --- out ---
 
     def put(
-        self,
-        lane: Lane,
-        to: str,
-        message: BusMessage,
-        claim: Claim | None = None,
-        *,
-        bounded: bool = False,
+        self, lane: Lane, to: str, message: BusMessage, claim: Claim | None = None, *, bounded: bool = False
     ) -> None:
         """Send a message by one of the transport's lanes; a `claim` that it answers ends once the network has it."""
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
-        elif claim is None or gave_up(message):
-            accepted = None if claim is None else lambda: self._claimer.answered(claim, message)
-            self._outbox.put(frame, accepted, bounded=bounded)
+        elif claim is None:
+            self._outbox.put(frame, bounded=bounded)
         else:
-            self._outbox.put(replace(frame, settles=claim.delivery), until=claim.renewed + self._transport.ack_wait)
+            self._claimer.send_answer(claim, message, frame)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -320,6 +333,11 @@ class NetworkBus(WorkerBus):
         """Hand a message to the runner of this process."""
         for route in tuple(self._runners.values()):
             route(message)
+
+    def tell_of_loss(self, error: DataLostError) -> None:
+        """What the network had accepted is gone: who waits for it is told."""
+        log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
+        self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
 
     def hand_out(self, message: BusMessage) -> None:
         """Hand a message for everybody to those of this process."""
@@ -356,7 +374,7 @@ class NetworkBus(WorkerBus):
                 self._claimer.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
-                self._claimer.claims.release(claim, message)
+                self._claimer.claims.end(claim, message)
                 answered = claim
         self.send_to(message.destination, message, answered)
         return None
@@ -374,27 +392,5 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
+            for delivery in await self.connection.again(self._claimer.receive, READING) or ():
                 self._reader.read(delivery)
-
-    # --- retrying ---
-
-    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us."""
-        failures = 0
-        while True:
-            try:
-                result = await operation()
-            except TransportError as error:
-                if self._closing:
-                    return None
-                failures += 1
-                if failures == 1:
-                    log().warning(f"{what} failed; trying again", error=str(error))
-                    self.tasks.start(self._emit, "on_disconnected")
-                await anyio.sleep(BACKOFF.delay(failures, self._rng))
-            else:
-                if failures:
-                    log().warning(f"{what} works again", failures=failures)
-                    self.tasks.start(self._emit, "on_connected")
-                return result

@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from bus.claims import ClaimStatistics
+from bus.connection import ConnectionStatistics
 from bus.direct import DirectStatistics
+from bus.fleet import FleetStatistics
+from bus.freshness import FreshnessStatistics
 from bus.outbox import OutboxStatistics
 from bus.refusals import RefusalStatistics
 
@@ -19,7 +22,10 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         claims: Jobs held for others.
         direct: Jobs asked of others at most once.
         refused: Frames that were not taken in, by reason.
-        doubles: Frames that came a second time and were dropped, as networks do that try again.
+        freshness: Which frames have come before.
+        fleet: What is held of the other runners.
+        connection: Whether it stands.
+        blocked: How often the event loop was blocked for longer than about a heartbeat.
     """
 
     peers: int
@@ -27,4 +33,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     claims: ClaimStatistics
     direct: DirectStatistics
     refused: RefusalStatistics
-    doubles: int
+    freshness: FreshnessStatistics
+    fleet: FleetStatistics
+    connection: ConnectionStatistics
+    blocked: int

@@ -16,7 +16,9 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobReturnedMessage,
+    BusJobWantedMessage,
     BusMessage,
+    BusRegistryRequestMessage,
 )
 from bus.refusals import Refusals
 from bus.transport import Delivery, Lane, Settlement
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from bus.fleet import Fleet
     from bus.network import NetworkBus
     from bus.signing import Signer
+
+EXCESS = 10_000
+"""Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
 
 
 class Reader:
@@ -99,7 +104,7 @@ class Reader:
         if not self.freshness.is_new(header, delivery.lane):
             return
         if header.origin == self._address:
-            self._fleet.presence.heard_self(now)
+            self._fleet.heard_self(now)
             return
         try:
             message = decode(header, body)
@@ -108,9 +113,9 @@ class Reader:
             raise
         message.origin = header.origin
         message.destination = ""
-        self._hand_on(message, delivery.lane, now)
+        self._hand_on(message, header.id, delivery.lane, now)
 
-    def _hand_on(self, message: BusMessage, lane: Lane, now: float) -> None:
+    def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
         if isinstance(message, JOB_TALK):
             if self._direct.heard(message, now):
@@ -120,20 +125,32 @@ class Reader:
         elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
-            self._claimer.asked(message, now)
+            self._claimer.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
-            _check_runner(message)
-            self._fleet.heard(message, now)
+            self._hear_runner(message, lane, now)
         elif message.target is None:
             self._bus.hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
             self._claimer.inquired(message)
+        elif isinstance(message, BusJobWantedMessage):
+            self._claimer.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
+            self._deliver(message)
+
+    def _deliver(self, message: BusMessage) -> None:
+        """Hand over a message that nobody has asked for; how much of that waits is bounded."""
+        if message.urgent:
             self._bus.deliver(message)
+            return
+        room = self._bus.deliver(message, force=False)
+        if room is not None and room.taken < room.capacity + EXCESS:
+            self._bus.deliver(message)
+        elif room is not None:
+            self._bus.undelivered(message.target or "", 1)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
         """Refuse what was recorded elsewhere, and what only looks unsigned to who has no key.
@@ -153,6 +170,12 @@ class Reader:
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
             raise DecodeError(f"a frame of type {header.type!r:.100} for {meant} came by {came}", "misdirected")
 
+    def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
+        _check_runner(message)
+        if isinstance(message, BusRegistryRequestMessage):
+            self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
+        self._fleet.heard(message, now, to_us=lane != "everyone")
+
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
             message = decode(header, body)
@@ -171,7 +194,7 @@ class Reader:
             if self._direct.heard(answer, self._bus.tasks.now()):
                 self._bus.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
-            self._answer_unread(header, 1, error)
+            self._answer_unread(header, header.attempt, error)
 
     def _answer_unread(self, header: Header, attempt: int, error: DecodeError) -> None:
         """Answer a request that cannot be read: nobody else would."""

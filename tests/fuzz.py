@@ -37,6 +37,7 @@ STRANGER = "stranger#0badcafe"
 PLACE = b"0badcafe-000000000"
 """Id of the samples of a stranger; each frame made of one has another."""
 WORKER = WorkerRegistryEntry("strange", active=True, started_at=1.5)
+HOUR = 3600.0
 LANES: tuple[Lane, ...] = ("inbox", "queue", "everyone", "direct")
 HARD_BYTES = b"\x00\x01\x7f\x80\xc0\xc1\xc7\xc9\xd9\xdc\xdd\xdf\xff"
 
@@ -181,11 +182,16 @@ class Fuzz:
     async def run(self, frames: int) -> Report:
         """Read so many frames, and say what became of them."""
         start = time.monotonic()
-        broker, boss = MemoryBroker(), BaseWorker("boss")
+        broker, boss = MemoryBroker(ack_wait=HOUR), BaseWorker("boss")
         taps, buses = [Tap(broker), Tap(broker)], []
         async with AsyncExitStack() as stack:
             for label, tap, worker in zip("ab", taps, (boss, self.worker), strict=True):
-                bus = NetworkBus(tap, signing_key=KEY if self.signed else None, rng=Random(self.rng.getrandbits(64)))
+                bus = NetworkBus(
+                    tap,
+                    signing_key=KEY if self.signed else None,
+                    heartbeat=HOUR,  # nothing depends on how long it takes
+                    rng=Random(self.rng.getrandbits(64)),
+                )
                 buses.append(bus)
                 rng = Random(self.rng.getrandbits(64))
                 runner = WorkerRunner(label, bus, handle_sigint=False, handle_sigterm=False, rng=rng)
@@ -194,6 +200,7 @@ class Fuzz:
             if self.signed:  # what b has not heard, because it was not there yet, would be new to it
                 await self._work(boss)
                 taps[0].sent = []
+                buses[0]._fleet.beat()
             await self._converse(boss)
             for _ in range(10):  # nothing of what was kept is under way any more
                 await self._work(boss)
@@ -274,7 +281,7 @@ def _counts(bus: NetworkBus) -> dict[str, int]:
 
 
 def _sums(now: NetworkStatistics) -> tuple[int, int]:
-    return now.refused.total, now.doubles + now.claims.repeated
+    return now.refused.total, now.freshness.doubles + now.claims.repeated
 
 
 def _is_readable(body: bytes) -> bool:

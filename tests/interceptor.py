@@ -13,7 +13,7 @@ Forger = Callable[[Outgoing], bytes | None]
 
 
 class Interceptor(MemoryTransport):
-    """Sends a forged copy ahead of every frame of its node, by the same way.
+    """Sends a forged copy ahead of every frame of its node, by the same way, and loses what it is told to.
 
     Args:
         broker: Where the frames are kept.
@@ -23,6 +23,7 @@ class Interceptor(MemoryTransport):
     def __init__(self, broker: MemoryBroker, forge: Forger | None = None) -> None:
         super().__init__(broker)
         self.forge = forge
+        self.lose: Callable[[Delivery], bool] = lambda _delivery: False
         self.sent: list[Outgoing] = []
         self.received: list[Delivery] = []
         self.forged: dict[bytes, None] = {}
@@ -43,6 +44,6 @@ class Interceptor(MemoryTransport):
         return delivery.token is not None and await super().settle(delivery, how)  # else a test has made it up
 
     async def receive(self) -> Sequence[Delivery]:
-        deliveries = await super().receive()
+        deliveries = [delivery for delivery in await super().receive() if not self.lose(delivery)]
         self.received += deliveries
         return deliveries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Literal
 
 import anyio
@@ -12,7 +12,7 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import AccessDeniedError, BusError, PartlySentError, TransportError
 from bus.events import log
 from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
@@ -22,7 +22,8 @@ from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, servers
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect
+from bus.transports.nats_servers import servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -106,7 +107,7 @@ class JetStreamTransport:
         self._client = client
         self._ack_wait = ack_wait
         self._max_frame_bytes = max_frame_bytes
-        self._where = redacted(url) if client is None else "the client's server"
+        self._where = redacted(",".join(servers(url))) if client is None else "the client's server"
         self._layout = Layout(namespace, ack_wait)
         self._arrivals = Arrivals()
         self._queues = Queues(self._layout, self._arrivals)
@@ -136,9 +137,8 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        library = sniffio.current_async_library()
-        if library != "asyncio":
-            raise BusError(f"a NATS bus runs on asyncio, not on {library}: its client library knows nothing else")
+        if sniffio.current_async_library() != "asyncio":
+            raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
         self._inbox = Inbox(self._layout, self._arrivals, node)
@@ -292,6 +292,25 @@ class JetStreamTransport:
         """
         return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
 
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`.
+
+        Raises:
+            TransportError: The server did not answer, or refused.
+            BusError: This transport was given a client, and cannot make another.
+        """
+        if self._client is not None:
+            raise BusError("a connected client was given, and there is no second one: give the bus a URL instead")
+        link = await connect(self._url, f"{self._node} while it is blocked", lambda: None)
+        try:
+            for frame in frames:
+                await link.tell(self._layout.everyone, frame.body)
+            kept = await self._queues.keep_all(link)
+            await link.api("INFO")  # the server has all that was written before
+            return kept
+        finally:
+            await link.close()
+
     def statistics(self) -> JetStreamStatistics:
         """What is held now, and has been counted."""
         link, inbox = self._link, self._inbox
@@ -328,7 +347,9 @@ class JetStreamTransport:
             await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
-                raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
+                raise AccessDeniedError(  # noqa: TRY301
+                    f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
+                )
         except BaseException:
             await link.close()
             self._errors += link.errors

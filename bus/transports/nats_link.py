@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -15,10 +14,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import BusError, TransportError
+from bus.errors import AccessDeniedError, BusError, TransportError
 from bus.events import log
-from bus.server_url import ENCODE, check_server_url, is_here, redacted
+from bus.server_url import redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
+from bus.transports.nats_servers import servers
 
 CONNECT_TIMEOUT = 5.0
 """Seconds an attempt to connect may take."""
@@ -185,9 +185,13 @@ class NatsLink:
     def failed(self, what: str, error: Exception) -> TransportError:
         """The error of ours for one of the client."""
         words = told(error)
-        return TransportError(
-            f"{what} failed at {self.where}: {words}{self.reason() if words != self._last_error else ''}"
-        )
+        reason = f"{words}{self.reason() if words != self._last_error else ''}"
+        if "Authorization Violation" in reason:
+            return AccessDeniedError(
+                f"{self.where} does not let us in: {reason}. Check user and password, or token, in the URL: "
+                "nats://user:password@host:port"
+            )
+        return TransportError(f"{what} failed at {self.where}: {reason}")
 
     async def on_error(self, error: Exception) -> None:
         """The client reports something that nobody waits for. It goes on."""
@@ -366,35 +370,6 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
-def servers(url: str) -> list[str]:
-    """The servers that a URL names, each as a URL.
-
-    Raises:
-        ValueError: One of them is none. No secret is shown.
-    """
-    pieces = [piece if "://" in piece else f"nats://{piece}" for piece in url.split(",")]
-    for piece in pieces:
-        try:
-            check_server_url(piece, ("nats", "tls"))
-        except ValueError:
-            # With a comma in a password, a piece alone looks harmless and is half a secret.
-            raise ValueError(f"{redacted(url)!r} is not the URL of a NATS server: {ENCODE}, `,` as %2C") from None
-    return pieces
-
-
-def exposed(url: str, client: Client | None) -> str:
-    """The servers that are reached without encryption beyond this machine; empty if there are none."""
-    if client is not None and client.options.get("tls"):
-        return ""
-    uris = [server.uri.geturl() for server in client._server_pool] if client is not None else servers(url)
-    places = [urlsplit(uri) for uri in uris]
-    return ",".join(
-        place.hostname
-        for place in places
-        if place.hostname and place.scheme not in {"tls", "wss"} and not is_here(place.hostname)
-    )
-
-
 def told(error: Exception) -> str:
     """What an error says, or its name if it says nothing."""
-    return str(error) or type(error).__name__
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import anyio
 import hiredis
@@ -13,9 +14,9 @@ from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
-from bus.errors import PartlySentError, TransportError
+from bus.errors import AccessDeniedError, PartlySentError, TransportError
 from bus.server_url import check_server_url, is_here, redacted
 from bus.transports.redis_wire import RedisWire
 
@@ -141,7 +142,17 @@ class RedisLink:
             TransportError: Always.
         """
         await self.drop()
+        if str(reply).startswith("NOPERM"):
+            raise AccessDeniedError(
+                f"{self._label} refuses a right that is needed, see docs/redis-acl.conf: {reply}"
+            ) from reply
+        if str(reply).startswith("NOAUTH"):
+            raise self._not_let_in(reply) from reply
         raise TransportError(f"{self._label} refused: {reply}") from reply
+
+    def _not_let_in(self, error: RedisError) -> AccessDeniedError:
+        advice = "Check user and password in the URL: redis://user:password@host:port/db"
+        return AccessDeniedError(f"{self._label} does not let us in: {error} {advice}")
 
     async def shut(self) -> None:
         """Drop the connection for good."""
@@ -165,6 +176,11 @@ class RedisLink:
         except TimeoutError as error:
             await self.drop()
             raise TransportError(f"{self._label} {_silent(patience)}") from error
+        except (AuthenticationError, AuthorizationError) as error:
+            await self.drop()
+            raise self._not_let_in(error) from error
+        except ResponseError as error:
+            await self.refused(error)
         except (RedisError, OSError) as error:
             await self.drop()
             raise TransportError(f"{self._label}: {error}") from error
@@ -230,9 +246,13 @@ def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnec
 def _options(url: str) -> dict[str, Any]:
     check_server_url(url, ("redis", "rediss", "unix"))
     try:
-        return dict(parse_url(url))
+        options = dict(parse_url(url))
     except ValueError as error:
         problem = str(error)
+    else:
+        if options.get("path") or "db" in options or not urlsplit(url).path.strip("/"):
+            return options
+        problem = "what follows the host is the number of its database, redis://host:port/0"
     raise ValueError(f"{redacted(url)!r} is not the URL of a Redis server: {problem}")
 
 

@@ -56,7 +56,10 @@ async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: N
 
 async def test_a_missing_right_is_named() -> None:
     lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone", ', 'subscribe: ["_INBOX.>", ')
-    with NatsBroker(lacking) as server, pytest.raises(TransportError, match=r"a right is missing.*actorbus\.everyone"):
+    with (
+        NatsBroker(lacking) as server,
+        pytest.raises(TransportError, match=r"a right that is needed.*actorbus\.everyone"),
+    ):
         await JetStreamTransport(url(server)).open("node#1")
 
 

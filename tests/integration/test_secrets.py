@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from actors import WorkerRunner
-from bus import BusError, NetworkBus, open_bus
+from bus import AccessDeniedError, BusError, NetworkBus, open_bus
 from bus.brokers import NatsBroker, RedisBroker, free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -62,14 +62,21 @@ async def failing(url: str, caplog: pytest.LogCaptureFixture) -> str:
     def on_disconnected(_bus: NetworkBus) -> None:
         gave_up.set()
 
+    async def run() -> None:
+        try:
+            await runner.run()
+        except AccessDeniedError as error:
+            told.extend(traceback.format_exception(error))
+            gave_up.set()
+
     async with anyio.create_task_group() as tasks:
         runner = WorkerRunner("runner", bus, handle_sigint=False, handle_sigterm=False)
-        tasks.start_soon(runner.run)
+        tasks.start_soon(run)
         await gave_up.wait()
         told += [repr(bus), repr(bus._transport), repr(runner)]
         tasks.cancel_scope.cancel()
     told += [f"{record.getMessage()} {record.__dict__}" for record in caplog.records]
-    assert any("trying again" in each for each in told)
+    assert any("trying again" in each or "does not let us in" in each for each in told)
     return "\n".join(told)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
 
-from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, job
+from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, job
 from actors.testing import Simulation
 from bus import BusJobRequestMessage, NetworkBus, Outgoing
 from bus.codec import decode_header, encode
@@ -330,6 +331,41 @@ def test_what_a_performer_that_ends_has_not_begun_another_does() -> None:
         nothing_left(sim)
 
     run(program, drain_timeout=10.0)
+
+
+def test_a_job_that_comes_back_to_who_had_it_before_it_began_is_answered_and_its_events_are_of_one_attempt() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await pair(sim, Worker(limit=1), Worker(limit=1))
+        first, second = sim.runner("b"), sim.runner("c")
+        assert first is not None
+        assert second is not None
+
+        async def keep_busy() -> None:
+            with suppress(JobError):
+                await boss.job("w", name="sleep", payload=300.0)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_busy)
+            tasks.start_soon(keep_busy)
+            await anyio.sleep(1)
+            async with boss.job("w", name="count", payload=5) as stream:
+                await anyio.sleep(5)  # who has it says so now and then
+                for runner in (first, second) if _waits(first) else (second, first):
+                    assert _waits(runner)
+                    await runner.remove_worker("w")
+                    await runner.add_workers(Worker())
+                    await anyio.sleep(5)
+                seen = [(event.attempt, event.data) async for event in stream if event.type == event.STREAM_DATA]
+        assert [data for _, data in seen] == list(range(5))
+        assert {attempt for attempt, _ in seen} == {stream.results["w"].attempt}
+        nothing_left(sim)
+
+    run(program, ack_wait=6.0, drain_timeout=1.0)
+
+
+def _waits(runner: WorkerRunner) -> bool:
+    worker = runner.get_worker("w")
+    return worker is not None and any(request.job_name == "count" for request in worker.active_jobs.values())
 
 
 def test_an_inactive_replica_is_not_asked() -> None:

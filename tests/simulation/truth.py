@@ -7,7 +7,7 @@ import msgspec
 from actors import JobResult, JobStatus
 from tests.simulation.plan import Ask, Step
 
-DISTURBANCES = ("WorkerUnavailableError", "DeadLettered")
+DISTURBANCES = ("WorkerUnavailableError", "DeadLettered", "DataLostError")
 """What a job fails with that nobody could do."""
 
 LOST = "JobLost"

@@ -159,6 +159,7 @@ async def test_g42_requests_answers_updates_chunks_credit_cancels_beats_and_list
         "BusWorkerRegistryMessage",
         "BusWorkerReadyMessage",
         "BusWorkerLostMessage",
+        "BusJobWantedMessage",
     }
 
 
@@ -259,10 +260,10 @@ async def test_g40_a_frame_from_one_queue_is_refused_in_another_and_in_an_inbox(
 async def test_g40_beats_and_answers_that_are_played_again_are_dropped() -> None:
     async with fleet() as it:
         assert await it.boss.job("w", name="echo", payload=1) == 1
-        before = it.a.bus.network_statistics().doubles
+        before = it.a.bus.network_statistics().freshness.doubles
         await play(it, first(it.b.link, "BusJobResponseMessage"), "inbox", it.a.bus.address)
         await play(it, first(it.b.link, "BusRunnerBeatMessage"), "everyone", "")
-        assert it.a.bus.network_statistics().doubles == before + 2
+        assert it.a.bus.network_statistics().freshness.doubles == before + 2
         assert it.a.runner.statistics().late_answers == 0
         assert it.a.refused == {}
 
@@ -330,6 +331,30 @@ async def test_g40_what_one_runner_says_about_another_does_not_count(message: An
         assert it.a.refused == {"misattributed": 1}
         assert "stolen" not in it.a.runner.registry
         assert await it.boss.job("w", name="echo", payload=1) == 1
+
+
+async def test_g28_g40_what_an_earlier_life_said_does_not_end_the_present_one() -> None:
+    async with fleet() as it:
+        async with node(it.broker, "c", Worker("serves")) as earlier:
+            await anyio.sleep(3)
+        beat = first(earlier.link, "BusRunnerBeatMessage")
+        async with (
+            node(it.broker, "c", Worker("serves")) as present,
+            node(it.broker, "d", BaseWorker("asks")) as newcomer,
+        ):
+            await anyio.sleep(3)
+            for _ in range(5):
+                await play(it, beat, "everyone", "")
+                assert newcomer.bus._fleet.presence.hears(present.bus.address)
+            assert [data.address for data in newcomer.runner.registry.replicas("serves")] == [present.bus.address]
+        async with node(it.broker, "e", BaseWorker("asks")) as unlucky:  # it hears the echo of a life and nothing else
+            await play(it, beat, "everyone", "")
+            assert unlucky.bus._fleet.presence.hears(earlier.bus.address)
+            unlucky.link.lose = lambda delivery: b"BusRegistryRequestMessage" in delivery.body
+            async with node(it.broker, "c", Worker("serves")) as latest:
+                await anyio.sleep(3)
+                assert unlucky.bus._fleet.presence.hears(latest.bus.address)
+                assert [data.address for data in unlucky.runner.registry.replicas("serves")] == [latest.bus.address]
 
 
 async def test_g40_only_who_has_a_job_at_most_once_answers_it_and_only_who_asked_cancels_it() -> None:
