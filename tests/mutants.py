@@ -44,6 +44,7 @@ def unit(*tests: str) -> tuple[str, ...]:
 
 FLEET = unit("simulation/test_fleet.py")
 FAULTS = unit("simulation/test_broken_fleet.py")
+BOUNDS = unit("simulation/test_fleet_bounds.py")
 DIRECT = unit("simulation/test_direct.py")
 
 MUTANTS = (
@@ -81,6 +82,55 @@ MUTANTS = (
         "self._bus.tell_of_loss(error)",
         "pass",
         FAULTS,
+    ),
+    Mutant(
+        "what was given up while nobody served its name runs when somebody comes",
+        "bus/claimer.py",
+        "elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):",
+        "elif True:",
+        unit("simulation/test_given_up.py"),
+    ),
+    Mutant(
+        "of cancellations that are forgotten nobody is asked",
+        "bus/claimer.py",
+        "self.introductions.forget(runner=forgotten[1], worker=forgotten[0])",
+        "pass",
+        unit("simulation/test_given_up.py"),
+    ),
+    Mutant(
+        "a job id that is used anew gets the answer of the old job",
+        "bus/claims.py",
+        "return answer if answered == frame_id else None",
+        "return answer",
+        unit("simulation/test_given_up.py"),
+    ),
+    Mutant(
+        "a silent runner counts as dead without having been asked",
+        "bus/fleet.py",
+        "for peer in self.presence.doubtful(now):",
+        "for peer in ():",
+        BOUNDS,
+    ),
+    Mutant(
+        "the first part of a list counts as the whole",
+        "bus/fleet.py",
+        "if len(parts) < count:",
+        "if False:",
+        BOUNDS,
+    ),
+    Mutant(
+        "messages that nobody asked for wait without a bound",
+        "bus/reader.py",
+        "if room is not None and room.taken < room.capacity + EXCESS:",
+        "if room is not None:",
+        BOUNDS,
+    ),
+    Mutant(
+        "a full inbox holds up the frames for others",
+        "bus/transports/broker.py",
+        "                    full[place] = error\n",
+        "                    raise\n",
+        BOUNDS,
     ),
     Mutant(
         "acknowledged before it has run",
@@ -179,7 +229,7 @@ MUTANTS = (
     Mutant(
         "jobs are never given up",
         "bus/claimer.py",
-        "elif delivery.attempt > self._max_deliver:",
+        "elif (delivery.count or delivery.attempt) > self._max_deliver:",
         "elif False:",
         FLEET,
     ),

@@ -123,7 +123,7 @@ class RedisTransport:
             if not self._inspected:
                 await inspect_server(self._writer, self._label)
                 self._inspected = True
-            await self._reader.checked([self._alive(node)])
+            self._inbox.born(*await self._reader.checked([self._alive(node)]))
         except BaseException:
             await self._writer.drop()
             raise
@@ -296,7 +296,7 @@ class RedisTransport:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
             self._blocked = None
-        self._inbox.deleted()
+        self._inbox.deleted(replies)
         self._claims.excess_returned()
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -343,8 +343,8 @@ class RedisTransport:
         self._claims.served.clear()
         self._watch_anew()
         read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
-        _, streams = await self._reader.checked([self._alive(node), read])
-        return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
+        birth, streams = await self._reader.checked([self._alive(node), read])
+        return self._inbox.recover(birth, [entry for _, entries in streams or () for entry in entries])
 
     def _take(self, streams: Iterable[Any]) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -375,7 +375,7 @@ class RedisTransport:
         return f"{self._prefix}inbox:{node}"
 
     def _alive(self, node: str) -> Command:
-        keys = [self._inbox_of(node), self._nodes, self._lease]
+        keys = [self._inbox_of(node), self._nodes, self._lease, self._prefix + "born"]
         return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
 
     def _connected(self) -> str:

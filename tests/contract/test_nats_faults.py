@@ -15,7 +15,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from bus.brokers import NatsBroker
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import BusError, DataLostError, PartlySentError, TransportError
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.jetstream import JetStreamTransport
 
@@ -164,6 +164,8 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert await b.settle(claim, Settlement.ACK)
         assert list(await a.receive()) == []
         assert a.statistics().queues.late == 1
+        await put(b, "queue", "work", b"next")
+        assert bodies(await take(a, 1)) == [b"next"], "what came too late has not used up the demand"
 
 
 async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBroker, namespace: str) -> None:
@@ -179,7 +181,7 @@ async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBrok
     assert letter.headers is not None
     assert (letter.headers["Actorbus-Queue"], letter.headers["Actorbus-Attempt"]) == ("some.work", "1")
     jobs = await client.jsm().stream_info(f"{namespace}_jobs")
-    assert jobs.state.messages == 0
+    assert jobs.state.messages == 1  # the mark of the server's life
     await client.close()
 
 
@@ -294,3 +296,69 @@ async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_s
         assert caught.value.missing == ("no answer",)
         assert bodies(await take(transport, 1)) == [b"mine"]
         await listener.close()
+
+
+async def test_g37_a_server_that_has_lost_what_it_had_stored_is_told_of_once(
+    server: NatsBroker, namespace: str
+) -> None:
+    async with node(server.url, namespace, "node#1") as transport:
+        client = await nats.connect(server.url)
+        for stream in await client.jetstream().streams_info():
+            await client.jetstream().delete_stream(stream.config.name or "")
+        told = 0
+        with anyio.fail_after(LONGEST_WAIT):
+            while not told:
+                try:
+                    await transport.receive()
+                except DataLostError:
+                    told += 1
+                except TransportError:
+                    await anyio.lowlevel.checkpoint()
+        await put(transport, "inbox", "node#1", b"again")
+        assert bodies(await take(transport, 1)) == [b"again"]
+        await client.close()
+
+
+async def test_g33_an_attempt_has_a_number_of_its_own_although_the_server_was_killed_before_it_wrote_that_down(
+    namespace: str,
+) -> None:
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with (
+            node(server.url, namespace, "first#1", ack_wait=2.0) as first,
+            node(server.url, namespace, "second#1", ack_wait=2.0) as second,
+        ):
+            latest = 0
+            await put(first, "queue", "work", b"old")
+            for taker, other in ((first, second), (second, first), (first, second)):
+                taker.demand("work", 1)
+                (delivery,) = await take(taker, 1)
+                assert delivery.attempt > latest
+                assert delivery.count < 1000
+                latest = delivery.attempt
+                lives = [each.statistics().connections for each in (taker, other)]
+                server.restart()  # at once: it may have forgotten the delivery, or not
+                while any(
+                    each.statistics().connections == life for each, life in zip((taker, other), lives, strict=True)
+                ):
+                    assert not [*await receive(taker), *await receive(other)]
+                assert await taker.extend([delivery]) == [False]
+                assert not await taker.settle(delivery, Settlement.ACK)
+            await put(first, "queue", "fresh", b"new")
+            second.demand("fresh", 1)
+            (delivery,) = await take(second, 1)
+            assert delivery.attempt == 1
+
+
+async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: str) -> None:
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with node(server.url, namespace, "first#1", ack_wait=30.0) as first:
+            await put(first, "queue", "work", b"long")
+            first.demand("work", 1)
+            (delivery,) = await take(first, 1)
+            for _ in range(4):  # a second each
+                assert not await receive(first)
+            server.restart()
+            while first.statistics().connections == 1:
+                assert not await receive(first)
+            assert await first.extend([delivery]) == [True]
+            assert await first.settle(delivery, Settlement.ACK)

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from actors import BaseWorker, Client, Job, WorkerRunner, job
+from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
 from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.transport import Delivery, Outgoing, Settlement
@@ -171,6 +171,26 @@ async def test_the_bus_works_again_on_a_server_that_came_back_empty(redis_broker
             answer = None
             while answer != 2:  # what was on its way is gone with the server's memory
                 answer = (await client.gather("performer", [2], name="echo", timeout=3))[0]
+
+
+async def test_g37_who_waits_for_a_job_that_its_server_has_lost_is_told(redis_broker: RedisBroker) -> None:
+    async with (
+        runners(redis_broker.url, left=Performer("performer", meeting=Meeting(2))),
+        Client(redis_broker.url) as client,
+    ):
+        assert await client.request("performer", 1, name="echo", timeout=60) == 1
+        other = RedisTransport(redis_broker.url)
+        await other.open("other#1")
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(_flush, other)
+            with anyio.fail_after(60), pytest.raises(JobError, match="the network lost what it had stored"):
+                await client.request("performer", None, name="meet")
+        await other.close()
+
+
+async def _flush(transport: RedisTransport) -> None:
+    await anyio.sleep(2)
+    await transport._writer.checked([("FLUSHALL",)])
 
 
 def started(url: str, label: str) -> subprocess.Popen[str]:

@@ -149,12 +149,19 @@ async def test_many_frames_for_a_busy_transport_keep_their_order(monkeypatch: py
 
 
 async def test_what_is_on_its_way_is_not_sent_at_once_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Prompt):
+        gate = anyio.Event()
+
+        async def tell(self, frames: Sequence[Outgoing]) -> None:
+            await self.gate.wait()
+            await super().tell(frames)
+
     monkeypatch.setattr("bus.wire.SHARE", 2)
-    transport = Prompt()
+    transport = Slow()
     async with wire(transport) as sender:
         sender.put(frame("a"))
-        while not sender._telling:
-            await checkpoint()
+        await anyio.wait_all_tasks_blocked()
         sender.put(frame("b"))
+        transport.gate.set()
         await sender.flush(60)
     assert transport.sent == [["a"], ["b"]]
