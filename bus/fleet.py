@@ -86,7 +86,8 @@ class Fleet:
         """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
         if self._waiting < BEATS_WAITING or leaving:
             self._waiting += 1
-            self._bus.put("everyone", "", self.sign_of_life(leaving=leaving), self._accepted)
+            beat = self.sign_of_life(leaving=leaving)
+            self._bus._outbox.put(self._bus._framer.frame(beat, "everyone", "", self._bus.address), self._accepted)
 
     def _accepted(self) -> None:
         self._waiting -= 1

@@ -196,3 +196,25 @@ def test_g47_nothing_piles_up_while_the_broker_is_down(delivery: Literal["at_lea
 async def _ask_in_vain(boss: BaseWorker) -> None:
     with pytest.raises(JobError):
         await boss.job("w", name="sleep", payload=5000.0)
+
+
+def test_g32_what_a_worker_is_asked_for_at_home_leaves_no_room_for_jobs_from_the_queue() -> None:
+    async def program(sim: Simulation) -> None:
+        boss, here = BaseWorker("boss"), Worker("w", limit=4)
+        await sim.start("a", boss, here)
+        await sim.start("b", Worker("w", limit=4))
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            for _ in range(4):
+                task_group.start_soon(_sleep_at, boss, "a")
+            await anyio.sleep(1)
+            assert len(here.runs) == 4
+            with anyio.fail_after(5):
+                await boss.job("w", name="echo", payload=1)
+            assert len(here.runs) == 4
+
+    run(program)
+
+
+async def _sleep_at(boss: BaseWorker, label: str) -> None:
+    assert await boss.job("w", name="sleep", payload=100.0) == {"by": label}
