@@ -219,11 +219,8 @@ class NetworkBus(WorkerBus):
         route = self._routes.get(message.target)
         replicas = self.registry.remote_replicas(message.target)
         if isinstance(message, BusJobRequestMessage):
-            if route is not None and (not replicas or self._claimer.free(message.target) > 0):
-                room = route(message, force=force)
-                if replicas:  # which may have room for what else would be claimed, and wait here
-                    self._claimer.capacity_changed(message.target)
-                return room
+            if route is not None and not replicas:
+                return route(message, force=force)
             return self._ask(message, message.target, force=force)
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
@@ -358,7 +355,11 @@ class NetworkBus(WorkerBus):
             self._claimer.answered(claim, message)
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
-        """Ask another runner for a job."""
+        """Ask a worker for a job: the one here as long as it has room, else another runner."""
+        if self._claimer.free(name) > 0:
+            room = self.deliver(request, force=force)
+            self._claimer.capacity_changed(name)  # else more jobs would be claimed than can begin here
+            return room
         if (request.delivery or self._delivery) == "at_most_once":
             return self._direct.ask(request, force=force)
         room = None if force else self._outbox.full("queue", name)
