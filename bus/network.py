@@ -388,8 +388,7 @@ class NetworkBus(WorkerBus):
         super()._broadcast(message)
         if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             self._fleet.number(message)
-        stays = isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None
-        if not stays:
+        if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
             self.put("everyone", "", message)
         return None
 
