@@ -8,8 +8,11 @@ from bus.codec import Header
 from bus.errors import BusError
 from bus.messages import (
     BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
+    BusJobReturnedMessage,
     BusJobRunningMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
@@ -86,6 +89,13 @@ def to_orphan(message: BusJobRunningMessage) -> BusJobCancelMessage:
         target=message.source,
         job_id=message.job_id,
         reason="its requester is gone",
+    )
+
+
+def returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
+    """A job that runs at most once is not with us: the word for its requester."""
+    return BusJobReturnedMessage(
+        source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )
 
 

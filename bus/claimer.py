@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from bus.answers import returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
@@ -18,7 +19,6 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
-    BusJobReturnedMessage,
     BusJobRunningMessage,
     BusJobWantedMessage,
     ErrorInfo,
@@ -115,6 +115,10 @@ class Claimer:
         Raises:
             DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
         """
+        if now >= self._reading_since + self._transport.ack_wait:  # we stood still while it lay here unread
+            self.claims.refused += 1
+            self.settle(delivery, Settlement.NAK, now)
+            return
         request.attempt = delivery.attempt
         if self._repeated(request, delivery, frame_id, now):
             return
@@ -190,7 +194,7 @@ class Claimer:
         elif answer is not None:
             self._bus.answer_again(inquiry, answer)
         else:
-            self._bus.send_to(inquiry.origin, _returned(inquiry, may_have_run=True))
+            self._bus.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
 
     def told(self, claim: Claim, message: Any) -> None:
         """Something was sent of a job that was asked for at most once."""
@@ -217,7 +221,7 @@ class Claimer:
             self._settle(claim, Settlement.NAK)
         else:
             self.claims.release(claim)
-            self._bus.send_to(request.origin, _returned(request, may_have_run=False))
+            self._bus.send_to(request.origin, returned(request, may_have_run=False))
         return True
 
     def pass_on(self, delivery: Delivery) -> bool:
@@ -286,6 +290,8 @@ class Claimer:
                 try:
                     kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
+                    if not self._bus.started:  # it failed because the bus has stopped
+                        return
                     pause = period / 8
                     now = self._bus.tasks.now()
                     kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
@@ -387,10 +393,4 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         attempt=request.attempt,
         events=claim.events,
         begun=not claim.waiting,
-    )
-
-
-def _returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
-    return BusJobReturnedMessage(
-        source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )

@@ -222,8 +222,8 @@ MUTANTS = (
     Mutant(
         "a job at most once that is refused unstarted counts as lost",
         "bus/claimer.py",
-        "_returned(request, may_have_run=False)",
-        "_returned(request, may_have_run=True)",
+        "returned(request, may_have_run=False)",
+        "returned(request, may_have_run=True)",
         DIRECT,
     ),
     Mutant(

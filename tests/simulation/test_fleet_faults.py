@@ -435,3 +435,51 @@ def test_g34_over_a_slow_network_answers_are_settled_although_something_always_w
         assert len(worker.runs + other.runs) == 1
 
     Simulation(1, faults=Faults(delay=(2.0, 2.1)), limit=2000.0).run(program)
+
+
+def test_g35_a_job_that_lay_unread_in_a_process_for_longer_than_its_lease_is_not_begun_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def program(sim: Simulation) -> None:
+        receive = SimulatedTransport.receive
+
+        async def slowly(transport: SimulatedTransport) -> Any:
+            batch = await receive(transport)
+            if late.runs and transport.label == "b" and any(delivery.lane == "queue" for delivery in batch):
+                await anyio.sleep(15)
+            return batch
+
+        monkeypatch.setattr(SimulatedTransport, "receive", slowly)
+        late, heir = Worker("w"), Worker("w")
+        boss = await _pair(sim, late)
+        assert await boss.job("w", name="echo", payload=1) == 1
+        async with boss.job("w", name="sleep", payload=30.0) as asked:
+            await anyio.sleep(1)
+            await sim.start("c", heir)
+        assert asked.response == {"by": "c"}
+        assert (len(late.runs), heir.runs) == (1, [(asked.job_id, 2)])
+        assert await boss.job("w", name="echo", payload=2) == 2
+
+    run(program)
+
+
+def test_a_renewal_that_fails_because_the_bus_stops_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        close, closing = SimulatedTransport.close, anyio.Event()
+
+        async def renew(_transport: SimulatedTransport, _deliveries: Any) -> Any:
+            await closing.wait()
+            raise TransportError("closed")
+
+        async def close_under_it(transport: SimulatedTransport) -> None:
+            closing.set()
+            await close(transport)
+
+        boss = await _pair(sim, Worker("w"))
+        monkeypatch.setattr(SimulatedTransport, "extend", renew)
+        async with boss.job("w", name="sleep", payload=5.0):
+            pass
+        monkeypatch.setattr(SimulatedTransport, "close", close_under_it)
+        await sim.end("b")
+
+    run(program)
