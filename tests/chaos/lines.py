@@ -32,6 +32,10 @@ Event = Literal[
 ]
 
 
+REMEMBERED = "an answer of before"
+"""Detail of a job that ended by the answer of an attempt before the one that counts: its performer remembered it."""
+
+
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line.
 
