@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from bus.transports.jetstream_queues import LIFE
 from tests.chaos.checker import Limits, Verdict, check
+from tests.chaos.lines import KILLED as BROKER_KILLED
 from tests.chaos.lines import REMEMBERED, Event, Journal, Line, Reader
 
 
@@ -95,6 +96,17 @@ def test_what_two_lives_of_a_broker_gave_out_overlaps_where_the_first_was_forgot
     ]
     assert check(history, Limits(forgets=True)).violations == ()
     assert check(history).stale == 2
+
+
+def test_a_request_that_was_sent_again_may_run_again_where_brokers_forget() -> None:
+    history = [
+        *WELL,
+        line("disturbed", 1.5, "stage", number=1, attempt=0, detail=BROKER_KILLED),
+        line("began", 6.0, "w1#2"),
+        line("finished", 7.0, "w1#2"),
+    ]
+    assert check(history, Limits(forgets=True)).violations == ()
+    assert "attempt 1 ran 2 times" in str(check(history).violations)
 
 
 def test_events_of_another_attempt_may_be_missing_where_an_answer_was_remembered() -> None:
