@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 LEAST_HOLD = 0.1
 """Seconds up to which a reordered frame is held back where the delays are shorter: enough for others to overtake."""
+MOST_HOLD = 1.0
+"""Seconds up to which one is held back at most: on a slow network more would look like a death."""
 
 
 class SimulatedTransport:
@@ -91,8 +93,7 @@ class SimulatedTransport:
         detail = " ".join(f"{frame.lane}:{frame.to}:{frame.id}" for frame in frames)
 
         def store() -> None:
-            self._connected()
-            self._network.broker.send(frames)
+            self._network.broker.send(frames, self._connected())
 
         await self._operate("send", detail, store)
 
@@ -286,7 +287,7 @@ class SimulatedTransport:
             if self._rng.random() < faults.reorder:
                 self._network.count("reordered")
                 self._network.note(self.label, "reorder", _describe(delivery))
-                due += self._rng.uniform(0, max(LEAST_HOLD, 2 * faults.delay[1]))
+                due += self._rng.uniform(0, max(LEAST_HOLD, min(2 * faults.delay[1], MOST_HOLD)))
             self._push(due, delivery)
 
     def _carry_again(self, batch: Sequence[Delivery]) -> None:
