@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bus.codec import Header
+from bus.dead_letters import DEAD_LETTERED
 from bus.errors import BusError
 from bus.messages import (
     BusJobCancelMessage,
@@ -101,3 +102,21 @@ def returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_r
 
 def _info(error: BusError) -> ErrorInfo:
     return ErrorInfo(type=type(error).__name__, message=str(error))
+
+
+def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
+    """A job is asked for under the id of another that goes on."""
+    message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="JobStateError", message=message),
+    )
+
+
+def gave_up(answer: Any) -> bool:
+    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
+    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED

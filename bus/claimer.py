@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
-from bus.answers import returned
+from bus.answers import gave_up, in_use, returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
@@ -21,11 +23,12 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobWantedMessage,
+    BusMessage,
     ErrorInfo,
     JobStatus,
 )
 from bus.outbox import Settling
-from bus.transport import Delivery, Settlement, Transport
+from bus.transport import Delivery, Outgoing, Settlement, Transport
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
@@ -171,7 +174,7 @@ class Claimer:
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
         if self.claims.held(request) is not None:
-            self._bus.send_to(request.origin, _in_use(request))
+            self._bus.send_to(request.origin, in_use(request))
             return
         name = request.target or ""
         self.claims.hold(request, None, frame_id, now, now)
@@ -203,13 +206,16 @@ class Claimer:
             self.claims.end(claim, message)
             self.claims.release(claim)
 
-    def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
-        """A job from a queue has its answer. Returns what to do once that is safe."""
-        self.claims.end(claim, answer)
-        gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
-        how = Settlement.TERM if gave_up else Settlement.ACK
+    def send_answer(self, claim: Claim, answer: BusMessage, frame: Outgoing) -> None:
+        """Send the answer to a job from a queue: its claim ends with that."""
+        if gave_up(answer):
+            self._outbox.put(frame, partial(self.answered, claim, answer))
+        else:
+            self._outbox.put(replace(frame, settles=claim.delivery), partial(self._settled, claim), lease=claim)
 
-        return lambda: self._settle(claim, how)
+    def answered(self, claim: Claim, answer: BusMessage) -> None:
+        """The answer to a job from a queue is safe: its claim ends."""
+        self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to where it came from. False if that is this process."""
@@ -244,6 +250,10 @@ class Claimer:
         """End a claim, as long as its lease lasts, and claim another in its place."""
         self._outbox.settle(Settling(delivery, how, renewed))
         self.capacity_changed(delivery.queue)
+
+    def _settled(self, claim: Claim) -> None:
+        self.claims.release(claim)
+        self.capacity_changed(claim.request.target or "")
 
     def _settle(self, claim: Claim, how: Settlement) -> None:
         self.claims.release(claim)
@@ -311,7 +321,7 @@ class Claimer:
         known = self.claims.held(request)
         if known is not None:
             if known.frame_id != frame_id:
-                self._bus.send_to(request.origin, _in_use(request), lambda: self.settle(delivery, Settlement.ACK, now))
+                self._bus.send_to(request.origin, in_use(request), Claim(delivery, request, frame_id, now, now))
                 return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
@@ -369,18 +379,6 @@ class Claimer:
                 reason=reason,
             )
         )
-
-
-def _in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
-    message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
-    return BusJobResponseMessage(
-        source=request.target or "",
-        target=request.source,
-        job_id=request.job_id,
-        attempt=request.attempt,
-        status=JobStatus.FAILED,
-        error=ErrorInfo(type="JobStateError", message=message),
-    )
 
 
 def _running(claim: Claim) -> BusJobRunningMessage:

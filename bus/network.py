@@ -12,6 +12,7 @@ import anyio
 from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
+from bus.claims import Claim
 from bus.codec import MAX_MESSAGE_BYTES
 from bus.connection import CONNECTING, READING, Connection
 from bus.dead_letters import DeadLetters
@@ -289,20 +290,16 @@ class NetworkBus(WorkerBus):
     # --- out ---
 
     def put(
-        self,
-        lane: Lane,
-        to: str,
-        message: BusMessage,
-        accepted: Callable[[], None] | None = None,
-        *,
-        bounded: bool = False,
+        self, lane: Lane, to: str, message: BusMessage, claim: Claim | None = None, *, bounded: bool = False
     ) -> None:
-        """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
+        """Send a message by one of the transport's lanes; a `claim` that it answers ends once the network has it."""
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
+        elif claim is None:
+            self._outbox.put(frame, bounded=bounded)
         else:
-            self._outbox.put(frame, accepted, bounded=bounded)
+            self._claimer.send_answer(claim, message, frame)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -346,15 +343,15 @@ class NetworkBus(WorkerBus):
         """Hand a message for everybody to those of this process."""
         super()._broadcast(message)
 
-    def send_to(self, address: str, message: BusMessage, accepted: Callable[[], None] | None = None) -> None:
-        """Send a message to one life of a runner; `accepted` is called once the network has it."""
+    def send_to(self, address: str, message: BusMessage, claim: Claim | None = None) -> None:
+        """Send a message to one life of a runner; a `claim` that it answers ends once it is safe."""
         if address != self.address:
-            self.put("inbox", address, message, accepted)
+            self.put("inbox", address, message, claim)
             return
         message.origin = address
         self.deliver(message)
-        if accepted is not None:
-            accepted()
+        if claim is not None:
+            self._claimer.answered(claim, message)
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
         """Ask another runner for a job."""
@@ -367,7 +364,7 @@ class NetworkBus(WorkerBus):
 
     def _post_to(self, message: Any) -> Room | None:
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
-        accepted = None
+        answered = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
             claim = self._claimer.of_answer(message)
             if claim is None:  # its lease was lost: somebody else answers
@@ -377,8 +374,9 @@ class NetworkBus(WorkerBus):
                 self._claimer.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
-                accepted = self._claimer.answered(claim, message)
-        self.send_to(message.destination, message, accepted)
+                self._claimer.claims.end(claim, message)
+                answered = claim
+        self.send_to(message.destination, message, answered)
         return None
 
     def _broadcast(self, message: BusMessage) -> Room | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from bus.codec import decode_header
 from bus.errors import PartlySentError, TransportError
@@ -52,6 +53,7 @@ class OutboxStatistics(msgspec.Struct, frozen=True):
 
 class _Item(msgspec.Struct):
     frame: Outgoing
+    lease: Lease | None
     accepted: Callable[[], None] | None
     bounded: bool
 
@@ -67,6 +69,12 @@ class Settling(msgspec.Struct):
 
     delivery: Delivery
     how: Settlement
+    renewed: float
+
+
+class Lease(Protocol):
+    """What lasts until `ack_wait` after it was renewed."""
+
     renewed: float
 
 
@@ -126,12 +134,22 @@ class Outbox:
         room = self._line_to((lane, to)).room
         return room if room.taken >= room.capacity else None
 
-    def put(self, frame: Outgoing, accepted: Callable[[], None] | None = None, *, bounded: bool = False) -> None:
-        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before."""
+    def put(
+        self,
+        frame: Outgoing,
+        accepted: Callable[[], None] | None = None,
+        *,
+        bounded: bool = False,
+        lease: Lease | None = None,
+    ) -> None:
+        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before.
+
+        What it settles it does only until the `lease` of that claim has ended.
+        """
         line = self._line_to((frame.lane, frame.to))
         if bounded:
             line.room.taken += 1
-        line.items.append(_Item(frame, accepted, bounded))
+        line.items.append(_Item(frame, lease, accepted, bounded))
         self._frames_bell.ring()
 
     def settle(self, settling: Settling) -> None:
@@ -201,8 +219,13 @@ class Outbox:
         items = line.items
         batch = [items[index] for index in range(min(len(items), BATCH))]
         refused: tuple[str, ...] = ()
+        over = self._tasks.now() - self._transport.ack_wait
+        frames = [
+            each.frame if each.lease is None or each.lease.renewed > over else replace(each.frame, settles=None)
+            for each in batch
+        ]
         try:
-            await self._transport.send([item.frame for item in batch])
+            await self._transport.send(frames)
         except PartlySentError as error:
             self._failures += 1
             refused = error.missing

@@ -93,8 +93,7 @@ class SimulatedTransport:
         detail = " ".join(f"{frame.lane}:{frame.to}:{frame.id}" for frame in frames)
 
         def store() -> None:
-            self._connected()
-            self._network.broker.send(frames)
+            self._network.broker.send(frames, self._connected())
 
         await self._operate("send", detail, store)
 

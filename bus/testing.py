@@ -313,6 +313,29 @@ async def a_settled_frame_never_comes_back(make_network: MakeNetwork) -> None:
         equal(await a.rest(), [])
 
 
+async def an_answer_ends_the_claim_that_it_settles(make_network: MakeNetwork) -> None:
+    """With its storing, also where the inbox is gone; and never the claim of another, who has the frame since."""
+    async with _nodes(make_network, 2) as (a, b):
+        a.transport.demand("work", 2)
+        await b.send("queue", "work", b"first", b"second")
+        claims = await a.take(2)
+        inboxes = (b.address, "nobody#1")
+        await a.transport.send(
+            [Outgoing("inbox", to, f"to-{to}", claim.body, claim) for to, claim in zip(inboxes, claims, strict=True)]
+        )
+        equal(_bodies(await b.take(1)), [claims[0].body])
+        a.transport.demand("work", 1)
+        await b.send("queue", "work", b"third")
+        (late,) = await a.take(1)
+        equal((late.body, late.attempt), (b"third", 1))
+        await anyio.sleep(1.5 * a.ack_wait)
+        b.transport.demand("work", 3)
+        (mine,) = await b.take(1)
+        equal((mine.body, mine.attempt), (b"third", 2))
+        await a.transport.send([Outgoing("inbox", a.address, "too late", b"", late)])
+        equal(list(await b.transport.extend([mine])), [True])
+
+
 async def close_gives_back_the_claims(make_network: MakeNetwork) -> None:
     """Another node has them without waiting for a lease to end; the second close does nothing."""
     async with _nodes(make_network, 2) as (a, b):
@@ -361,6 +384,7 @@ TRANSPORT_CONTRACT: tuple[TransportCheck, ...] = (
     a_renewed_claim_stays_with_its_owner,
     a_lost_claim_can_be_neither_renewed_nor_settled,
     a_settled_frame_never_comes_back,
+    an_answer_ends_the_claim_that_it_settles,
     close_gives_back_the_claims,
     a_cancelled_receive_loses_no_queued_frame,
 )

@@ -20,12 +20,15 @@ class Outgoing(msgspec.Struct, frozen=True):
         to: Address of the node, or name of the queue; empty for `everyone`.
         id: The frame's id. The network stores one frame per id within its deduplication window.
         body: The bytes.
+        settles: A claim of the sender's, for a frame to an inbox that is its answer: it ends as done with the storing
+            of the frame, not before.
     """
 
     lane: Lane
     to: str
     id: str
     body: bytes
+    settles: Delivery | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -69,6 +72,8 @@ class Transport(Protocol):
       A place that takes no frames does not keep those for others from being stored: `PartlySentError` names them.
     * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or
       doubled them.
+    * A claim that a frame `settles` ends when the frame is stored, and only then: there is no moment at which the claim
+      is gone and the answer is not there.
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
       given to another node, or the same, with `attempt + 1`.
     * `everyone` may be lost: nothing but presence and session control travels there.

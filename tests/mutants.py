@@ -157,10 +157,10 @@ MUTANTS = (
     Mutant(
         "a retried frame gets a new id",
         "bus/outbox.py",
-        "await self._transport.send([item.frame for item in batch])",
+        "await self._transport.send(frames)",
         "self._failures += 1\n"
-        "            await self._transport.send([Outgoing(item.frame.lane, item.frame.to, "
-        'f"{item.frame.id}-{self._failures}", item.frame.body) for item in batch])',
+        "            await self._transport.send("
+        '[replace(frame, id=f"{frame.id}-{self._failures}") for frame in frames])',
         FLEET,
     ),
     Mutant(

@@ -148,8 +148,10 @@ class MemoryBroker:
         node.wake()
         node.reader = None
 
-    def send(self, frames: Sequence[Outgoing]) -> None:
+    def send(self, frames: Sequence[Outgoing], node: Node | None = None) -> None:
         """Store `frames` in order, skipping ids that are remembered. A frame to an inbox that is not there is dropped.
+
+        What they settle are claims of `node`.
 
         Raises:
             PartlySentError: An inbox or queue is full. The frames for others are stored.
@@ -159,17 +161,20 @@ class MemoryBroker:
         full: dict[tuple[str, str], TransportError] = {}
         missing: list[str] = []
         for frame in frames:
+            place = (frame.lane, frame.to)
             if frame.id in self._remembered:
                 self._duplicates += 1
-                continue
-            place = (frame.lane, frame.to)
-            if place not in full:
-                try:
-                    self._accept(frame, now)
-                except TransportError as error:
-                    full[place] = error
-            if place in full:
-                missing.append(frame.id)
+            else:
+                if place not in full:
+                    try:
+                        self._accept(frame, now)
+                    except TransportError as error:
+                        full[place] = error
+                if place in full:
+                    missing.append(frame.id)
+                    continue
+            if node is not None and frame.settles is not None:
+                self.settle(node, frame.settles, Settlement.ACK)
         if full:
             raise PartlySentError("; ".join(map(str, full.values())), tuple(missing))
 

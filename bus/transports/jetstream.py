@@ -196,10 +196,12 @@ class JetStreamTransport:
                 continue
             error = msgspec.json.decode(message.data)["error"]
             reason = f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})"
-        if asked:
-            raise PartlySentError(
-                f"{reason}{link.reason()}", tuple(frame.id for each in asked.values() for frame in each)
-            )
+        missing = {frame.id: None for each in asked.values() for frame in each}
+        for frame in frames:
+            if frame.settles is not None and frame.id not in missing:
+                await self._queues.settle(link, frame.settles, Settlement.ACK, asyncio.get_running_loop().time())
+        if missing:
+            raise PartlySentError(f"{reason}{link.reason()}", tuple(missing))
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Publish frames of the lane `direct`, in order: those for one node share messages.

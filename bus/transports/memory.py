@@ -89,8 +89,7 @@ class MemoryTransport:
             TransportError: Not open, or an inbox or queue is full; the frames for others are stored.
         """
         await checkpoint()
-        self._connected()
-        self._broker.send(frames)
+        self._broker.send(frames, self._connected())
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Send frames of the lane `direct`, in order; those for a node that is not there, or is full, are lost.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from redis.exceptions import ResponseError
 
 from bus.events import log
-from bus.transport import Delivery, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_link import Command, RedisLink
 from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
 
@@ -162,6 +162,12 @@ class RedisClaims:
     def forget(self, claim: Claim) -> None:
         """A claim has ended."""
         self._open.pop(claim, None)
+
+    def answered(self, frames: Iterable[Outgoing]) -> None:
+        """Frames are stored: the claims that they settle have ended."""
+        for frame in frames:
+            if frame.settles is not None:
+                self.forget(claim_of(frame.settles))
 
     def give_back_all(self) -> list[Command]:
         """The commands that return every claim to its queue."""

@@ -11,6 +11,8 @@ from bus.transports.redis_scripts import GROUP
 
 PACK = 256
 """Most frames packed into one entry."""
+ENOUGH = 32
+"""Entries that were read, after which they are deleted together; fewer are within a second."""
 PACK_BYTES = 262_144
 """Bytes after which no further frame is packed into an entry."""
 
@@ -31,6 +33,7 @@ class RedisInbox:
         self.rung: list[str] = []
         """Queues that have a frame, as we wanted to be told; for the reader to take out."""
         self._read: list[bytes] = []
+        self._leaving = 0
         self._last = (0, 0)
         self._birth: bytes | None = None
         self._lost = False
@@ -62,10 +65,11 @@ class RedisInbox:
             self._last = (0, 0)
         last = self._last
         self._read = [entry for entry, _ in entries if _place(entry) <= last]
+        self._leaving = 0
         return self.take([entry for entry in entries if _place(entry[0]) > last])
 
-    def delete(self) -> list[Command]:
-        """The commands that delete what was read.
+    def delete(self, *, all_of_it: bool) -> list[Command]:
+        """The commands that delete what was read, if there is enough of it to be worth them.
 
         Raises:
             DataLostError: Everything is deleted already, also what was not read.
@@ -73,11 +77,15 @@ class RedisInbox:
         if self._lost:
             self._lost = False
             raise DataLostError("the Redis server has lost everything it had accepted")
-        return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)] if self._read else []
+        if len(self._read) < (1 if all_of_it else ENOUGH):
+            return []
+        self._leaving = len(self._read)
+        return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)]
 
     def deleted(self, replies: Iterable[object]) -> None:
         """They were executed; some of the replies may say when what the server keeps began."""
-        self._read.clear()
+        del self._read[: self._leaving]
+        self._leaving = 0
         for reply in replies:
             if isinstance(reply, bytes):
                 self.born(reply)

@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from bus.errors import AccessDeniedError, PartlySentError, TransportError
 from bus.server_url import check_server_url, is_here, redacted
-from bus.transports.redis_replies import RedisReplies
+from bus.transports.redis_wire import RedisWire
 
 RedisClient: TypeAlias = Redis
 Command: TypeAlias = Sequence[str | bytes | int]
@@ -56,14 +56,13 @@ class RedisLink:
         self._scripts = scripts
         self._label = label
         self._connecting = asyncio.Lock()
-        self._write: Callable[[bytes], None] | None = None
-        self._replies = RedisReplies(label)
+        self._wire: RedisWire | None = None
         self._shut = False
 
     @property
     def connected(self) -> bool:
         """Whether it is, as far as we know."""
-        return self._write is not None and not self._replies.lost
+        return self._wire is not None and not self._wire.lost
 
     @property
     def is_shut(self) -> bool:
@@ -79,15 +78,14 @@ class RedisLink:
         """
         if not commands:
             return []
-        if self._write is None or self._replies.lost:
+        if self._wire is None or self._wire.lost:
             await self._connect(patience)
-        assert self._write is not None
-        replies = self._replies.expect(len(commands))
+        wire = self._wire
+        assert wire is not None
         # A timer of the loop: a scope of anyio would cost as much as the rest of an exchange.
-        timer = asyncio.get_running_loop().call_later(patience, self._overdue, self._replies, patience)
+        timer = asyncio.get_running_loop().call_later(patience, wire.fail, _silent(patience))
         try:
-            self._write(_packed(commands))
-            return await replies
+            return await wire.ask(_packed(commands), len(commands))
         except BaseException:
             # Replies may still be on their way: nobody could tell them from those to the next commands.
             await self.drop()
@@ -163,8 +161,9 @@ class RedisLink:
 
     async def drop(self) -> None:
         """Drop the connection; an exchange that waits fails, the next one connects again."""
-        self._write = None
-        self._replies.fail("was given up: another exchange failed")
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.fail("was given up: another exchange failed")
         with anyio.CancelScope(shield=True):
             await self._connection.disconnect(nowait=True)
 
@@ -198,15 +197,11 @@ class RedisLink:
         assert connection._writer is not None
         # The library logs in and knows TLS; from here on it would wake a task for every line of every reply.
         transport = connection._writer.transport
-        self._replies = RedisReplies(self._label)
-        transport.set_protocol(self._replies)
-        self._write = transport.write
+        self._wire = RedisWire(transport, self._label)
+        transport.set_protocol(self._wire)
         for reply in await self.exchange([("SCRIPT", "LOAD", script) for script in self._scripts], patience=patience):
             if isinstance(reply, ResponseError):
                 raise reply
-
-    def _overdue(self, replies: RedisReplies, patience: float) -> None:
-        replies.fail(_silent(patience))
 
     def __repr__(self) -> str:
         return f"<RedisLink to {self._label}: {'connected' if self.connected else 'not connected'}>"

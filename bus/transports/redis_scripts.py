@@ -19,7 +19,9 @@ _RING = """
 -- Tell who waits for a frame of a queue without reading it.
 local function ring(prefix, queue)
   local bells = prefix .. 'bells:' .. queue
-  for _, node in ipairs(redis.call('SMEMBERS', bells)) do
+  local nodes = redis.call('SMEMBERS', bells)
+  if #nodes == 0 then return end
+  for _, node in ipairs(nodes) do
     redis.call('XADD', prefix .. 'inbox:' .. node, 'NOMKSTREAM', '*', 'q', queue)
   end
   redis.call('DEL', bells)
@@ -68,14 +70,31 @@ PUT = (
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
 for n = 5, #ARGV, 2 do
   local known = ARGV[2] .. 'id:' .. ARGV[n]
-  if redis.call('EXISTS', known) == 0 then
-    redis.call('XADD', KEYS[1], '*', 'i', ARGV[n], 'b', ARGV[n + 1])
-    redis.call('SET', known, '', 'PX', ARGV[4])
+  if redis.call('SET', known, '', 'NX', 'PX', ARGV[4]) then
+    local stored = redis.pcall('XADD', KEYS[1], '*', 'i', ARGV[n], 'b', ARGV[n + 1])
+    if type(stored) == 'table' and stored.err then
+      redis.call('DEL', known)
+      return stored
+    end
   end
 end
 ring(ARGV[2], ARGV[3])
 """
 )
+
+ANSWER = """
+-- KEYS: the inbox, then streams of claims. ARGV: group, number of parts of the entry, those, then for each stream the
+-- number of claims, and those. They end only once the answers are stored: an error ends a script where it happens.
+local parts = tonumber(ARGV[2])
+redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', unpack(ARGV, 3, 2 + parts))
+local first = 3 + parts
+for n = 2, #KEYS do
+  local last = first + tonumber(ARGV[first])
+  redis.call('XACK', KEYS[n], ARGV[1], unpack(ARGV, first + 1, last))
+  redis.call('XDEL', KEYS[n], unpack(ARGV, first + 1, last))
+  first = last + 1
+end
+"""
 
 HANG = """
 -- KEYS: the nodes. ARGV: prefix, node, then queues: it wants to be told of their next frames. The dead want it no more.
@@ -184,7 +203,7 @@ end
 """
 )
 
-SCRIPTS = (PUT, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
+SCRIPTS = (PUT, ANSWER, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

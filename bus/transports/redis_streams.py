@@ -17,15 +17,16 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import ResponseError
 
-from bus.errors import BusError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.names import check_name
-from bus.transport import Delivery, Lane, Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_claims import VANISHED, Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
-from bus.transports.redis_inbox import FIELDS, RedisInbox, direct, packs
+from bus.transports.redis_inbox import RedisInbox, direct
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, SCRIPTS, call
 from bus.transports.redis_server import inspect_server
+from bus.transports.redis_storing import storing
 from bus.transports.redis_watch import RedisWatch
 
 IDLE_WAIT = 1.0
@@ -36,8 +37,9 @@ SLOWEST = 1_000_000.0
 """Bytes in a second that a link must carry, or it counts as broken."""
 FORGOTTEN_AFTER = 60.0
 """Least seconds without a `receive` after which the inbox of a node is dropped; ten leases, if that is longer."""
-REMEMBERED = 120.0
-"""Seconds for which the ids of queued frames are remembered: longer than a connection takes to be made anew."""
+TURNS = 2
+"""Turns of the loop that pass before a read, so that what the frames of the last one have set off goes out with it, in
+one write: to wake a server that sleeps costs more than all the rest of a job."""
 CLOSE_PATIENCE = 2.0
 """Seconds `close` lets the reader, and then the server, take."""
 
@@ -163,24 +165,19 @@ class RedisTransport:
             TransportError: Not open, or not accepted: all of them, or those that a `PartlySentError` names.
         """
         self._connected()
-        commands: list[tuple[Command, list[Outgoing]]] = []
-        batches: dict[tuple[Lane, str], list[Outgoing]] = {}
-        spreads = False
-        for frame in frames:
-            if batches and (frame.lane == "everyone") is not spreads:
-                # A goodbye to everyone must not overtake the answers before it, nor what follows it the goodbye.
-                commands += self._store(batches)
-                batches = {}
-            spreads = frame.lane == "everyone"
-            batches.setdefault((frame.lane, frame.to), []).append(frame)
-        commands += self._store(batches)
         patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
-        await self._writer.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
+        commands = storing(frames, self._prefix, self._claims)
+        try:
+            await self._outlet.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
+        except PartlySentError as error:
+            self._claims.answered([frame for frame in frames if frame.id not in error.missing])
+            raise
+        self._claims.answered(frames)
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
         """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
         self._connected()
-        await self._writer.tell([*direct(frames, self._inbox_of)])
+        await self._outlet.tell([*direct(frames, self._inbox_of)])
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -188,6 +185,8 @@ class RedisTransport:
         Raises:
             TransportError: Not open, or the connection failed; what was read meanwhile comes with a later call.
         """
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         async with self._receiving:
             node = self._connected()
             end = anyio.current_time() + IDLE_WAIT
@@ -253,26 +252,16 @@ class RedisTransport:
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
         """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
-        spread = [command for command, _ in self._store({("everyone", ""): list(frames)})]
+        spread = [command for command, _ in storing(frames, self._prefix, self._claims)]
         link = RedisLink(self._make, SCRIPTS, self._label)
         return await self._claims.keep([self._alive(self._connected()), *spread], link)
 
     # --- out ---
 
-    def _store(self, batches: dict[tuple[Lane, str], list[Outgoing]]) -> Iterable[tuple[Command, list[Outgoing]]]:
-        for (lane, to), frames in batches.items():
-            for pack in packs(frames):
-                if lane == "queue":
-                    fields = [part for frame in pack for part in (frame.id, frame.body)]
-                    put = call(PUT, [self._claims.new(to)], GROUP, self._prefix, to, int(1000 * REMEMBERED), *fields)
-                    yield put, pack
-                    continue
-                fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
-                if lane == "inbox":
-                    # A node that is gone has no inbox, and must not get one that nobody will ever drop.
-                    yield ("XADD", self._inbox_of(to), "NOMKSTREAM", "*", *fields), pack
-                else:
-                    yield call(SPREAD, [self._nodes], self._prefix + "inbox:", *fields), pack
+    @property
+    def _outlet(self) -> RedisLink:
+        """The connection that takes frames at once: that of the reader, unless a read is under way."""
+        return self._writer if self._receiving.locked() or not self._reader.connected else self._reader
 
     async def _send_nudge(self, node: str) -> None:
         nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
@@ -338,7 +327,7 @@ class RedisTransport:
 
     def _chores(self, node: str, now: float) -> list[Command]:
         """What goes along with a read: settling what was read before, and what is due."""
-        chores = [*self._claims.return_excess(), *self._inbox.delete()]
+        chores = [*self._claims.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
         if now >= self._alive_until:
             chores.append(self._alive(node))
             self._alive_until = now + self._keep / 4

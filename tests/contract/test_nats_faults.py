@@ -151,13 +151,13 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
     server: NatsBroker, namespace: str
 ) -> None:
     async with (
-        node(server.url, namespace, "a#1", ack_wait=1.0) as a,
-        node(server.url, namespace, "b#1", ack_wait=1.0) as b,
+        node(server.url, namespace, "a#1", ack_wait=3.0) as a,
+        node(server.url, namespace, "b#1", ack_wait=3.0) as b,
     ):
         a.demand("work", 1)
-        await a.receive()
+        await a.receive()  # it has asked for work, and the server keeps that in mind for as long as a lease
         await put(b, "queue", "work", b"job")
-        await anyio.sleep(1.5)
+        await anyio.sleep(3.5)
         b.demand("work", 1)
         (claim,) = await take(b, 1)
         assert claim.attempt == 2

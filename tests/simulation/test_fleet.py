@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError, job
 from actors.testing import Faults, Simulation, SimulationError
@@ -224,11 +225,13 @@ def test_g39_a_job_whose_acknowledgement_is_lost_is_answered_again_and_not_run_a
         await sim.start("a", boss)
         await sim.start("b", worker)
 
-        async def lost(_transport: SimulatedTransport, settlements: Any) -> list[bool]:
-            return [True for _ in settlements]
+        send = SimulatedTransport.send
+
+        async def send_without_acknowledging(transport: SimulatedTransport, frames: Any) -> None:
+            await send(transport, [replace(frame, settles=None) for frame in frames])
 
         with monkeypatch.context() as patch:
-            patch.setattr(SimulatedTransport, "settle_all", lost)
+            patch.setattr(SimulatedTransport, "send", send_without_acknowledging)
             assert await boss.job("w", name="echo", payload=1) == 1
             await anyio.sleep(5)
         await anyio.sleep(30)  # its lease has ended, so the broker gives it out again

@@ -8,10 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus.network import NetworkBus
-from bus.transport import Delivery, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.memory import MemoryBroker, MemoryTransport
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +24,9 @@ class LosesAcks(MemoryTransport):
     def __init__(self, broker: MemoryBroker) -> None:
         super().__init__(broker)
         self.repeated = anyio.Event()
+
+    async def send(self, frames: Sequence[Outgoing]) -> None:
+        await super().send([replace(frame, settles=None) for frame in frames])
 
     async def settle(self, delivery: Delivery, how: Settlement) -> bool:
         return delivery.attempt == 1 or await super().settle(delivery, how)

@@ -1,4 +1,4 @@
-"""What a Redis server replies, given to whoever asked, in the order of the questions. For asyncio."""
+"""One life of a connection to a Redis server: bytes out, replies in, in the order of the commands. For asyncio."""
 
 from __future__ import annotations
 
@@ -25,22 +25,31 @@ class _Exchange:
         self.replies: list[Any] = []
 
 
-class RedisReplies(asyncio.Protocol):
-    """Reads from a connection that somebody else has made: replies to several exchanges may be on their way at once.
+class RedisWire(asyncio.Protocol):
+    """Takes over a connection that somebody else has made. Replies to several exchanges may be on their way at once.
+
+    What is written in one turn of the loop goes out together: a write that wakes the server costs more than its bytes.
 
     Args:
+        transport: The connection.
         label: How errors call the server.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, label: str) -> None:
         self.lost = False
+        self._transport = transport
         self._label = label
+        self._unsent: list[bytes] = []
         self._reader = hiredis.Reader(replyError=ResponseError, notEnoughData=_NOTHING)
         self._due: deque[_Exchange] = deque()
 
-    def expect(self, count: int) -> asyncio.Future[list[Any]]:
-        """The replies to so many commands, which are written next. Fails with a TransportError if they do not come."""
-        done = asyncio.get_running_loop().create_future()
+    def ask(self, commands: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Write so many commands. Returns their replies, or fails with a TransportError if they do not come."""
+        loop = asyncio.get_running_loop()
+        if not self._unsent:
+            loop.call_soon(self._write)
+        self._unsent.append(commands)
+        done = loop.create_future()
         self._due.append(_Exchange(count, done))
         return done
 
@@ -68,6 +77,11 @@ class RedisReplies(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell everybody who waits."""
         self.fail(f"has closed the connection{f': {error}' if error else ''}")
+
+    def _write(self) -> None:
+        if not self.lost:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def fail(self, reason: str) -> None:
         """Give up: nobody could tell which reply is to which command."""
