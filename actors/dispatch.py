@@ -38,6 +38,7 @@ from bus.mailbox import Room
 
 if TYPE_CHECKING:
     from actors.job import Job
+    from actors.requests import JobGroup
     from actors.worker import BaseWorker
 
 EVENT_MESSAGES = (BusJobUpdateMessage, BusJobStreamStartMessage, BusJobStreamDataMessage, BusJobStreamEndMessage)
@@ -75,11 +76,16 @@ def _request(worker: BaseWorker, message: BusJobRequestMessage, force: bool) -> 
 
 def _job_event(worker: BaseWorker, message: Any, _force: bool) -> None:
     group = worker._groups.get(message.job_id)
-    taken = group is not None and group.receive(message)
+    taken = group is not None and _is_of(group, message) and group.receive(message)
     if not taken:
         worker.worker_runner.late_answer(worker, message, known=group is not None)
     if worker._hears and not (taken and isinstance(message, EVENT_MESSAGES)):
         worker._queue_hook("on_bus_message", message)
+
+
+def _is_of(group: JobGroup, message: Any) -> bool:
+    """Whether a message is not of what was asked for under the same id before."""
+    return message.asked is None or message.asked == group.asked
 
 
 def _credit(worker: BaseWorker, message: BusJobStreamCreditMessage, _force: bool) -> None:
@@ -140,6 +146,8 @@ def _topic(worker: BaseWorker, message: BusTopicMessage, force: bool) -> Room | 
 
 def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) -> None:
     group = worker._groups.get(message.job_id)
+    if group is not None and not _is_of(group, message):
+        return  # it was told to stop before this was asked for
     if group is None or not group.still_running(message):  # also in a group that goes on without this member
         worker.worker_runner.late_answer(worker, message, known=False)
     elif not message.begun:

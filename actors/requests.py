@@ -66,6 +66,7 @@ class JobGroup:
         self, owner: BaseWorker, host: WorkerRunner, worker_names: tuple[str, ...], params: JobGroupParams
     ) -> None:
         self.job_id = params.job_id or host.new_id()
+        self.asked = host.new_id() if params.job_id else None
         self.worker_names = worker_names
         self.cancel_on_error = params.cancel_on_error
         self.label = params.label
@@ -188,6 +189,7 @@ class JobGroup:
                 window=WINDOW,
                 lineage=lineage,
                 delivery=self.delivery,
+                asked=self.asked,
             )
         )
         if room is None and not host.registry.available(name):
@@ -395,5 +397,4 @@ class JobGroup:
         if waits and member.origin is not None:
             self.await_ready(member.name)  # who had the job lived: it may have died since
         elif waits:
-            error = unavailable(member.name, self._host)
-            self.fail_member(member.name, JobStatus.FAILED, error)
+            self.fail_member(member.name, JobStatus.FAILED, unavailable(member.name, self._host))

@@ -48,6 +48,7 @@ def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
         job_id=answer.job_id,
         sequence=answer.sequence,
         attempt=answer.attempt,
+        asked=answer.asked,
         status=JobStatus.ERROR,
         error=_info(error),
     )
@@ -112,6 +113,7 @@ def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
         target=request.source,
         job_id=request.job_id,
         attempt=request.attempt,
+        asked=request.asked,
         status=JobStatus.FAILED,
         error=ErrorInfo(type="JobStateError", message=message),
     )

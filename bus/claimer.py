@@ -169,6 +169,7 @@ class Claimer:
             self._check(claim, ours=False)  # we stood still for longer than it lasts
             claim = None
         self.claims.refused += claim is None
+        message.asked = claim and claim.request.asked
         return claim
 
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
@@ -394,4 +395,5 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         attempt=request.attempt,
         events=claim.events,
         begun=not claim.waiting,
+        asked=request.asked,
     )

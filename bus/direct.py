@@ -145,7 +145,7 @@ class Direct:
     def heard(self, message: _Talk, now: float) -> bool:
         """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
-        if ask is None:
+        if ask is None or getattr(message, "asked", None) not in {None, ask.request.asked}:
             return True
         if message.origin != ask.address:
             return False

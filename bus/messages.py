@@ -240,7 +240,8 @@ class BusJobRequestMessage(BusDataMessage, kw_only=True):
         attempt: 1, and one more for each redelivery.
         lineage: Inside what it was asked for, outermost first: `job@worker` for a job, `@worker` for a hook.
         trace: Trace context, W3C `traceparent`.
-        delivery: `at_least_once` or `at_most_once` over a network; None is the bus's setting.
+        delivery: `at_least_once` or `at_most_once`; None is the bus's setting.
+        asked: Tells this time from others that it is asked for under an id that its requester chose; answers repeat it.
     """
 
     job_id: str
@@ -252,6 +253,7 @@ class BusJobRequestMessage(BusDataMessage, kw_only=True):
     lineage: tuple[str, ...] = ()
     trace: str | None = None
     delivery: str | None = None
+    asked: str | None = None
 
 
 class _JobEventMessage(BusDataMessage, kw_only=True):
@@ -260,6 +262,7 @@ class _JobEventMessage(BusDataMessage, kw_only=True):
     job_id: str
     sequence: int = 0
     attempt: int = 1
+    asked: str | None = None
 
 
 class BusJobResponseMessage(_JobEventMessage, kw_only=True):
@@ -328,16 +331,16 @@ class BusJobCancelMessage(BusSystemMessage, kw_only=True):
 
 
 class BusJobRunningMessage(BusSystemMessage, kw_only=True):
-    """The performer tells a distant requester that it still holds the job; who does not know the job cancels it.
+    """A performer holds a job, of which `events` were sent; it is not `begun` before it is wanted.
 
-    Attributes:
-        events: How many events of it were sent before this.  begun: False until the requester says it still waits.
+    Who does not know the job cancels it.
     """
 
     job_id: str
     attempt: int = 1
     events: int = 0
     begun: bool = True
+    asked: str | None = None
 
 
 class BusJobWantedMessage(BusSystemMessage, kw_only=True):

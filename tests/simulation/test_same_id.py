@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, JobError, JobTimeoutError
-from actors.testing import Simulation
+from actors.testing import Faults, Simulation
 from bus import BusJobCancelMessage, BusJobRequestMessage, Outgoing
 from bus.claims import Claims
 from bus.codec import decode_header
@@ -32,6 +32,32 @@ def test_after_a_timeout_a_job_may_be_asked_for_anew_under_its_id(
             for again in range(3):
                 answer = await boss.job("w", name="echo", payload=[number, again], job_id="nightly")
                 assert answer[0] == [number, again]
+        nothing_left(sim)
+
+    run(program, delivery=delivery)
+
+
+@both_deliveries
+def test_g12_asked_for_anew_at_once_a_job_is_not_ended_by_the_late_answer_to_the_first(
+    delivery: Literal["at_least_once", "at_most_once"],
+) -> None:
+    async def program(sim: Simulation) -> None:
+        worker = Worker()
+        boss = await pair(sim, worker)
+        sim.network.faults = Faults(delay=(0.2, 0.2))
+        refused = 0
+        for number in range(10):
+            with pytest.raises(JobTimeoutError):
+                await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
+            try:
+                assert await boss.job("w", name="echo", payload=number, job_id="nightly") == [number, "b"]
+            except JobError as error:
+                assert error.error is not None
+                assert error.error.type == "JobStateError"  # the first has not stopped yet
+                assert number not in worker.runs
+                refused += 1
+            await anyio.sleep(2)
+        assert refused < 10
         nothing_left(sim)
 
     run(program, delivery=delivery)
