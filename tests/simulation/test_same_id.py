@@ -45,19 +45,17 @@ def test_g12_asked_for_anew_at_once_a_job_is_not_ended_by_the_late_answer_to_the
         worker = Worker()
         boss = await pair(sim, worker)
         sim.network.faults = Faults(delay=(0.2, 0.2))
-        refused = 0
+        refused: list[str] = []
         for number in range(10):
             with pytest.raises(JobTimeoutError):
                 await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
             try:
                 assert await boss.job("w", name="echo", payload=number, job_id="nightly") == [number, "b"]
             except JobError as error:
-                assert error.error is not None
-                assert error.error.type == "JobStateError"  # the first has not stopped yet
-                assert number not in worker.runs
-                refused += 1
+                refused.append(error.error.type if error.error is not None else "")
             await anyio.sleep(2)
-        assert refused < 10
+        assert {*refused} <= {"JobStateError"}  # where the first has not stopped yet
+        assert len(worker.runs) == 20 - len(refused) > 10
         nothing_left(sim)
 
     run(program, delivery=delivery)
