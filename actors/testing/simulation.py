@@ -209,7 +209,11 @@ class Simulation:
         async with anyio.create_task_group() as self._task_group:
             async with anyio.create_task_group() as running:
                 running.start_soon(watch, running.cancel_scope, "not ended")
-                results.append(await program(self))
+                try:
+                    results.append(await program(self))
+                finally:
+                    for node in self._nodes.values():
+                        node.process.resume()  # else nobody could stop it
                 running.cancel_scope.cancel()
             async with anyio.create_task_group() as ending:
                 ending.start_soon(watch, ending.cancel_scope, "its runners have not ended")

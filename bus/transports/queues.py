@@ -256,10 +256,10 @@ class Queues:
         del node.claims[entry]
 
     def _delete_although_lost(self, entry: Entry) -> bool:
-        if entry.state is EntryState.CLAIMED:
+        queue = self._by_name.get(entry.queue)
+        if entry in self._claims:
             self._release(entry)
-        elif entry.state is EntryState.READY:
-            queue = self._queue(entry.queue)
+        elif queue is not None and entry in queue.ready:
             queue.ready.remove(entry)
             self._drop_if_unused(queue)
         else:

@@ -11,7 +11,7 @@ import msgspec
 from actors.testing.history import Happening, Kind, judge
 from bus import JobStatus
 from bus.transports.jetstream_queues import LIFE
-from tests.chaos.lines import Line
+from tests.chaos.lines import KILLED, REMEMBERED, Line
 
 _KINDS: dict[str, Kind] = {
     "asked": "asked",
@@ -38,7 +38,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         statuses: How jobs may end.
         settled: Whether every handler that began must have come to its end, but those that died.
         forgets: Whether a broker that is killed may forget what it gave out last, so that for a moment nobody knows
-            that two have the same job. Attempts from before and after that are `LIFE` apart.
+            that two have the same job (attempts from before and after that are `LIFE` apart), and which requests it has
+            had: one that is sent again is stored again, and may run once more as the same attempt.
     """
 
     recover: float | None = None
@@ -185,17 +186,25 @@ def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
 
 
 def _judged(case: Case, limits: Limits) -> Iterator[str]:
-    """What the judge finds. It does not know of attempts of two lives of a broker, which `Case.stale` compares."""
-    for violation in judge(_happenings(case)).violations:
-        if not (limits.forgets and violation.endswith("answered after the next attempt had begun")):
+    """What the judge finds. It does not know of attempts of two lives of a broker, which `Case.stale` compares.
+
+    When a job comes again to who has answered it, after another has had it, the events before that answer are not sent
+    again: its requester may have seen some of the other's.
+    """
+    remembered = tuple(
+        f"job {line.job} on work: it completed with" for line in case.of("ended") if line.detail == REMEMBERED
+    )
+    for violation in judge(_happenings(case, limits)).violations:
+        forgotten = limits.forgets and violation.endswith("answered after the next attempt had begun")
+        if not forgotten and not violation.startswith(remembered):
             yield violation
 
 
-def _happenings(case: Case) -> list[Happening]:
+def _happenings(case: Case, limits: Limits) -> list[Happening]:
     """The run in the terms of the judge of simulated programs, which knows outcomes, executions and order."""
     return [
         Happening(
-            kind=_KINDS[line.event],
+            kind="forgot" if limits.forgets and line.detail == KILLED else _KINDS[line.event],
             time=line.time,
             life=line.node,
             job_id=line.job,

@@ -32,6 +32,14 @@ Event = Literal[
 ]
 
 
+REMEMBERED = "an answer of before"
+"""Detail of a job that ended by the answer of an attempt before the one that counts: its performer remembered it."""
+
+
+KILLED = "the broker was killed"
+"""Detail of a disturbance after which some brokers store again what is sent to them again."""
+
+
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line.
 

@@ -21,7 +21,7 @@ import msgspec
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job
 from bus import NetworkBus, WorkerLostData, WorkerReadyData, open_bus
-from tests.chaos.lines import Event, Journal
+from tests.chaos.lines import REMEMBERED, Event, Journal
 
 HOUR = 3600.0
 
@@ -177,6 +177,8 @@ class Requester(BaseWorker):
                         of, number = event.data
                         attempt = event.attempt
                         self.journal.write("saw", job=job_id, attempt=attempt, number=number, detail=f"attempt {of}")
+            if asked.response["attempt"] != asked.results["work"].attempt:
+                detail = REMEMBERED
             attempt, seen = max(attempt, asked.response["attempt"]), asked.response["events"]
         except JobError as error:
             status, detail = str(error.status), str(error.error)

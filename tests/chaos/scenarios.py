@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from tests.chaos.checker import Limits
-from tests.chaos.lines import Line
+from tests.chaos.lines import KILLED, Line
 from tests.chaos.stage import QUICK, Node, Stage
 
 LEASE = QUICK["ack_wait"]
@@ -169,7 +169,7 @@ def broker_killed(stage: Stage, size: Size) -> Limits:
         share = size.jobs * number // (size.faults + 1)
         stage.until(lambda share=share: len(stage.of("ended")) >= share, "jobs do not go on")  # type: ignore[misc]
         stage.broker.kill()
-        stage.note("disturbed", number=1, detail="broker killed")
+        stage.note("disturbed", number=1, detail=KILLED)
         noticed = lambda number=number: len(stage.of("disconnected")) >= number  # noqa: E731
         stage.until(noticed, "nobody notices")
         stage.broker.start()
@@ -411,7 +411,7 @@ def all_killed(stage: Stage, size: Size) -> Limits:
             "the jobs do not go on",
         )
         stage.broker.kill()
-        stage.note("disturbed", number=1, detail="all killed")
+        stage.note("disturbed", number=1, detail=KILLED)
         for name in names:
             stage.nodes[name].kill()
         stage.broker.start()
@@ -451,7 +451,7 @@ def all_at_once(stage: Stage, size: Size) -> Limits:
             stage.pass_time(stage.rng.uniform(0.2, 1.6) * LEASE)
             node.signal(signal.SIGCONT, "resumed")
         elif how == "broker":
-            stage.note("disturbed", number=1, detail=how)
+            stage.note("disturbed", number=1, detail=KILLED)
             stage.broker.kill()
             stage.pass_time(stage.rng.uniform(0.0, 1.0))
             stage.broker.start()

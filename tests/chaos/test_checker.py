@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bus.transports.jetstream_queues import LIFE
 from tests.chaos.checker import Limits, Verdict, check
-from tests.chaos.lines import Event, Journal, Line, Reader
+from tests.chaos.lines import KILLED as BROKER_KILLED
+from tests.chaos.lines import REMEMBERED, Event, Journal, Line, Reader
 
 
 def line(event: Event, time: float, node: str = "w0#1", attempt: int = 1, **fields: object) -> Line:
@@ -94,6 +96,23 @@ def test_what_two_lives_of_a_broker_gave_out_overlaps_where_the_first_was_forgot
     ]
     assert check(history, Limits(forgets=True)).violations == ()
     assert check(history).stale == 2
+
+
+def test_a_request_that_was_sent_again_may_run_again_where_brokers_forget() -> None:
+    history = [
+        *WELL,
+        line("disturbed", 1.5, "stage", number=1, attempt=0, detail=BROKER_KILLED),
+        line("began", 6.0, "w1#2"),
+        line("finished", 7.0, "w1#2"),
+    ]
+    assert check(history, Limits(forgets=True)).violations == ()
+    assert "attempt 1 ran 2 times" in str(check(history).violations)
+
+
+def test_events_of_another_attempt_may_be_missing_where_an_answer_was_remembered() -> None:
+    ended = Line("ended", 5.0, "r#9", "j", 2, number=3, status="completed", detail=REMEMBERED)
+    assert check([*KILLED[:-1], ended]).violations == ()
+    assert "it completed with 1 of 3 events seen" in str(check([*KILLED[:-1], replace(ended, detail="")]).violations)
 
 
 def test_a_death_that_the_next_life_tells_of_is_not_a_detection() -> None:

@@ -201,7 +201,7 @@ class Actor(Asker):
         number = 0
         try:
             for step in _plan(message.payload):
-                if message.job_id not in self.active_jobs:
+                if not self._has(message):
                     return
                 if step.do in {"update", "burst"}:
                     for _ in range(step.count):
@@ -216,12 +216,17 @@ class Actor(Asker):
                     return
                 elif step.do != "ask":
                     await anyio.sleep(step.seconds)
-            if message.job_id in self.active_jobs:
+            if self._has(message):
                 await self.send_job_response(message.job_id, {"events": number})
         except RuntimeError:
-            if message.job_id in self.active_jobs:
+            if self._has(message):
                 raise
         self._note("finished", message.job_id, self.name, attempt=message.attempt)
+
+    def _has(self, message: BusJobRequestMessage) -> bool:
+        """Whether that attempt of a job is still open: another may have begun under its id."""
+        job = self.active_jobs.get(message.job_id)
+        return job is not None and job.attempt == message.attempt
 
     async def _perform(self, job: Job[Any]) -> dict[str, int]:
         number = 0
