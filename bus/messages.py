@@ -356,7 +356,7 @@ class BusJobInquiryMessage(BusSystemMessage, kw_only=True):
     """Asks the runner of a performer what has become of a job that runs at most once: what that frame asked for."""
 
     job_id: str
-    frame_id: str
+    frame_id: str = ""
 
 
 class BusJobReturnedMessage(BusSystemMessage, kw_only=True):
