@@ -14,6 +14,7 @@ from bus.answers import gave_up, in_use, returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
+from bus.framer import number_of
 from bus.introductions import Introductions
 from bus.messages import (
     TERMINAL_MESSAGES,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 PASSED_ON = 30.0
 """Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
-
 
 PATIENCE = 30.0
 """Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
@@ -134,7 +134,7 @@ class Claimer:
             return
         request.attempt = self.claims.number(request, delivery.attempt)
         claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
-        reason = self.claims.forbidden(request)
+        reason = self.claims.forbidden(request, frame_id)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
         elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
@@ -178,7 +178,7 @@ class Claimer:
             return
         name = request.target or ""
         self.claims.hold(request, None, frame_id, now, now)
-        reason = self.claims.forbidden(request)
+        reason = self.claims.forbidden(request, frame_id)
         serves = self.serves(name)
         room = self._bus.deliver(request, force=False) if serves and reason is None else None
         if reason is not None:
@@ -191,8 +191,8 @@ class Claimer:
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
-        claim, answer = self.claims.held(inquiry), self.claims.last_answer(inquiry)
-        if claim is not None:
+        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry, inquiry.frame_id)
+        if claim is not None and claim.frame_id == inquiry.frame_id:
             self._bus.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
             self._bus.answer_again(inquiry, answer)
@@ -260,17 +260,20 @@ class Claimer:
         if claim.delivery is not None:
             self.settle(claim.delivery, how, claim.renewed)
 
-    def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
-        """Do not run a job that is cancelled before it is claimed."""
+    def forbid(self, cancel: BusJobCancelMessage, origin: str, frame_id: str) -> bool:
+        """Do not run a job that is cancelled before it is claimed. False if what is here was asked for later."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
         reason = cancel.reason or "cancelled"
         claim = self.claims.find(key)
         if claim is None:
-            forgotten = self.claims.forbid(key, reason)
+            forgotten = self.claims.forbid(key, reason, frame_id)
             if forgotten is not None:
                 self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+        elif number_of(claim.frame_id) > number_of(frame_id):
+            return False
         elif claim.waiting:
             self._answer_for(claim.request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        return True
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
@@ -291,7 +294,7 @@ class Claimer:
             self.resume(now)
             claims = self.claims.all()
             for claim in claims:
-                if claim.delivery is None:
+                if claim.delivery is None and self._bus.connection.stands:  # else they would pile up
                     self._bus.post(_running(claim))
             claims = [claim for claim in claims if claim.delivery is not None]
             leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from bus.framer import number_of
 from bus.messages import BusJobInquiryMessage, BusJobRequestMessage
 from bus.transport import Delivery
 
@@ -78,7 +79,7 @@ class Claims:
         self._ending: dict[int, Claim] = {}
         self._waiting: dict[str, int] = {}
         self._answers: OrderedDict[Key, tuple[str, Any]] = OrderedDict()
-        self._forbidden: OrderedDict[Key, str] = OrderedDict()
+        self._forbidden: OrderedDict[Key, tuple[str, int]] = OrderedDict()
         self._done: OrderedDict[str, None] = OrderedDict()
         self._lost: OrderedDict[Key, int] = OrderedDict()
         self.repeated = 0
@@ -165,23 +166,20 @@ class Claims:
         """The number of a new attempt: never one that was used here, also if the broker has forgotten a delivery."""
         return max(attempt, self._lost.pop(_key(request), 0) + 1)
 
-    def forbid(self, key: Key, reason: str) -> Key | None:
+    def forbid(self, key: Key, reason: str, frame_id: str) -> Key | None:
         """A cancellation came before its request, which must not run. Returns what is forgotten for it."""
-        self._forbidden[key] = reason
+        self._forbidden[key] = reason, number_of(frame_id)
         return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
-    def forbidden(self, request: BusJobRequestMessage) -> str | None:
-        """Why a request must not run; None if it may."""
-        return self._forbidden.pop(_key(request), None)
+    def forbidden(self, request: BusJobRequestMessage, frame_id: str) -> str | None:
+        """Why a request must not run; None if it may, as one that was sent after the cancellation may."""
+        reason, number = self._forbidden.pop(_key(request), (None, 0))
+        return reason if number_of(frame_id) <= number else None
 
-    def remembered(self, request: BusJobRequestMessage, frame_id: str) -> Any:
-        """The answer given to an earlier delivery of the same frame, None if there is none."""
+    def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage, frame_id: str) -> Any:
+        """The answer given to what that frame asked for, None if there is none."""
         answered, answer = self._answers.get(_key(request), ("", None))
         return answer if answered == frame_id else None
-
-    def last_answer(self, inquiry: BusJobInquiryMessage) -> Any:
-        """The answer given to the last request of that job, None if there is none."""
-        return self._answers.get(_key(inquiry), ("", None))[1]
 
     def is_done(self, frame_id: str) -> bool:
         """Whether the job of a request frame was answered here."""

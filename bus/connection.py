@@ -64,10 +64,15 @@ class Connection:
         self._faults: dict[str, Outage] = {}
         self._news: deque[str] = deque()
 
+    @property
+    def stands(self) -> bool:
+        """Whether we are connected, as far as we know."""
+        return bool(self._connected)
+
     def statistics(self) -> ConnectionStatistics:
         """How it is now."""
         return ConnectionStatistics(
-            connected=bool(self._connected),
+            connected=self.stands,
             seconds=self._tasks.now() - self._since,
             reconnects=max(0, self._connections - 1),
             last_error=self._last_error,

@@ -64,6 +64,7 @@ class _Ask(msgspec.Struct):
     request: BusJobRequestMessage
     deadline: float
     address: str = ""
+    frame_id: str = ""
     refused: tuple[str, ...] = ()
     sent: float = 0.0
     heard: float = 0.0
@@ -234,7 +235,7 @@ class Direct:
         now = self._bus.tasks.now()
         if ask.deadline != math.inf:
             ask.request.timeout = max(ask.deadline - now, 0.0)
-        self._bus.put("direct", address, ask.request, bounded=True)
+        ask.frame_id = self._bus.put("direct", address, ask.request, bounded=True)
         ask.address = address
         ask.sent = ask.heard = ask.inquired = now
         ask.gone_since = None
@@ -304,7 +305,9 @@ class Direct:
 
     def _inquire(self, ask: _Ask) -> None:
         request = ask.request
-        inquiry = BusJobInquiryMessage(source=request.source, target=request.target, job_id=request.job_id)
+        inquiry = BusJobInquiryMessage(
+            source=request.source, target=request.target, job_id=request.job_id, frame_id=ask.frame_id
+        )
         self._bus.put("inbox", ask.address, inquiry)
 
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:

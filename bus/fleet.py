@@ -29,6 +29,8 @@ LATE = 1.5
 """Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
 of it unheard before that is noticed."""
 
+BEATS_WAITING = 3
+"""Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
 
 ENTRY_BYTES = 256
 """More than an entry of a list of workers takes: its two names have 64 characters at most."""
@@ -72,6 +74,7 @@ class Fleet:
         self._twins: dict[str, int] = {}
         self._per_part = max(1, max_message_bytes // (4 * ENTRY_BYTES))
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
+        self._waiting = 0
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
@@ -80,8 +83,14 @@ class Fleet:
         message.version = self._version
 
     def beat(self, *, leaving: bool = False) -> None:
-        """Give a sign of life, or say goodbye."""
-        self._bus.put("everyone", "", self.sign_of_life(leaving=leaving))
+        """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
+        if self._waiting < BEATS_WAITING or leaving:
+            self._waiting += 1
+            beat = self.sign_of_life(leaving=leaving)
+            self._bus._outbox.put(self._bus._framer.frame(beat, "everyone", "", self._bus.address), self._accepted)
+
+    def _accepted(self) -> None:
+        self._waiting -= 1
 
     def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
         """What a beat says. May be called from any thread."""

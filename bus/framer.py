@@ -12,6 +12,12 @@ from bus.signing import Signer
 from bus.transport import Lane, Outgoing
 
 
+def number_of(frame_id: str) -> int:
+    """The number in the id of a frame; 0 if it has none."""
+    number = frame_id.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 class Framer:
     """Makes frames; the id of each is the incarnation and a number that grows. It may be used from any thread.
 
@@ -33,7 +39,7 @@ class Framer:
         Raises:
             EncodeError: The message cannot travel, and is no answer.
         """
-        frame_id = f"{self._incarnation}-{next(self._numbers)}"
+        frame_id = self.new_id()
         try:
             body = self._encode(message, frame_id, lane, to, origin)
         except EncodeError as error:
@@ -41,6 +47,10 @@ class Framer:
                 raise
             body = self._encode(in_place_of(message, error), frame_id, lane, to, origin)
         return Outgoing(lane, to, frame_id, body)
+
+    def new_id(self) -> str:
+        """An id later than those of all frames made before."""
+        return f"{self._incarnation}-{next(self._numbers)}"
 
     def _encode(self, message: BusMessage, frame_id: str, lane: Lane, to: str, origin: str) -> bytes:
         return encode(

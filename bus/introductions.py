@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from bus.framer import number_of
+
 MAX_INTRODUCTIONS = 10_000
 """Pairs of a runner and a worker here; who is forgotten is asked once more."""
 
@@ -24,21 +26,16 @@ class Introductions:
 
     def made(self, runner: str, worker: str, frame_id: str) -> None:
         """A runner has said, in that frame, that it knows of a worker here."""
-        self._since[runner, worker] = _number(frame_id)
+        self._since[runner, worker] = number_of(frame_id)
         if len(self._since) > MAX_INTRODUCTIONS:
             self._since.popitem(last=False)
 
     def cover(self, runner: str, worker: str, frame_id: str) -> bool:
         """Whether a frame was sent since then."""
         since = self._since.get((runner, worker))
-        return since is not None and _number(frame_id) > since
+        return since is not None and number_of(frame_id) > since
 
     def forget(self, runner: str | None = None, worker: str | None = None) -> None:
         """A runner may not know us any more, or a worker has gone; what is not given means all."""
         for known in [each for each in self._since if runner in {None, each[0]} and worker in {None, each[1]}]:
             del self._since[known]
-
-
-def _number(frame_id: str) -> int:
-    number = frame_id.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0

@@ -350,17 +350,14 @@ class BusJobWantedMessage(BusSystemMessage, kw_only=True):
 
 
 class BusJobInquiryMessage(BusSystemMessage, kw_only=True):
-    """Asks the runner of a performer what has become of a job that runs at most once."""
+    """Asks the runner of a performer what has become of a job that runs at most once: what that frame asked for."""
 
     job_id: str
+    frame_id: str = ""
 
 
 class BusJobReturnedMessage(BusSystemMessage, kw_only=True):
-    """The runner of a performer does not have a job that runs at most once.
-
-    Attributes:
-        may_have_run: Whether it can have begun it; if not, it never will.
-    """
+    """The runner of a performer does not have a job that runs at most once; unless it `may_have_run`, it never will."""
 
     job_id: str
     may_have_run: bool = False

@@ -219,13 +219,13 @@ class NetworkBus(WorkerBus):
         route = self._routes.get(message.target)
         replicas = self.registry.remote_replicas(message.target)
         if isinstance(message, BusJobRequestMessage):
-            if route is not None and (not replicas or self._claimer.free(message.target) > 0):
+            if route is not None and not replicas:
                 return route(message, force=force)
             return self._ask(message, message.target, force=force)
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
                 return None
-            self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
+            self._claimer.forbid(message, self.address, self._framer.new_id())  # in the queue, it may come back to us
         elif route is None and not replicas:
             self._drop(message)
             return None
@@ -291,8 +291,8 @@ class NetworkBus(WorkerBus):
 
     def put(
         self, lane: Lane, to: str, message: BusMessage, claim: Claim | None = None, *, bounded: bool = False
-    ) -> None:
-        """Send a message by one of the transport's lanes; a `claim` that it answers ends once the network has it."""
+    ) -> str:
+        """Send a message by a lane, and say in which frame; a `claim` that it answers ends once the network has it."""
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
@@ -300,6 +300,7 @@ class NetworkBus(WorkerBus):
             self._outbox.put(frame, bounded=bounded)
         else:
             self._claimer.send_answer(claim, message, frame)
+        return frame.id
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
@@ -354,7 +355,11 @@ class NetworkBus(WorkerBus):
             self._claimer.answered(claim, message)
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
-        """Ask another runner for a job."""
+        """Ask a worker for a job: the one here as long as it has room, else another runner."""
+        if self._claimer.free(name) > 0:
+            room = self.deliver(request, force=force)
+            self._claimer.capacity_changed(name)  # else more jobs would be claimed than can begin here
+            return room
         if (request.delivery or self._delivery) == "at_most_once":
             return self._direct.ask(request, force=force)
         room = None if force else self._outbox.full("queue", name)
@@ -383,8 +388,7 @@ class NetworkBus(WorkerBus):
         super()._broadcast(message)
         if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             self._fleet.number(message)
-        stays = isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None
-        if not stays:
+        if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
             self.put("everyone", "", message)
         return None
 

@@ -136,9 +136,7 @@ class Reader:
             self._claimer.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
-        else:
-            if isinstance(message, BusJobCancelMessage):
-                self._claimer.forbid(message, message.origin)
+        elif not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
             self._deliver(message)
 
     def _deliver(self, message: BusMessage) -> None:

@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant(
         "a cancel that overtakes its request is forgotten",
         "bus/claimer.py",
-        "forgotten = self.claims.forbid(key, reason)",
+        "forgotten = self.claims.forbid(key, reason, frame_id)",
         "forgotten = None",
         FLEET,
     ),

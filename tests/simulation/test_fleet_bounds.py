@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 
-from actors import BaseWorker, Job, job
+from actors import BaseWorker, Job, JobError, job
 from actors.testing import Simulation
 from bus import BusDataMessage, NetworkBus, register_message
 from bus.simulated_link import SimulatedTransport
@@ -165,3 +165,56 @@ def test_g47_the_tables_of_the_network_are_counted_and_empty_after_the_last_job(
         assert 0 < statistics.freshness.seen < 100
 
     run(program)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
+def test_g47_nothing_piles_up_while_the_broker_is_down(delivery: Literal["at_least_once", "at_most_once"]) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            for _ in range(10):
+                task_group.start_soon(_ask_in_vain, boss)
+            await anyio.sleep(5)
+            sim.network.stop_broker()
+            waiting = []
+            for _ in range(2):
+                await anyio.sleep(600)
+                statistics = [sim.bus(label).network_statistics() for label in "ab"]
+                waiting.append([(each.outbox.frames, each.direct.waiting) for each in statistics])
+            assert waiting[0] == waiting[1]
+            sim.network.start_broker()
+            await anyio.sleep(10)
+            assert [sim.bus(label).network_statistics().direct.waiting for label in "ab"] == [0, 0]
+            assert "w" in boss.registry
+
+    run(program, delivery=delivery)
+
+
+async def _ask_in_vain(boss: BaseWorker) -> None:
+    with pytest.raises(JobError):
+        await boss.job("w", name="sleep", payload=5000.0)
+
+
+def test_g32_what_a_worker_is_asked_for_at_home_leaves_no_room_for_jobs_from_the_queue() -> None:
+    async def program(sim: Simulation) -> None:
+        boss, here = BaseWorker("boss"), Worker("w", limit=4)
+        await sim.start("a", boss, here)
+        await sim.start("b", Worker("w", limit=4))
+        await anyio.sleep(3)
+        async with anyio.create_task_group() as task_group:
+            for _ in range(4):
+                task_group.start_soon(_sleep_at, boss, "a")
+            await anyio.sleep(1)
+            assert len(here.runs) == 4
+            with anyio.fail_after(5):
+                await boss.job("w", name="echo", payload=1)
+            assert len(here.runs) == 4
+
+    run(program)
+
+
+async def _sleep_at(boss: BaseWorker, label: str) -> None:
+    assert await boss.job("w", name="sleep", payload=100.0) == {"by": label}

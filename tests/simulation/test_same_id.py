@@ -1,0 +1,106 @@
+"""A requester asks anew under an id it has used before: what is late from the first time does not touch the second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import anyio
+import pytest
+
+from actors import BaseWorker, JobError, JobTimeoutError
+from actors.testing import Simulation
+from bus import BusJobCancelMessage, BusJobRequestMessage, Outgoing
+from bus.claims import Claims
+from bus.codec import decode_header
+from bus.simulated import SimulatedTransport
+from tests.simulation.test_direct import Worker, error_of, lose, nothing_left, pair, run
+
+both_deliveries = pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
+
+
+@both_deliveries
+def test_after_a_timeout_a_job_may_be_asked_for_anew_under_its_id(
+    delivery: Literal["at_least_once", "at_most_once"],
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await pair(sim, Worker(), Worker())
+        for number in range(3):
+            with pytest.raises(JobTimeoutError):
+                await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
+            await anyio.sleep(2)
+            for again in range(3):
+                answer = await boss.job("w", name="echo", payload=[number, again], job_id="nightly")
+                assert answer[0] == [number, again]
+        nothing_left(sim)
+
+    run(program, delivery=delivery)
+
+
+@both_deliveries
+def test_after_a_timeout_at_home_a_job_may_be_asked_for_anew_of_others(
+    delivery: Literal["at_least_once", "at_most_once"],
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, here, there = BaseWorker("boss"), Worker(limit=1), Worker()
+        await sim.start("a", boss, here)
+        await sim.start("b", there)
+        await anyio.sleep(3)
+        with pytest.raises(JobTimeoutError):
+            await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
+        await anyio.sleep(1)
+        async with boss.job("w", name="sleep", payload=9.0):
+            await anyio.sleep(1)
+            assert here.runs == [100.0, 9.0]
+            assert await boss.job("w", name="echo", payload=1, job_id="nightly") == [1, "b"]
+        nothing_left(sim)
+
+    run(program, delivery=delivery)
+
+
+def test_a_cancellation_that_is_late_does_not_stop_what_was_asked_for_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await pair(sim, Worker())
+        send = SimulatedTransport.send
+
+        async def slow(transport: SimulatedTransport, frames: Sequence[Outgoing]) -> None:
+            if any(decode_header(frame.body)[0].type == BusJobCancelMessage.__name__ for frame in frames):
+                await anyio.sleep(5)
+            await send(transport, frames)
+
+        monkeypatch.setattr(SimulatedTransport, "send", slow)
+        lost = lose(monkeypatch, "a", lambda kind, _: kind == BusJobRequestMessage.__name__, most=1)
+        with pytest.raises(JobTimeoutError):
+            await boss.job("w", name="sleep", payload=9.0, job_id="nightly", timeout=2)
+        assert await boss.job("w", name="sleep", payload=9.0, job_id="nightly") == "b"
+        assert len(lost) == 1
+        nothing_left(sim)
+
+    run(program)
+
+
+def test_the_answer_to_an_earlier_job_is_none_to_a_later_one_that_got_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        worker = Worker()
+        boss = await pair(sim, worker)
+        assert await boss.job("w", name="echo", payload=1, job_id="nightly") == [1, "b"]
+        lose(monkeypatch, "a", lambda kind, _: kind == BusJobRequestMessage.__name__, most=1)
+        with pytest.raises(JobError) as failure:
+            await boss.job("w", name="echo", payload=2, job_id="nightly")
+        assert error_of(failure) == "JobLost"
+        assert worker.runs == [1]
+        assert await boss.job("w", name="echo", payload=3, job_id="nightly") == [3, "b"]
+        nothing_left(sim)
+
+    run(program)
+
+
+def test_g18_a_request_that_was_sent_before_its_cancellation_is_forbidden_and_a_later_one_is_not() -> None:
+    request = BusJobRequestMessage(source="boss", target="w", job_id="nightly", origin="a#1")
+    key = ("w", "a#1", "boss", "nightly")
+    claims: Any = Claims()
+    claims.forbid(key, "too slow", "1-7")
+    assert claims.forbidden(request, "1-6") == "too slow"
+    claims.forbid(key, "too slow", "1-7")
+    assert claims.forbidden(request, "1-8") is None
+    assert claims.statistics(0).forbidden == 0
