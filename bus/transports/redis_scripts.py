@@ -148,11 +148,22 @@ return claimed
 """
 
 LEAVE = """
--- KEYS: streams. ARGV: group, consumer. It is taken off the rosters where it has no claim: with it they would be lost.
-for _, key in ipairs(KEYS) do
-  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
-    if other[2] == ARGV[2] and other[4] == 0 then redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], other[2]) end
+-- KEYS: streams, two for each queue. ARGV: group, consumer. It is taken off the rosters where it has no claim: with it
+-- they would be lost. What nobody else is on the roster of, and nothing waits in, goes.
+for n = 1, #KEYS, 2 do
+  local left = 0
+  for key = n, n + 1 do
+    for _, other in ipairs(redis.pcall('XINFO', 'CONSUMERS', KEYS[key], ARGV[1])) do
+      if other[2] == ARGV[2] and other[4] == 0 then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[key], ARGV[1], other[2])
+      else
+        left = left + 1
+      end
+    end
+    local entries = redis.pcall('XRANGE', KEYS[key], '-', '+', 'COUNT', 1)
+    left = left + (entries.err and 1 or #entries)
   end
+  if left == 0 then redis.call('DEL', KEYS[n], KEYS[n + 1]) end
 end
 """
 

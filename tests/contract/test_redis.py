@@ -14,7 +14,7 @@ import redis
 from bus.brokers import RedisBroker
 from bus.errors import PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
-from bus.transport import Outgoing
+from bus.transport import Outgoing, Settlement
 from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
 
@@ -78,6 +78,41 @@ async def test_a_key_that_takes_no_frames_does_not_keep_the_others_from_being_st
             pass
     assert [delivery.body for delivery in deliveries] == [b"work"]
     await transport.close()
+
+
+async def test_g46_a_queue_is_gone_with_the_last_who_served_it_unless_something_waits_in_it() -> None:
+    keys: list[list[str]] = []
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
+        first, second = (RedisTransport(broker.url, ack_wait=ACK_WAIT) for _ in range(2))
+        for number, transport in enumerate((first, second)):
+            await transport.open(f"node#{number}")
+            transport.demand("work", 1)
+            transport.demand(f"own{number}", 1)
+            await transport.receive()
+        await first.send([Outgoing("queue", "later", "1", b"job")])
+        for transport in (first, second):
+            await transport.close()
+            keys.append(sorted(key.partition(":")[2] for key in other.scan_iter("actorbus:[aq]*")))
+    waiting = "queue:later"
+    assert keys == [["again:own1", "again:work", waiting, "queue:own1", "queue:work"], [waiting]]
+
+
+async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: str) -> None:
+    namespace = next(namespaces)
+    first, second = (RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT) for _ in range(2))
+    await first.open("node#1")
+    await second.open("node#2")
+    first.demand("work", 1)
+    await first.receive()
+    await first.close()
+    await second.send([Outgoing("queue", "work", "1", b"job")])
+    second.demand("work", 1)
+    with anyio.fail_after(20):
+        while not (deliveries := await second.receive()):
+            pass
+    assert [delivery.body for delivery in deliveries] == [b"job"]
+    assert await second.settle(deliveries[0], Settlement.ACK)
+    await second.close()
 
 
 def test_the_documented_user_has_the_rights_that_are_tested() -> None:
