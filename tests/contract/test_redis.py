@@ -124,13 +124,17 @@ async def test_who_was_away_for_so_long_that_its_inbox_was_dropped_is_told_once(
         other.delete(f"{namespace}:inbox:node#1")
     with anyio.fail_after(20):
         with pytest.raises(DataLostError, match="its inbox was dropped"):
-            while True:
-                await transport.receive()
+            await _receive_for_ever(transport)
         await transport.send([Outgoing("inbox", "node#1", "1", b"hello")])
         while not (received := await transport.receive()):
             pass
     assert [delivery.body for delivery in received] == [b"hello"]
     await transport.close()
+
+
+async def _receive_for_ever(transport: RedisTransport) -> None:
+    while True:
+        await transport.receive()
 
 
 def test_the_documented_user_has_the_rights_that_are_tested() -> None:
