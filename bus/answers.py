@@ -101,6 +101,19 @@ def returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_r
     )
 
 
+def answered_by_bus(request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> BusJobResponseMessage:
+    """The answer to a job that its worker never sees."""
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=status,
+        error=error,
+    )
+
+
 def _info(error: BusError) -> ErrorInfo:
     return ErrorInfo(type=type(error).__name__, message=str(error))
 

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
-from bus.answers import gave_up, in_use, returned
+from bus.answers import answered_by_bus, gave_up, in_use, returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
@@ -21,7 +21,6 @@ from bus.messages import (
     BusJobCancelMessage,
     BusJobInquiryMessage,
     BusJobRequestMessage,
-    BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobWantedMessage,
     BusMessage,
@@ -325,7 +324,8 @@ class Claimer:
         known = self.claims.held(request)
         if known is not None:
             if known.frame_id != frame_id:
-                self._bus.send_to(request.origin, in_use(request), Claim(delivery, request, frame_id, now, now))
+                claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
+                self._bus.send_to(request.origin, in_use(request), claim)
                 return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
@@ -341,23 +341,16 @@ class Claimer:
         if delivery.attempt != answer.attempt + 1:
             # Another had it in between, or it was asked for anew: what led up to our answer is not waited for any more.
             answer = msgspec.structs.replace(answer, attempt=delivery.attempt, sequence=0)
-        self._bus.answer_again(request, answer)
-        self.settle(delivery, Settlement.ACK, now)
+        if request.origin == self._bus.address:  # its answer did not have to travel
+            self.settle(delivery, Settlement.ACK, now)
+        else:
+            claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
+            self._bus.send_to(request.origin, answer, claim)
         return True
 
     def _answer_for(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> None:
         """Answer a job that its worker never sees."""
-        self._bus.post(
-            BusJobResponseMessage(
-                source=request.target or "",
-                target=request.source,
-                destination=request.origin,
-                job_id=request.job_id,
-                attempt=request.attempt,
-                status=status,
-                error=error,
-            )
-        )
+        self._bus.post(answered_by_bus(request, status, error))
 
     def _check(self, claim: Claim, *, ours: bool) -> None:
         request = claim.request

@@ -155,6 +155,14 @@ class Claims:
             while len(self._done) > MAX_DONE:
                 self._done.popitem(last=False)
 
+    def answering(
+        self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, renewed: float, since: float
+    ) -> Claim:
+        """A claim on a job that is not begun: its answer is known, and only has to become safe with the network."""
+        claim = Claim(delivery, request, frame_id, renewed, since)
+        self.end(claim)
+        return claim
+
     def lose(self, claim: Claim) -> None:
         """End a claim that is not ours any more."""
         self.release(claim)

@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
+from bus.errors import TransportError
 from bus.network import NetworkBus
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.memory import MemoryBroker, MemoryTransport
@@ -65,3 +67,60 @@ async def test_g39_a_job_that_comes_again_is_answered_from_memory_and_another_is
                 await transport.repeated.wait()
                 transport.repeated = anyio.Event()
         assert worker.ran == 3
+
+
+class CannotSend(LosesAcks):
+    """While it is cut off for what it sends, it still ends claims, as a network does whose ways fail one by one."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker)
+        self.cut = False
+        self.settled: list[int] = []
+
+    async def send(self, frames: Sequence[Outgoing]) -> None:
+        if self.cut and any(frame.lane == "inbox" for frame in frames):
+            raise TransportError("cut off")
+        await super().send(frames)
+
+    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
+        self.settled.append(delivery.attempt)
+        return await super().settle(delivery, how)
+
+
+class Cutting(Once):
+    @job(name="count")
+    async def count(self, job: Job[Any]) -> int:
+        self.ran += 1
+        transport: Any = self.bus._transport  # type: ignore[attr-defined]
+        transport.cut = True
+        return self.ran
+
+
+async def test_g33_a_job_that_comes_again_is_not_done_with_before_its_remembered_answer_is_safe() -> None:
+    """Else it is lost with its performer, if that dies before it can send the answer."""
+    broker = MemoryBroker(ack_wait=1.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = CannotSend(broker), Cutting()
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as asking:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await client.job("once", name="count", timeout=60))
+
+                asking.start_soon(ask)
+                while not worker.ran:
+                    await anyio.lowlevel.checkpoint()
+                (claimed,) = (delivery for node in broker._nodes.values() for delivery in node.claims)
+                broker._queues.give_back([claimed], anyio.current_time())  # as if its lease had ended
+                await transport.repeated.wait()
+                await anyio.wait_all_tasks_blocked()
+                assert transport.settled == []
+                assert broker.statistics().claimed == 1
+                transport.cut = False
+        assert answers == [1]
+        assert worker.ran == 1
