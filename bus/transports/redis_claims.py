@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
+from bus.transports.redis_inbox import RedisInbox
 from bus.transports.redis_link import Command, RedisLink
 from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
 
@@ -151,10 +152,10 @@ class RedisClaims:
                 await link.refused(reply)
         return kept
 
-    async def keep(self, beats: Sequence[Command], link: RedisLink) -> dict[Claim, None]:
+    async def keep(self, beats: Sequence[Command], inbox: RedisInbox, link: RedisLink) -> dict[Claim, None]:
         """Say that we are alive, and renew every lease, from another thread. Returns the claims that have not ended."""
         try:
-            await link.checked(beats)
+            inbox.born((await link.checked(beats))[0])
             return await self.renew(list(self._open), link)
         finally:
             await link.shut()

@@ -16,6 +16,9 @@ ENOUGH = 32
 PACK_BYTES = 262_144
 """Bytes after which no further frame is packed into an entry."""
 
+ANEW = b" anew"
+"""How the server ends the word for when what it keeps began, if there was no inbox."""
+
 FIELDS: dict[Lane, str] = {"inbox": "f", "everyone": "e", "direct": "d"}
 """The field that holds a frame tells its lane; an entry with any other field only wakes the reader."""
 _LANES = {field.encode(): lane for lane, field in FIELDS.items()}
@@ -36,12 +39,15 @@ class RedisInbox:
         self._leaving = 0
         self._last = (0, 0)
         self._birth: bytes | None = None
-        self._lost = False
+        self._lost = ""
 
     def born(self, birth: bytes) -> None:
-        """The server says when what it keeps began."""
-        self._lost = self._lost or self._birth not in {None, birth}
-        self._birth = birth
+        """The server says when what it keeps began, and whether it had to make the inbox anew."""
+        before, self._birth = self._birth, birth.removesuffix(ANEW)
+        if before not in {None, self._birth}:
+            self._lost = "the Redis server has lost everything it had accepted"
+        elif before is not None and birth.endswith(ANEW):
+            self._lost = "this process was away for so long that its inbox was dropped, with what waited in it"
 
     def take(self, entries: Iterable[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
         """The frames of entries that were read."""
@@ -75,8 +81,8 @@ class RedisInbox:
             DataLostError: Everything is deleted already, also what was not read.
         """
         if self._lost:
-            self._lost = False
-            raise DataLostError("the Redis server has lost everything it had accepted")
+            lost, self._lost = self._lost, ""
+            raise DataLostError(lost)
         if len(self._read) < (1 if all_of_it else ENOUGH):
             return []
         self._leaving = len(self._read)

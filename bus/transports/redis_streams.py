@@ -255,7 +255,7 @@ class RedisTransport:
         """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
         spread = [command for command, _ in storing(frames, self._prefix, self._claims)]
         link = RedisLink(self._make, SCRIPTS, self._label)
-        return await self._claims.keep([self._alive(self._connected()), *spread], link)
+        return await self._claims.keep([self._alive(self._connected()), *spread], self._inbox, link)
 
     # --- out ---
 

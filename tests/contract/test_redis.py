@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from bus.brokers import RedisBroker
-from bus.errors import PartlySentError
+from bus.errors import DataLostError, PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transport import Outgoing, Settlement
 from bus.transports.redis_server import RIGHTS
@@ -113,6 +113,28 @@ async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: 
     assert [delivery.body for delivery in deliveries] == [b"job"]
     assert await second.settle(deliveries[0], Settlement.ACK)
     await second.close()
+
+
+async def test_who_was_away_for_so_long_that_its_inbox_was_dropped_is_told_once(url: str) -> None:
+    namespace = next(namespaces)
+    transport = RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT)
+    await transport.open("node#1")
+    await transport.receive()
+    with redis.Redis.from_url(url) as other:
+        other.delete(f"{namespace}:inbox:node#1")
+    with anyio.fail_after(20):
+        with pytest.raises(DataLostError, match="its inbox was dropped"):
+            await _receive_for_ever(transport)
+        await transport.send([Outgoing("inbox", "node#1", "1", b"hello")])
+        while not (received := await transport.receive()):
+            pass
+    assert [delivery.body for delivery in received] == [b"hello"]
+    await transport.close()
+
+
+async def _receive_for_ever(transport: RedisTransport) -> None:
+    while True:
+        await transport.receive()
 
 
 def test_the_documented_user_has_the_rights_that_are_tested() -> None:
