@@ -10,12 +10,9 @@ from typing import Any
 
 from bus.errors import TransportError
 from bus.transport import DeadFrame
-from bus.transports.jetstream_layout import Layout, refusal
+from bus.transports.jetstream_layout import NO_MESSAGE, Layout, refusal
 from bus.transports.nats_answers import Answers, status_of
 from bus.transports.nats_link import NatsLink
-
-_NO_MESSAGE = 10037
-"""JetStream's code for a message that is not there."""
 
 
 async def bury(link: NatsLink, layout: Layout, queue: str, frame_id: str, body: bytes, *, attempt: int) -> None:
@@ -60,7 +57,7 @@ class JetStreamDeadFrames:
             ask = {"seq": sequence, "next_by_subj": self._layout.dead_subjects}
             answer = await self._connected().api(f"STREAM.MSG.GET.{self._layout.dead}", ask)
             if "error" in answer:
-                if answer["error"].get("err_code") == _NO_MESSAGE:
+                if answer["error"].get("err_code") == NO_MESSAGE:
                     break
                 raise refusal("the dead letters", answer)
             sequence = answer["message"]["seq"] + 1

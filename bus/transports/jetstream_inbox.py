@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ from bus.errors import DataLostError
 from bus.events import log
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
-from bus.transports.jetstream_layout import NANOSECONDS, Layout, refusal
+from bus.transports.jetstream_layout import NANOSECONDS, NO_MESSAGE, Layout, refusal
 from bus.transports.nats_answers import numbers, status_of
 from bus.transports.nats_link import NatsLink
 
@@ -77,6 +78,7 @@ class Inbox:
         self._name = self._subject.rpartition(".")[2]
         self._birth = ""
         self._position = 0
+        self._last = b""
         self._purged = 0
         self._purge_at = 0.0
         self._epoch = 0
@@ -123,6 +125,8 @@ class Inbox:
             self._position = self._purged = 0
             if lost:
                 raise DataLostError(f"{link.where} has lost everything it had accepted")
+        if self._position and not await self._holds(link):
+            self._position = self._purged = 0  # what comes again is dropped by its frame ids
         self._epoch += 1
         self._number = 0
         self._broken = False
@@ -153,9 +157,22 @@ class Inbox:
             self._broken = True
             raise refusal(f"consumer {name!r} of stream {self._layout.inboxes!r}", made)
 
+    async def _holds(self, link: NatsLink) -> bool:
+        """Whether the last message we took in still has the number it had.
+
+        A server that was killed may have handed out messages that it had not written yet: then it gives their numbers
+        to others, which would lie behind what counts as read.
+        """
+        answer = await link.api(f"STREAM.MSG.GET.{self._layout.inboxes}", {"seq": self._position})
+        if "error" in answer and answer["error"].get("err_code") != NO_MESSAGE:
+            raise refusal(f"stream {self._layout.inboxes!r}", answer)
+        message = answer.get("message", {})
+        return message.get("subject") == self._subject and base64.b64decode(message.get("data", "")) == self._last
+
     async def _purge(self, link: NatsLink, position: int) -> None:
         stream = self._layout.inboxes
-        answer = await link.api(f"STREAM.PURGE.{stream}", {"filter": self._subject, "seq": position + 1})
+        # The last message stays: by it we see whether the numbers still mean the same.
+        answer = await link.api(f"STREAM.PURGE.{stream}", {"filter": self._subject, "seq": position})
         if "error" in answer:
             raise refusal(f"to purge stream {stream!r}", answer)
         self._purged = position
@@ -171,7 +188,7 @@ class Inbox:
                 return
             self._number = number
             self.take(message.data, "inbox", self._arrivals.put)
-            self._position = position
+            self._position, self._last = position, message.data
             return
         headers = message.headers or {}
         if status_of(message) != "100":

@@ -36,6 +36,9 @@ CONSUMER_AGE = 7 * 86_400
 MAX_WAITING = 16_384
 """Requests for work of all nodes together that may wait at one queue; the server's own bound is 512."""
 
+NO_MESSAGE = 10037
+"""JetStream's code for a message that is not there."""
+
 _STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND, _STREAM_EXISTS, _MARKED = 10059, 10014, 10058, 10071
 
 

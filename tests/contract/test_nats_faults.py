@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import nats
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
@@ -166,6 +169,31 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert a.statistics().queues.late == 1
         await put(b, "queue", "work", b"next")
         assert bodies(await take(a, 1)) == [b"next"], "what came too late has not used up the demand"
+
+
+async def test_g37_a_message_is_read_although_a_killed_server_has_given_it_the_number_of_one_that_was_read(
+    namespace: str, tmp_path: Path
+) -> None:
+    """What it had handed out and not yet written is lost to it: its files are those of a moment before."""
+    with NatsBroker(directory=tmp_path / "server") as server:
+        async with node(server.url, namespace, "a#1") as a, node(server.url, namespace, "b#1") as b:
+            await put(b, "inbox", "a#1", b"first")
+            assert bodies(await take(a, 1)) == [b"first"]
+            await anyio.to_thread.run_sync(server.kill)
+            shutil.copytree(tmp_path / "server" / "data", tmp_path / "before")
+            await anyio.to_thread.run_sync(server.start)
+            for body in (b"second", b"third"):
+                await put(b, "inbox", "a#1", body)
+                assert body in bodies(await take(a, 1))
+            await anyio.to_thread.run_sync(server.kill)
+            server.wipe()
+            shutil.copytree(tmp_path / "before", tmp_path / "server" / "data")
+            await anyio.to_thread.run_sync(server.start)
+            await put(b, "inbox", "a#1", b"fourth")
+            seen: list[bytes] = []
+            with anyio.fail_after(LONGEST_WAIT):
+                while b"fourth" not in seen:
+                    seen += bodies(await receive(a))
 
 
 async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBroker, namespace: str) -> None:
