@@ -123,11 +123,15 @@ class WorkerBus(EventSource):
             return
         for callback in tuple(self._stop_callbacks):
             callback()
-        stack, self._stack, self._tasks = self._stack, None, None
+        stack, self._stack, tasks = self._stack, None, self._tasks
         self._parked.clear()
         for name in self._subscribers:
             self.unroute(name)
-        await stack.aclose()
+        try:
+            await stack.aclose()
+        finally:  # not before: a loop that wakes while it is cancelled looks at the clock
+            if self._tasks is tasks:
+                self._tasks = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -146,8 +150,8 @@ class WorkerBus(EventSource):
         if self._subscribers.get(name) is subscriber:
             return
         self.require_free(name)
-        if self._tasks is not None:
-            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+        if self._stack is not None:
+            self.route(name, PlainRoute(subscriber, self.tasks), listens=True)
         self._subscribers[name] = subscriber
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
