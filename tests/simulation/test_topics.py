@@ -247,6 +247,41 @@ def test_a_publisher_that_waits_for_a_runner_goes_on_when_that_one_is_known_to_b
     run(program)
 
 
+def test_who_ends_while_a_publisher_waits_for_another_runner_is_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        writer, slow, gone = BaseWorker("writer"), Reader("slow"), Reader("gone")
+        await sim.start("a", writer)
+        await sim.start("b", slow)
+        await sim.start("c", gone)
+        await anyio.sleep(ADAPTING)
+        async with anyio.create_task_group() as tasks:
+            sim.crash("b")
+            tasks.start_soon(_publish, writer, 30)
+            await anyio.sleep(ADAPTING)
+            read = list(gone.read)
+            assert 0 < len(read) < 30
+            address = sim.bus("c").address
+            await sim.end("c")
+            put = NetworkBus.put
+            sent = []
+
+            def seen(bus: NetworkBus, lane: Any, to: str, *arguments: Any, **options: Any) -> str:
+                sent.append(to)
+                return put(bus, lane, to, *arguments, **options)
+
+            monkeypatch.setattr(NetworkBus, "put", seen)
+        assert address not in sent
+
+    monkeypatch.setattr("bus.outbox.CAPACITY", 10)
+    monkeypatch.setattr("bus.transports.broker.INBOX_BOUND", 10)
+    run(program)
+
+
+async def _publish(writer: BaseWorker, count: int) -> None:
+    for number in range(count):
+        await writer.publish("news", number)
+
+
 def test_what_is_too_big_for_the_network_reaches_nobody() -> None:
     async def program(sim: Simulation) -> None:
         writer, here, there = BaseWorker("writer"), Reader("here"), Reader("there")
