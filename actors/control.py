@@ -45,6 +45,7 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
                 active=message.active,
                 started_at=message.started_at,
                 address=message.origin,
+                topics=message.topics,
             )
         )
     elif isinstance(message, BusWorkerLostMessage):

@@ -22,6 +22,9 @@ _JOB = "__actors_job__"
 _READY = "__actors_worker_ready__"
 _TOPIC = "__actors_topic__"
 
+MAX_TOPICS = 100
+"""Topics that one worker may follow: each is announced to the whole fleet."""
+
 
 class Shape(Enum):
     """How a handler is called."""
@@ -145,7 +148,12 @@ def worker_ready(*, name: str) -> Callable[[MethodT], MethodT]:
 
 
 def subscribe(topic: str) -> Callable[[MethodT], MethodT]:
-    """Mark an async method to be called with each value that is published on `topic`, in the order published."""
+    """Mark an async method to be called with each value that is published on `topic`, in the order published.
+
+    By whatever worker of the fleet: the order is kept for each publisher. A worker follows 100 topics at most. It
+    hears what is published elsewhere from when that runner has learned of it, soon after it is ready; what comes while
+    its mailbox and 10,000 more are waiting is dropped, and counted in `bus.statistics().undeliverable`.
+    """
     check_name("topic", topic)
 
     def mark(method: MethodT) -> MethodT:
@@ -181,7 +189,8 @@ def collect(cls: type) -> HandlerTable:
     """The table of a worker class.
 
     Raises:
-        HandlerError: Two methods serve the same name, or a method cannot be served; it names them.
+        HandlerError: Two methods serve the same name, a method cannot be served, or the topics are too many; it
+            names them.
     """
     methods: dict[str, Any] = {}
     for base in cls.__mro__:
@@ -214,6 +223,9 @@ def collect(cls: type) -> HandlerTable:
                 if _argument_of(where, method) is None:
                     raise HandlerError(f"{where} takes nothing besides self; it is given one argument")
                 names[marked_name] = attribute
+    if len(table.topics) > MAX_TOPICS:
+        reason = "publish under fewer topics, and tell by the value what it is about, or follow with several workers"
+        raise HandlerError(f"{cls.__name__} follows {len(table.topics)} topics, more than {MAX_TOPICS}: {reason}")
     return table
 
 

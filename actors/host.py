@@ -250,6 +250,7 @@ class Host(EventSource):
             active=worker.active and ready,
             started_at=worker.started_at,
             address=self.bus.address,
+            topics=tuple(worker._table.topics),
         )
         await self.registry.register(data)
         self.bus.post(
@@ -261,6 +262,7 @@ class Host(EventSource):
                 parent=data.parent,
                 active=data.active,
                 started_at=data.started_at,
+                topics=data.topics,
             )
         )
 

@@ -136,12 +136,19 @@ class Peer:
     async def publish(self, topic: str, data: Any = None) -> int:
         """Send `data` to every worker with a `@subscribe(topic)` method, each a copy, in the order published.
 
+        Over a network each other runner that has a follower gets it once, and no other runner does. It is stored and
+        sent again until the network has it, so it arrives in order and once, as long as that runner lives. It does not
+        reach a follower that this runner does not know of: not yet, or not any more, after it has ended or this runner
+        was cut off for five leases. One that has 10,000 messages more than its mailbox holds waiting drops and counts
+        it. Nobody is told whether it was handled.
+
         Returns:
-            How many subscribers in this process got it.
+            How many subscribers in this process got it; those elsewhere are not counted.
 
         Raises:
-            EncodeError: It cannot travel.
-            MailboxFullError: A subscriber had no room within 30 seconds.
+            EncodeError: It cannot travel, or is too big for the network; nobody got it.
+            MailboxFullError: A subscriber in this process had no room within 30 seconds, or so much waits to be sent to
+                another runner that there was none. Those before it got it; other runners come first.
         """
         host = self._host_for("publish")
         message = BusTopicMessage(source=self.name, topic=check_name("topic", topic), data=travel(data, "data"))

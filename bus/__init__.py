@@ -58,11 +58,11 @@ from bus.messages import (
     BusWorkerRegistryMessage,
     ErrorInfo,
     JobStatus,
-    WorkerRegistryEntry,
 )
 from bus.names import check_name, nearest
 from bus.network import NetworkBus
 from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
+from bus.registry_entry import WorkerRegistryEntry
 from bus.retry import Backoff
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber

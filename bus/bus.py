@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import ClassVar, Self
 
 import anyio
@@ -26,6 +27,7 @@ from bus.names import check_name
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.subscriber import BusSubscriber, PlainRoute, Route
 from bus.tasks import Tasks
+from bus.topics import Topics
 from bus.values import travel
 
 SEND_TIMEOUT = 30.0
@@ -66,8 +68,7 @@ class WorkerBus(EventSource):
         self._routes: dict[str, Route] = {}
         self._listeners: dict[str, Route] = {}
         self._runners: dict[str, Route] = {}
-        self._topics: dict[str, dict[str, Route]] = {}
-        self._followed: dict[str, dict[str, None]] = {}
+        self.topics = Topics()
         self._parked: dict[str, dict[tuple[str, str], tuple[BusJobRequestMessage, float]]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
         self._subscribers: dict[str, BusSubscriber] = {}
@@ -122,11 +123,15 @@ class WorkerBus(EventSource):
             return
         for callback in tuple(self._stop_callbacks):
             callback()
-        stack, self._stack, self._tasks = self._stack, None, None
+        stack, self._stack, tasks = self._stack, None, self._tasks
         self._parked.clear()
         for name in self._subscribers:
             self.unroute(name)
-        await stack.aclose()
+        try:
+            await stack.aclose()
+        finally:  # not before: a loop that wakes while it is cancelled looks at the clock
+            if self._tasks is tasks:
+                self._tasks = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -145,8 +150,8 @@ class WorkerBus(EventSource):
         if self._subscribers.get(name) is subscriber:
             return
         self.require_free(name)
-        if self._tasks is not None:
-            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+        if self._stack is not None:
+            self.route(name, PlainRoute(subscriber, self.tasks), listens=True)
         self._subscribers[name] = subscriber
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
@@ -176,7 +181,7 @@ class WorkerBus(EventSource):
             isolate(message)
         room = self.post(message)
         if room is not None:
-            await self._send_later(message, room)
+            await self._send_later(room, partial(self.post, message))
 
     def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
         """Hand a message over at once, without checks; the machinery's own way to send.
@@ -231,35 +236,36 @@ class WorkerBus(EventSource):
         self._routes.pop(name, None)
         self._listeners.pop(name, None)
         self._runners.pop(name, None)
-        for topic in self._followed.pop(name, ()):
-            routes = self._topics[topic]
-            del routes[name]
-            if not routes:
-                del self._topics[topic]
+        self.topics.forget(name)
 
     def follow(self, topic: str, name: str) -> None:
         """Lead what is published on `topic` to the reader `name` as well."""
-        self._topics.setdefault(topic, {})[name] = self._routes[name]
-        self._followed.setdefault(name, {})[topic] = None
+        self.topics.follow(topic, name)
 
     async def publish(self, message: BusTopicMessage) -> int:
         """Send to every follower of a topic, each with a copy of its own, in the order sent.
+
+        To each other runner with a follower that is known here goes one message. The network stores it, and delivers
+        it in order and once, as long as that runner lives.
 
         Returns:
             How many followers in this process got it.
 
         Raises:
-            MailboxFullError: A follower had no room within 30 seconds; those before it got the message.
+            EncodeError: It is too big for the network.
+            MailboxFullError: A follower, or what is to be sent to its runner, had no room within 30 seconds; those
+                before it got the message.
         """
         if self._stack is None:
             raise BusNotStartedError(f"publish on topic {message.topic!r}")
-        routes = tuple(self._topics.get(message.topic, {}).items())
-        for name, route in routes:
-            copy = msgspec.structs.replace(message, target=name, data=travel(message.data, "data"))
-            room = route(copy)
+        await self._publish_away(message)
+        count = 0
+        for copy in self.topics.copies(message):
+            room = self._routes[copy.target or ""](copy)
             if room is not None:
-                await self._send_later(copy, room)
-        return len(routes)
+                await self._send_later(room, partial(self.post, copy))
+            count += 1
+        return count
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Make a runner's registry known to the bus, before the bus is started for it.
@@ -366,11 +372,14 @@ class WorkerBus(EventSource):
             "name", name, "another subscriber of this bus", "choose another, or give each replica's runner its own bus"
         )
 
-    async def _send_later(self, message: BusMessage, room: Room | None) -> None:
+    async def _publish_away(self, message: BusTopicMessage) -> None:
+        """Send what is published to other processes: there are none."""
+
+    async def _send_later(self, room: Room | None, again: Callable[[], Room | None]) -> None:
         with anyio.move_on_after(SEND_TIMEOUT):
             while room is not None and not room.refuses:
                 await room.wait()
-                waited, room = room, self.post(message)
+                waited, room = room, again()
                 waited.pass_on()
         if room is not None:
             raise room.refusal()

@@ -21,9 +21,9 @@ from bus.messages import (
     BusMessage,
     BusSystemMessage,
     ErrorInfo,
-    WorkerRegistryEntry,
 )
 from bus.packing import encode_packed, pack, unpack
+from bus.registry_entry import WorkerRegistryEntry
 from bus.shapes import Shape, Shapes, explain, register_type
 from bus.signing import MAC_BYTES
 from bus.values import travel_object

@@ -18,9 +18,9 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
-    WorkerRegistryEntry,
 )
 from bus.presence import PeerRunner, Presence, PresenceStatistics
+from bus.registry_entry import WorkerRegistryEntry
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
@@ -33,7 +33,10 @@ BEATS_WAITING = 3
 """Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
 
 ENTRY_BYTES = 256
-"""More than an entry of a list of workers takes: its two names have 64 characters at most."""
+"""More than an entry of a list of workers takes, but for its topics: its two names have 64 characters at most."""
+
+TOPIC_BYTES = 66
+"""As much as a topic in such an entry takes: 64 characters at most."""
 
 MAX_NEWS = 10_000
 """Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
@@ -72,7 +75,7 @@ class Fleet:
         self._lease = lease
         self._version = 0
         self._twins: dict[str, int] = {}
-        self._per_part = max(1, max_message_bytes // (4 * ENTRY_BYTES))
+        self._part_bytes = max_message_bytes // 4
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._waiting = 0
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
@@ -193,7 +196,15 @@ class Fleet:
         registry = self._bus.registry
         name = registry.runner_name
         entries = registry.entries()
-        parts = [entries[first : first + self._per_part] for first in range(0, len(entries), self._per_part)] or [[]]
+        parts: list[list[WorkerRegistryEntry]] = [[]]
+        left = self._part_bytes
+        for entry in entries:
+            size = ENTRY_BYTES + TOPIC_BYTES * len(entry.topics)
+            if size > left and parts[-1]:
+                parts.append([])
+                left = self._part_bytes
+            parts[-1].append(entry)
+            left -= size
         return [
             BusWorkerRegistryMessage(
                 source=name, runner=name, workers=part, version=self._version, part=(index, len(parts))

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from bus.registry_entry import WorkerRegistryEntry
+
 
 class JobStatus(StrEnum):
     """How a job ended. Compares equal to its plain string.
@@ -152,24 +154,6 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
     worker: Any
 
 
-class WorkerRegistryEntry(msgspec.Struct, frozen=True):
-    """One worker in a snapshot of a runner.
-
-    Attributes:
-        name: The worker's name.
-        parent: Name of its parent, None for a root worker.
-        active: Whether it takes jobs.
-        bridged: Always False for workers without a media pipeline; kept for compatibility.
-        started_at: Unix time when it became ready.
-    """
-
-    name: str
-    parent: str | None = None
-    active: bool = False
-    bridged: bool = False
-    started_at: float | None = None
-
-
 class BusWorkerRegistryMessage(BusSystemMessage, kw_only=True):
     """A runner's list of workers: all of it, or the part of that index out of so many."""
 
@@ -189,6 +173,7 @@ class BusWorkerReadyMessage(BusSystemMessage, kw_only=True):
     bridged: bool = False
     started_at: float | None = None
     version: int = 0
+    topics: tuple[str, ...] = ()
 
 
 class BusWorkerLostMessage(BusSystemMessage, kw_only=True):
@@ -374,7 +359,7 @@ class BusJobLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
 
 
 class BusTopicMessage(BusDataMessage, kw_only=True):
-    """Something published on a topic."""
+    """Something published on a topic. Without a target it is for all who follow that where it arrives."""
 
     topic: str
     data: Any = None

@@ -32,10 +32,11 @@ from bus.messages import (
     BusJobRunningMessage,
     BusLocalMessage,
     BusMessage,
+    BusTopicMessage,
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
-from bus.network_statistics import NetworkStatistics
+from bus.network_statistics import NetworkStatistics, statistics_of
 from bus.options import DeliveryKind, checked
 from bus.outbox import Outbox
 from bus.pulse import BLOCK_LIMIT, Pulse
@@ -43,6 +44,7 @@ from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.server_url import UNPROTECTED
 from bus.signing import signer_for
+from bus.topics import publish_elsewhere
 from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
@@ -271,17 +273,7 @@ class NetworkBus(WorkerBus):
 
     def network_statistics(self) -> NetworkStatistics:
         """What the network side holds now."""
-        return NetworkStatistics(
-            len(self._fleet.presence.peers),
-            self._outbox.statistics(),
-            self._claimer.claims.statistics(len(self._claimer.introductions)),
-            self._direct.statistics(),
-            self._reader.refusals.statistics(),
-            self._reader.freshness.statistics(),
-            self._fleet.statistics(),
-            self.connection.statistics(),
-            self._pulse.blocked,
-        )
+        return statistics_of(self)
 
     def _exposed(self) -> str:
         """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
@@ -391,6 +383,9 @@ class NetworkBus(WorkerBus):
         if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
             self.put("everyone", "", message)
         return None
+
+    async def _publish_away(self, message: BusTopicMessage) -> None:
+        await publish_elsewhere(self, message)
 
     # --- in ---
 

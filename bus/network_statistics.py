@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from bus.claims import ClaimStatistics
@@ -11,6 +13,9 @@ from bus.fleet import FleetStatistics
 from bus.freshness import FreshnessStatistics
 from bus.outbox import OutboxStatistics
 from bus.refusals import RefusalStatistics
+
+if TYPE_CHECKING:
+    from bus.network import NetworkBus
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True):
@@ -37,3 +42,18 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     fleet: FleetStatistics
     connection: ConnectionStatistics
     blocked: int
+
+
+def statistics_of(bus: NetworkBus) -> NetworkStatistics:
+    """The snapshot of a bus that was started."""
+    return NetworkStatistics(
+        len(bus._fleet.presence.peers),
+        bus._outbox.statistics(),
+        bus._claimer.claims.statistics(len(bus._claimer.introductions)),
+        bus._direct.statistics(),
+        bus._reader.refusals.statistics(),
+        bus._reader.freshness.statistics(),
+        bus._fleet.statistics(),
+        bus.connection.statistics(),
+        bus._pulse.blocked,
+    )

@@ -19,6 +19,7 @@ from bus.messages import (
     BusJobWantedMessage,
     BusMessage,
     BusRegistryRequestMessage,
+    BusTopicMessage,
 )
 from bus.refusals import Refusals
 from bus.transport import Delivery, Lane, Settlement
@@ -129,7 +130,7 @@ class Reader:
         elif isinstance(message, RUNNER_MESSAGES):
             self._hear_runner(message, lane, now)
         elif message.target is None:
-            self._bus.hand_out(message)
+            self._hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
             self._claimer.inquired(message)
         elif isinstance(message, BusJobWantedMessage):
@@ -138,6 +139,14 @@ class Reader:
             self._direct.returned(message)
         elif not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
             self._deliver(message)
+
+    def _hand_out(self, message: BusMessage) -> None:
+        """Hand over what has no target: what was published to its followers; without any it is dropped and counted."""
+        if isinstance(message, BusTopicMessage):
+            for copy in tuple(self._bus.topics.copies(message)) or (message,):
+                self._deliver(copy)
+        else:
+            self._bus.hand_out(message)
 
     def _deliver(self, message: BusMessage) -> None:
         """Hand over a message that nobody has asked for; how much of that waits is bounded."""

@@ -10,8 +10,8 @@ import anyio
 import msgspec
 
 from bus.events import log, text_of
-from bus.messages import WorkerRegistryEntry
 from bus.names import nearest
+from bus.registry_entry import WorkerRegistryEntry
 from bus.tasks import is_cancellation
 
 WATCH_TIMEOUT = 10.0
@@ -28,6 +28,7 @@ class WorkerReadyData(msgspec.Struct, frozen=True):
         active: Whether it takes jobs.
         started_at: Unix time when it became ready.
         address: Address of its runner on the network; empty in process.
+        topics: The topics it follows.
     """
 
     worker_name: str
@@ -36,6 +37,7 @@ class WorkerReadyData(msgspec.Struct, frozen=True):
     active: bool = True
     started_at: float | None = None
     address: str = ""
+    topics: tuple[str, ...] = ()
 
 
 class WorkerLostData(msgspec.Struct, frozen=True):
@@ -72,11 +74,15 @@ ChangeListener = Callable[[WorkerReadyData | WorkerLostData], None]
 
 
 class RegistryStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `WorkerRegistry`: names here, names elsewhere, and watches (bounded by their owners)."""
+    """A snapshot of a `WorkerRegistry`: names here, names elsewhere, watches, topics that are followed elsewhere.
+
+    All are bounded by their owners.
+    """
 
     local_workers: int
     remote_workers: int
     watches: int
+    topics: int = 0
 
 
 class WorkerRegistry:
@@ -90,6 +96,7 @@ class WorkerRegistry:
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, dict[str, WorkerReadyData]] = {}
+        self._followers: dict[str, dict[str, dict[str, None]]] = {}  # topic, address, names of workers
         self._watches: dict[str, dict[ReadyHandler, LostHandler | None]] = {}
         self._listeners: list[ChangeListener] = []
 
@@ -134,10 +141,18 @@ class WorkerRegistry:
         """The workers of this runner, as they are announced to others."""
         return [
             WorkerRegistryEntry(
-                name=data.worker_name, parent=data.parent, active=data.active, started_at=data.started_at
+                name=data.worker_name,
+                parent=data.parent,
+                active=data.active,
+                started_at=data.started_at,
+                topics=data.topics,
             )
             for data in self._local.values()
         ]
+
+    def followers(self, topic: str) -> tuple[str, ...]:
+        """Addresses of the other runners on which a worker follows a topic, each once."""
+        return tuple(self._followers.get(topic, ()))
 
     def __contains__(self, worker_name: object) -> bool:
         return worker_name in self._local or worker_name in self._remote
@@ -194,6 +209,10 @@ class WorkerRegistry:
             await self.unregister(data.worker_name, data.runner, reason="its runner restarted")
             return await self.register(data)
         table[key] = data
+        if not local:
+            self._unfollow(known)
+            for topic in data.topics:
+                self._followers.setdefault(topic, {}).setdefault(data.address, {})[data.worker_name] = None
         if known != data:
             self._changed(data)
         if known is None:
@@ -211,6 +230,7 @@ class WorkerRegistry:
             data = replicas.pop(runner, None)
             if not replicas:
                 self._remote.pop(worker_name, None)
+            self._unfollow(data)
         if data is None:
             return False
         gone = WorkerLostData(worker_name=worker_name, runner=runner, reason=reason)
@@ -229,7 +249,7 @@ class WorkerRegistry:
             await self.unregister(name, runner, reason="its runner no longer has it")
         for entry in entries:
             await self.register(
-                WorkerReadyData(entry.name, runner, entry.parent, entry.active, entry.started_at, address)
+                WorkerReadyData(entry.name, runner, entry.parent, entry.active, entry.started_at, address, entry.topics)
             )
 
     async def forget_runner(self, runner: str, *, reason: str | None = None) -> None:
@@ -249,7 +269,18 @@ class WorkerRegistry:
     def statistics(self) -> RegistryStatistics:
         """How much is in the registry now."""
         watches = sum(len(watches) for watches in self._watches.values())
-        return RegistryStatistics(len(self._local), len(self._remote), watches)
+        return RegistryStatistics(len(self._local), len(self._remote), watches, len(self._followers))
+
+    def _unfollow(self, data: WorkerReadyData | None) -> None:
+        if data is None:
+            return
+        for topic in dict.fromkeys(data.topics):
+            addresses = self._followers[topic]
+            del addresses[data.address][data.worker_name]
+            if not addresses[data.address]:
+                del addresses[data.address]
+            if not addresses:
+                del self._followers[topic]
 
     def _changed(self, change: WorkerReadyData | WorkerLostData) -> None:
         for listener in tuple(self._listeners):

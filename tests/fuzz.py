@@ -36,7 +36,7 @@ KEY = b"fuzz" * 8
 STRANGER = "stranger#0badcafe"
 PLACE = b"0badcafe-000000000"
 """Id of the samples of a stranger; each frame made of one has another."""
-WORKER = WorkerRegistryEntry("strange", active=True, started_at=1.5)
+WORKER = WorkerRegistryEntry("strange", active=True, started_at=1.5, topics=("news", "weather"))
 HOUR = 3600.0
 LANES: tuple[Lane, ...] = ("inbox", "queue", "everyone", "direct")
 HARD_BYTES = b"\x00\x01\x7f\x80\xc0\xc1\xc7\xc9\xd9\xdc\xdd\xdf\xff"

@@ -332,6 +332,13 @@ MUTANTS = (
         unit("unit/test_supervision.py", "unit/test_outcomes.py"),
     ),
     Mutant(
+        "who follows a topic no more is still sent what is published",
+        "bus/registry.py",
+        "self._unfollow(data)",
+        "pass",
+        unit("simulation/test_topics.py"),
+    ),
+    Mutant(
         "restarts are never too many",
         "actors/restart.py",
         "return count if count <= self._policy.max_restarts else None",

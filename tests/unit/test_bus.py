@@ -281,3 +281,21 @@ async def test_open_bus_takes_the_environment_if_nothing_is_given(monkeypatch: p
     monkeypatch.setenv("ACTORBUS_BUS", "carrier-pigeon://home")
     with pytest.raises(ValueError, match="carrier-pigeon"):
         open_bus()
+
+
+async def test_a_loop_of_a_bus_has_its_clock_until_it_has_ended() -> None:
+    bus, ended = AsyncQueueBus(), []
+
+    async def loop() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(bus.tasks.now())
+
+    await bus.start()
+    bus.tasks.spawn(loop)
+    await anyio.wait_all_tasks_blocked()
+    await bus.stop()
+    assert len(ended) == 1
+    with pytest.raises(BusNotStartedError):
+        bus.tasks.now()

@@ -33,8 +33,8 @@ from bus.messages import (
     BusWorkerRegistryMessage,
     ErrorInfo,
     JobStatus,
-    WorkerRegistryEntry,
 )
+from bus.registry_entry import WorkerRegistryEntry
 from bus.signing import MAC_BYTES, Signer
 
 ORIGIN = "runner#1a"
@@ -88,8 +88,10 @@ MESSAGES: list[BusMessage] = [
     BusActivateWorkerMessage(source="c", target="w", args={"t": (1,)}),
     BusActivateWorkerMessage(source="c", target="w"),
     BusEndMessage(source="r", session="s"),
-    BusWorkerReadyMessage(source="w", worker_name="w", runner="r", started_at=1.5, version=4),
-    BusWorkerRegistryMessage(source="r", runner="r", workers=[WorkerRegistryEntry("w", "p", active=True)], version=2),
+    BusWorkerReadyMessage(source="w", worker_name="w", runner="r", started_at=1.5, version=4, topics=("news",)),
+    BusWorkerRegistryMessage(
+        source="r", runner="r", workers=[WorkerRegistryEntry("w", "p", active=True, topics=("a", "b"))], version=2
+    ),
     BusTopicMessage(source="w", topic="news", data={1: "x"}),
     Noted(source="a", job_id=5, tags={"x", "y"}, note={"deep": [(1,)]}),
     Alarm(source="a", level=2, causes=[ErrorInfo("E", "m")]),

@@ -404,3 +404,26 @@ async def test_a_worker_that_is_stopped_by_who_is_told_of_it_stays_stopped() -> 
         assert brief.state.name == "STOPPED"
         assert "brief" not in runner.registry
         assert runner.registry.local_workers == ["other"]
+
+
+async def test_g45_a_registry_knows_on_which_runners_a_topic_is_followed() -> None:
+    registry = WorkerRegistry("here")
+
+    def follows(name: str, runner: str, *topics: str, life: int = 1) -> WorkerReadyData:
+        return WorkerReadyData(name, runner, address=f"{runner}#{life}", topics=topics)
+
+    await registry.register(WorkerReadyData("own", "here", topics=("news",)))
+    assert registry.followers("news") == ()
+    for data in (follows("a", "b", "news", "news"), follows("c", "b", "news"), follows("a", "d", "news", "sports")):
+        await registry.register(data)
+    assert registry.followers("news") == ("b#1", "d#1")
+    assert registry.followers("sports") == ("d#1",)
+    await registry.unregister("a", "b")
+    assert registry.followers("news") == ("b#1", "d#1")
+    await registry.register(follows("c", "b"))
+    assert registry.followers("news") == ("d#1",)
+    await registry.register(follows("a", "d", "sports", life=2))
+    assert (registry.followers("news"), registry.followers("sports")) == ((), ("d#2",))
+    assert registry.statistics().topics == 1
+    await registry.forget_runner("d")
+    assert registry.statistics().topics == 0

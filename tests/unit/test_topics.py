@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, HandlerError, subscribe
-from bus import AsyncQueueBus, EncodeError, InvalidNameError, MailboxFullError, WorkerErrorData
+from bus import AsyncQueueBus, EncodeError, InvalidNameError, MailboxFullError, WorkerErrorData, open_bus
 from tests.running import running
 from tests.virtual_time import virtual_time
 
@@ -22,6 +22,7 @@ class Reader(BaseWorker):
         super().__init__(name, active=active)
         self.read: list[Any] = []
         self.gate = anyio.Event()
+        self.forecast = anyio.Event()
 
     @subscribe("news")
     async def news(self, data: Any) -> None:
@@ -34,6 +35,7 @@ class Reader(BaseWorker):
     @subscribe("weather")
     async def weather(self, data: Any) -> None:
         self.read.append(("weather", data))
+        self.forecast.set()
 
 
 async def test_every_follower_gets_what_is_published_in_order_on_every_runner() -> None:
@@ -99,7 +101,7 @@ async def test_a_follower_that_is_gone_is_not_counted_and_its_topics_are_forgott
     async with running(writer, reader) as runner:
         await runner.remove_worker("reader")
         assert await writer.publish("news", 1) == 0
-        assert runner.bus._topics == runner.bus._followed == {}
+        assert len(runner.bus.topics) == 0
         again = Reader("reader")
         await runner.add_workers(again)
         assert await writer.publish("news", 2) == 1
@@ -171,3 +173,35 @@ def test_a_topic_is_followed_by_one_method_of_a_class() -> None:
 
             @subscribe("news")
             async def second(self, data: Any) -> None: ...
+
+
+def test_a_worker_follows_a_bounded_number_of_topics() -> None:
+    async def follow(_self: BaseWorker, _data: Any) -> None: ...
+
+    def methods(count: int) -> dict[str, Any]:
+        return {f"on_{number}": _marked(follow, f"topic-{number}") for number in range(count)}
+
+    assert len(type("Many", (BaseWorker,), methods(100))._table.topics) == 100  # type: ignore[attr-defined]
+    with pytest.raises(HandlerError, match="TooMany follows 101 topics, more than 100: publish under fewer topics"):
+        type("TooMany", (BaseWorker,), methods(101))
+
+
+def _marked(function: Any, topic: str) -> Any:
+    async def follow(self: BaseWorker, data: Any) -> None:
+        await function(self, data)
+
+    return subscribe(topic)(follow)
+
+
+async def test_what_is_published_reaches_followers_on_other_buses_of_a_network_once_and_in_order() -> None:
+    writer, here, there = BaseWorker("writer"), Reader("here"), Reader("there")
+    url = "memory://topics"
+    async with running(writer, here, bus=open_bus(url)) as runner, running(there, bus=open_bus(url)):
+        known = anyio.Event()
+        await runner.registry.watch("there", lambda _data: known.set())
+        await known.wait()
+        for number in range(100):
+            assert await writer.publish("news", [number]) == 1
+        assert await writer.publish("weather", "rain") == 1
+        await there.forecast.wait()
+        assert there.read == here.read == [*([number] for number in range(100)), ("weather", "rain")]
