@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import msgspec
 from msgspec.structs import replace
 
 from bus.answers import answered_by_bus, gave_up, in_use, returned
@@ -338,14 +337,14 @@ class Claimer:
         if answer is None:
             return False
         self.claims.repeated += 1
-        if delivery.attempt != answer.attempt + 1:
-            # Another had it in between, or it was asked for anew: what led up to our answer is not waited for any more.
-            answer = msgspec.structs.replace(answer, attempt=delivery.attempt, sequence=0)
         if request.origin == self._bus.address:  # its answer did not have to travel
             self.settle(delivery, Settlement.ACK, now)
-        else:
-            claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
-            self._bus.send_to(request.origin, answer, claim)
+            return True
+        self._bus.answer_again(request, answer)
+        # Another may have had it in between: then only a later attempt counts, and what led up to it is not waited for.
+        answer = replace(answer, attempt=max(delivery.attempt, answer.attempt + 1), sequence=0)
+        claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
+        self._bus.send_to(request.origin, answer, claim)
         return True
 
     def _answer_for(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> None:
