@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, ClassVar
 
 import anyio
+from msgspec.structs import replace
 
 from bus.answers import to_orphan
 from bus.bus import WorkerBus
@@ -373,6 +374,9 @@ class NetworkBus(WorkerBus):
             if isinstance(message, TERMINAL_MESSAGES):
                 self._claimer.claims.end(claim, message)
                 answered = claim
+                if claim.delivery.attempt > message.attempt:  # it came again meanwhile: another may have had it before
+                    self.send_to(message.destination, message)
+                    message = replace(message, attempt=claim.delivery.attempt, sequence=0)
         self.send_to(message.destination, message, answered)
         return None
 
