@@ -208,6 +208,7 @@ class NetworkBus(WorkerBus):
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
             self._closing = True
+            self._outbox.close()
             await self._transport.close()
         self.registry.unlisten(self._direct.changed)
         await super().stop()

@@ -182,6 +182,10 @@ class Outbox:
                 self._idle.append(waiter)
                 await waiter
 
+    def close(self) -> None:
+        """The network is left: what cannot be sent any more is no failure."""
+        self._closing = True
+
     async def run(self) -> None:
         """Send until cancelled."""
         async with anyio.create_task_group() as loops:
@@ -198,6 +202,8 @@ class Outbox:
                 await send()
                 failures = 0
             except TransportError as error:
+                if self._closing:
+                    return
                 failures += 1
                 self._failures += 1
                 if failures == 1:
