@@ -78,7 +78,7 @@ class Simulation:
         self.network = SimulatedNetwork(
             Random(self.rng.getrandbits(64)),
             faults or Faults(),
-            MemoryBroker(ack_wait=ack_wait, fenced_ack=fenced_ack),
+            MemoryBroker(ack_wait=ack_wait, fenced_ack=fenced_ack, wall_clock=anyio.current_time),
             self.trace.append,
         )
         self._limit = limit

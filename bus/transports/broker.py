@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import anyio
@@ -79,9 +79,17 @@ class MemoryBroker:
         max_dedup: How many frame ids are remembered; the oldest is forgotten first.
         fenced_ack: False to take the ack of a claim that has ended, as JetStream and a plain XACK do: the entry is
             deleted although another node may own it.
+        wall_clock: Unix time, for people: when a dead letter died.
     """
 
-    def __init__(self, *, ack_wait: float = 30.0, max_dedup: int = 100_000, fenced_ack: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        ack_wait: float = 30.0,
+        max_dedup: int = 100_000,
+        fenced_ack: bool = True,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         if max_dedup < 1:
@@ -89,6 +97,7 @@ class MemoryBroker:
         self.ack_wait = ack_wait
         self.max_dedup = max_dedup
         self.fenced_ack = fenced_ack
+        self._wall_clock = wall_clock
         self._nodes: dict[str, Node] = {}
         self._queues = Queues(ack_wait, fenced_ack=fenced_ack)
         self._remembered: OrderedDict[str, None] = OrderedDict()
@@ -238,7 +247,7 @@ class MemoryBroker:
             self._terminated += 1
             place = str(self._terminated)
             history = (f"attempt {entry.attempt} on {node.address}: given up",)
-            self._dead[place] = DeadFrame(place, entry.queue, entry.body, entry.attempt, time.time(), history)
+            self._dead[place] = DeadFrame(place, entry.queue, entry.body, entry.attempt, self._wall_clock(), history)
             if len(self._dead) > DEAD_LETTER_BOUND:
                 self._dead.popitem(last=False)
         return settled

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
+from bus import BusJobRunningMessage
 from bus.errors import TransportError
 from bus.network import NetworkBus
 from bus.transport import Delivery, Outgoing, Settlement
@@ -96,7 +97,25 @@ class Cutting(Once):
         return self.ran
 
 
-async def test_g33_a_job_that_comes_again_is_not_done_with_before_its_remembered_answer_is_safe() -> None:
+def another_had_it(client: Client) -> None:
+    """Between the first claim and the second another runner had the job, and has died: the requester had heard it."""
+    (group,) = client._worker._groups.values()
+    running = BusJobRunningMessage(
+        source="once", target=client._worker.name, origin="other#1", job_id=group.job_id, attempt=2
+    )
+    assert group.still_running(running)
+
+
+def lose_lease(broker: MemoryBroker) -> None:
+    """End the claim there is, as if nobody had renewed it."""
+    (claimed,) = (delivery for node in broker._nodes.values() for delivery in node.claims)
+    broker._queues.give_back([claimed], anyio.current_time())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["at once", "after another had it"])
+async def test_g33_a_job_that_comes_again_is_not_done_with_before_its_remembered_answer_is_safe(
+    elsewhere: bool,
+) -> None:
     """Else it is lost with its performer, if that dies before it can send the answer."""
     broker = MemoryBroker(ack_wait=1.0)
     async with AsyncExitStack() as stack:
@@ -115,12 +134,56 @@ async def test_g33_a_job_that_comes_again_is_not_done_with_before_its_remembered
                 asking.start_soon(ask)
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
-                (claimed,) = (delivery for node in broker._nodes.values() for delivery in node.claims)
-                broker._queues.give_back([claimed], anyio.current_time())  # as if its lease had ended
+                lose_lease(broker)
                 await transport.repeated.wait()
                 await anyio.wait_all_tasks_blocked()
                 assert transport.settled == []
                 assert broker.statistics().claimed == 1
+                if elsewhere:
+                    another_had_it(client)
                 transport.cut = False
+        assert answers == [1]
+        assert worker.ran == 1
+
+
+class Held(Once):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    @job(name="count")
+    async def count(self, job: Job[Any]) -> int:
+        self.ran += 1
+        await self.gate.wait()
+        return self.ran
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["at once", "after another had it"])
+async def test_g33_the_answer_to_a_job_that_came_again_while_it_ran_reaches_its_requester(elsewhere: bool) -> None:
+    broker = MemoryBroker(ack_wait=30.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = LosesAcks(broker), Held()
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as asking:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await client.job("once", name="count", timeout=60))
+
+                asking.start_soon(ask)
+                while not worker.ran:
+                    await anyio.lowlevel.checkpoint()
+                transport.repeated = anyio.Event()
+                lose_lease(broker)
+                transport.demand("once", 1)
+                await transport.repeated.wait()
+                await anyio.wait_all_tasks_blocked()
+                if elsewhere:
+                    another_had_it(client)
+                worker.gate.set()
         assert answers == [1]
         assert worker.ran == 1
