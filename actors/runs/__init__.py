@@ -9,8 +9,10 @@ from actors.runs.errors import (
     RunStateError,
     RunStoreError,
 )
+from actors.runs.handle import Run
 from actors.runs.ledger import Entry, Ledger, MemoryLedger
 from actors.runs.ledger_store import LedgerRunStore
+from actors.runs.owner import RunOwner
 from actors.runs.run import (
     Lease,
     RunEvent,
@@ -28,6 +30,7 @@ __all__ = [
     "Ledger",
     "LedgerRunStore",
     "MemoryLedger",
+    "Run",
     "RunConflictError",
     "RunError",
     "RunEvent",
@@ -35,6 +38,7 @@ __all__ = [
     "RunFailedError",
     "RunLostError",
     "RunNotFoundError",
+    "RunOwner",
     "RunProgress",
     "RunRequest",
     "RunState",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from actors.errors import ActorError
+
+if TYPE_CHECKING:
+    from actors.runs.run import RunStatus
 
 
 class RunError(ActorError):
@@ -68,3 +73,8 @@ class RunFailedError(RunError):
     Attributes:
         status: What is known of it.
     """
+
+    def __init__(self, status: RunStatus) -> None:
+        why = f": {status.error.message}" if status.error is not None else ""
+        super().__init__(f"run {status.run_id!r} is {status.state.value}{why}")
+        self.status = status

@@ -167,7 +167,7 @@ class LedgerRunStore:
                 return None
             if state is RunState.COMPLETED and status.cancel_requested_at is not None:
                 return None  # who asked to cancel it was told that it will not complete
-            changes: dict[str, Any] = {"state": state, "error": error}
+            changes: dict[str, Any] = {"state": state, "error": error or status.error}
             if progress is not None:
                 changes["progress"] = progress
             if state.terminal:
