@@ -13,6 +13,7 @@ from bus import (
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
     BusJobCancelMessage,
+    BusJobLostMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
@@ -28,6 +29,7 @@ from bus import (
     BusTopicMessage,
     BusWorkerErrorMessage,
     BusWorkerLocalErrorMessage,
+    JobStatus,
     WorkerErrorData,
 )
 from bus.mailbox import Room
@@ -131,6 +133,12 @@ def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) ->
         worker.worker_runner.late_answer(worker, message, known=False)
 
 
+def _lost(worker: BaseWorker, message: BusJobLostMessage, _force: bool) -> None:
+    group = worker._groups.get(message.job_id)
+    if group is not None and group.awaits(message.source):
+        group.fail_member(message.source, JobStatus.FAILED, message.error)
+
+
 def deliver_other(worker: BaseWorker, message: BusMessage, force: bool) -> Room | None:
     """Deliver a message of a type that users define, to `on_bus_message`."""
     item = (None, worker._call_hook, "on_bus_message", message, None, None)
@@ -208,6 +216,7 @@ DISPATCH: dict[type[BusMessage], Deliver] = {
     BusJobCancelMessage: _cancel,
     BusJobUpdateRequestMessage: _update_request,
     BusJobRunningMessage: _running,
+    BusJobLostMessage: _lost,
     BusActivateWorkerMessage: _activate,
     BusDeactivateWorkerMessage: _deactivate,
     BusEndWorkerMessage: _end,

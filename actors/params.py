@@ -21,7 +21,9 @@ class JobParams(msgspec.Struct, kw_only=True):
         cancellable: Whether `request_cancel_job_group` may cancel it.
         job_id: An id chosen by the caller, 1 to 128 characters, unique among its open jobs; a request that a network
             delivers twice runs once. None makes one up.
-        delivery: How the request travels over a network; None is the bus's own setting.
+        delivery: `at_least_once`: accepted, it survives its performer, and may run twice. `at_most_once`: faster, never
+            stored and never run twice; if its performer or an answer is lost, it fails with the error type `JobLost`,
+            and may or may not have run. None is the bus's own setting. In one process both are the same.
     """
 
     name: str | None = None

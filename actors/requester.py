@@ -74,7 +74,7 @@ class Requester:
             payload: What the handler gets; a copy travels.
             timeout: Seconds for everything; None for no limit.
             job_id: An id of your own; see `JobParams`.
-            delivery: How it travels over a network.
+            delivery: `at_least_once` or `at_most_once` over a network; see `JobParams`.
             label: A text for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
 

@@ -1,4 +1,4 @@
-"""The claimer: takes jobs from queues for the workers of a process, keeps their leases, and settles them."""
+"""The claimer: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import TransportError
 from bus.messages import (
+    TERMINAL_MESSAGES,
     BusJobCancelMessage,
+    BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusJobReturnedMessage,
     BusJobRunningMessage,
     ErrorInfo,
     JobStatus,
@@ -30,7 +33,8 @@ class Claimer:
     """Holds claims on jobs while they run here.
 
     A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
-    job; once it is not, the job is stopped here and nothing of it is sent any more.
+    job; once it is not, the job is stopped here and nothing of it is sent any more. A job that was asked for at most
+    once is held without a lease: nobody else is given it.
     """
 
     def __init__(
@@ -49,6 +53,12 @@ class Claimer:
         """How many jobs the worker of that name could start now."""
         free_slots = self._served.get(name)
         return free_slots() if free_slots is not None else 0
+
+    def serves(self, name: str) -> bool:
+        """Whether the worker of that name in this process takes jobs."""
+        local = self._bus.registry.get(name)
+        here = local is not None and local.active and local.runner == self._bus.registry.runner_name
+        return here and self._bus.reaches(name)
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""
@@ -99,21 +109,67 @@ class Claimer:
             self._bus.deliver(request)
         self.capacity_changed(name)
 
+    def asked(self, request: BusJobRequestMessage, now: float) -> None:
+        """A job came straight from its requester: run it, or say at once that it is not taken."""
+        request.attempt = 1
+        if self.claims.held(request) is not None:
+            self.claims.repeated += 1
+            return
+        given = self.claims.remembered(request)
+        if given is not None:  # asked for anew: what led up to the answer is not waited for
+            self.claims.repeated += 1
+            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
+            return
+        name = request.target or ""
+        self.claims.hold(request, None, now)
+        reason = self.claims.forbidden(request)
+        serves = self.serves(name)
+        room = self._bus.deliver(request, force=False) if serves and reason is None else None
+        if reason is not None:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif room is not None and room.refuses:
+            full = ErrorInfo(type="MailboxFullError", message=str(room.refusal()), retryable=True)
+            self._answer_for(request, JobStatus.FAILED, full)
+        elif room is not None or not serves:
+            self.give_back(request)
+        self.capacity_changed(name)
+
+    def inquired(self, inquiry: BusJobInquiryMessage) -> None:
+        """A requester has not heard of a job for a while: say what is known of it."""
+        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry)
+        if claim is not None:
+            self._bus.send_to(inquiry.origin, _running(claim))
+        elif answer is not None:
+            self._bus.answer_again(inquiry, answer)
+        else:
+            self._bus.send_to(inquiry.origin, _returned(inquiry, may_have_run=True))
+
+    def told(self, claim: Claim, message: Any) -> None:
+        """Something was sent of a job that was asked for at most once."""
+        claim.events += hasattr(message, "sequence")
+        if isinstance(message, TERMINAL_MESSAGES):
+            self.claims.release(claim, message)
+
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
-        """A job has its answer. Returns what to do once that is safe."""
+        """A job from a queue has its answer. Returns what to do once that is safe."""
         self.claims.release(claim, answer)
         gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
         how = Settlement.TERM if gave_up else Settlement.ACK
 
-        return lambda: self.settle(claim.delivery, how, claim.renewed)
+        delivery = claim.delivery
+        assert delivery is not None
+        return lambda: self.settle(delivery, how, claim.renewed)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
-        """Return a job that was not started to its queue. False if it did not come from one."""
+        """Return a job that was not started to where it came from. False if that is this process."""
         claim = self.claims.held(request)
         if claim is None:
             return False
         self.claims.release(claim)
-        self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+        if claim.delivery is not None:
+            self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+        else:
+            self._bus.send_to(request.origin, _returned(request, may_have_run=False))
         return True
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
@@ -140,10 +196,14 @@ class Claimer:
             await anyio.sleep(pause)
             pause = period
             claims = self.claims.all()
+            for claim in claims:
+                if claim.delivery is None:
+                    self._bus.post(_running(claim))
+            claims, leased = [claim for claim in claims if claim.delivery], [claim.delivery for claim in claims]
             if claims:
                 now = self._bus.tasks.now()
                 try:
-                    kept = await self._transport.extend([claim.delivery for claim in claims])
+                    kept = await self._transport.extend([delivery for delivery in leased if delivery])
                 except TransportError:
                     pause = period / 8
                     kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
@@ -157,7 +217,7 @@ class Claimer:
         known = self.claims.held(request)
         if known is not None:
             self.claims.repeated += 1
-            if delivery.attempt > known.delivery.attempt:
+            if known.delivery is not None and delivery.attempt > known.delivery.attempt:
                 known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
                 self.capacity_changed(delivery.queue)
             else:
@@ -196,15 +256,7 @@ class Claimer:
             self.claims.release(claim)
             self._stop(request, "its lease was lost: another worker has it, or will")
         else:
-            self._bus.post(
-                BusJobRunningMessage(
-                    source=request.target or "",
-                    target=request.source,
-                    destination=request.origin,
-                    job_id=request.job_id,
-                    attempt=request.attempt,
-                )
-            )
+            self._bus.post(_running(claim))
 
     def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
         self._bus.deliver(
@@ -216,3 +268,21 @@ class Claimer:
                 reason=reason,
             )
         )
+
+
+def _running(claim: Claim) -> BusJobRunningMessage:
+    request = claim.request
+    return BusJobRunningMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        events=claim.events,
+    )
+
+
+def _returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
+    return BusJobReturnedMessage(
+        source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
+    )

@@ -1,4 +1,4 @@
-"""The jobs a process holds for others: claimed from a queue, renewed, answered once, remembered for a while. Pure."""
+"""The jobs a process holds for others: answered once, and remembered for a while. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bus.messages import BusJobRequestMessage
+from bus.messages import BusJobInquiryMessage, BusJobRequestMessage
 from bus.transport import Delivery
 
 MAX_REMEMBERED = 1024
@@ -21,16 +21,18 @@ class Claim(msgspec.Struct):
     """One job held for a requester.
 
     Attributes:
-        delivery: The claim on its queue.
+        delivery: The claim on its queue; None if the job was asked for at most once.
         request: The job.
         renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
         since: When it was claimed.
+        events: How many of its events and answers were sent.
     """
 
-    delivery: Delivery
+    delivery: Delivery | None
     request: BusJobRequestMessage
     renewed: float
     since: float
+    events: int = 0
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -59,11 +61,11 @@ class Claims:
         self.repeated = 0
         self.refused = 0
 
-    def hold(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
+    def hold(self, request: BusJobRequestMessage, delivery: Delivery | None, now: float) -> None:
         """Enter a new claim."""
         self._held[_key(request)] = Claim(delivery, request, now, now)
 
-    def held(self, request: BusJobRequestMessage) -> Claim | None:
+    def held(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Claim | None:
         """The claim on the same job, if there is one."""
         return self._held.get(_key(request))
 
@@ -96,7 +98,7 @@ class Claims:
         """Why a request must not run; None if it may."""
         return self._forbidden.pop(_key(request), None)
 
-    def remembered(self, request: BusJobRequestMessage) -> Any:
+    def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Any:
         """The answer given to an earlier delivery of the same job, None if there is none."""
         return self._answers.get(_key(request))
 
@@ -105,5 +107,5 @@ class Claims:
         return ClaimStatistics(len(self._held), len(self._answers), self.repeated, self.refused)
 
 
-def _key(request: BusJobRequestMessage) -> Key:
+def _key(request: BusJobRequestMessage | BusJobInquiryMessage) -> Key:
     return (request.target or "", request.origin, request.source, request.job_id)

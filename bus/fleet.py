@@ -53,7 +53,7 @@ class Fleet:
             await anyio.sleep(self._heartbeat)
             for peer in self.presence.expired(self._bus.tasks.now()):
                 self._gone(peer)
-            self._bus.stop_orphans()
+            self._bus.look_round()
 
     def heard(self, message: Any, now: float) -> None:
         """Take in what another runner says about itself and its workers."""

@@ -322,10 +322,39 @@ class BusJobCancelMessage(BusSystemMessage, kw_only=True):
 
 
 class BusJobRunningMessage(BusSystemMessage, kw_only=True):
-    """The performer tells a distant requester that it still holds the job; who does not know the job cancels it."""
+    """The performer tells a distant requester that it still holds the job; who does not know the job cancels it.
+
+    Attributes:
+        events: How many events of it were sent before this.
+    """
 
     job_id: str
     attempt: int = 1
+    events: int = 0
+
+
+class BusJobInquiryMessage(BusSystemMessage, kw_only=True):
+    """Asks the runner of a performer what has become of a job that runs at most once."""
+
+    job_id: str
+
+
+class BusJobReturnedMessage(BusSystemMessage, kw_only=True):
+    """The runner of a performer does not have a job that runs at most once.
+
+    Attributes:
+        may_have_run: Whether it can have begun it; if not, it never will.
+    """
+
+    job_id: str
+    may_have_run: bool = False
+
+
+class BusJobLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """The bus tells a requester in this process that a job will get no answer."""
+
+    job_id: str
+    error: ErrorInfo
 
 
 class BusTopicMessage(BusDataMessage, kw_only=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from bus.names import check_name
-from bus.network import NetworkBus, NetworkOptions
+from bus.network import NetworkBus
+from bus.options import NetworkOptions
 
 MAX_MESSAGE_BYTES = 2**20 - 512
 """Most bytes of a message by default: what a NATS server takes as it comes (1 MiB), less the headers."""

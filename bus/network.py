@@ -5,17 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import anyio
-import msgspec
 
 from bus.answers import in_place_of, to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.claims import ClaimStatistics
 from bus.codec import MAX_MESSAGE_BYTES, encode
 from bus.dead_letters import DeadLetters
+from bus.direct import Direct
 from bus.errors import BusError, EncodeError, TransportError
 from bus.events import log
 from bus.fleet import Fleet
@@ -24,6 +23,7 @@ from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
+    BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobRunningMessage,
     BusLocalMessage,
@@ -31,33 +31,16 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
-from bus.outbox import BACKOFF, Outbox, OutboxStatistics
+from bus.network_statistics import NetworkStatistics
+from bus.options import DeliveryKind, checked
+from bus.outbox import BACKOFF, Outbox
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.transport import Lane, Outgoing, Transport
+from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
 """Seconds `stop()` lets the last answers go out."""
-
-
-class NetworkStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `NetworkBus`: runners alive, what waits to be sent, what is held, frames that were unreadable."""
-
-    peers: int
-    outbox: OutboxStatistics
-    claims: ClaimStatistics
-    malformed: int
-
-
-class NetworkOptions(TypedDict, total=False):
-    """The options of every bus over a network; see `NetworkBus`."""
-
-    heartbeat: float
-    lease: float | None
-    max_deliver: int
-    prefetch: int
-    max_message_bytes: int
-    rng: Random | None
 
 
 class NetworkBus(WorkerBus):
@@ -68,13 +51,20 @@ class NetworkBus(WorkerBus):
     meant for. What has both ends in this process does not travel, unless a replica elsewhere has room and this one has
     none. Connections are tried again for as long as the bus runs.
 
+    With `delivery="at_most_once"` a job goes straight to one runner that serves its name, and the broker stores nothing
+    of it. It runs once at most: a second runner is asked only if the first says that it has not begun it, and never
+    will. If its performer dies, or the request or an answer is lost with a connection, its requester is told FAILED
+    with an error of type `JobLost` a lease and some heartbeats later: it may or may not have run. While nobody takes
+    jobs of that name it waits in the process of its requester, and is lost with that.
+
     Args:
         transport: The network.
         heartbeat: Seconds between two signs of life.
         lease: Seconds without one after which a runner is dead; None is three times `heartbeat`.
         max_deliver: Deliveries of one job before it is given up as FAILED.
-        prefetch: Jobs of one worker that may be claimed beyond what it can start at once.
+        prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
+        delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
@@ -92,23 +82,18 @@ class NetworkBus(WorkerBus):
         heartbeat: float = 2.0,
         lease: float | None = None,
         max_deliver: int = 5,
-        prefetch: int = 16,
+        prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("max_deliver", max_deliver), ("prefetch", prefetch)):
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value!r}")
-        lease = 3 * heartbeat if lease is None else lease
-        if not 0 < heartbeat < lease:
-            raise ValueError(
-                f"heartbeat must be above 0 seconds and below the lease: heartbeat={heartbeat!r}, lease={lease!r}"
-            )
+        lease = checked(heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery)
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
         self._max_deliver = max_deliver
+        self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
         self._rng = rng or Random(secrets.randbits(64))
@@ -118,6 +103,7 @@ class NetworkBus(WorkerBus):
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._outbox: Outbox
         self._claimer: Claimer
+        self._direct: Direct
         self._fleet: Fleet
         self._reader: Reader
 
@@ -157,7 +143,10 @@ class NetworkBus(WorkerBus):
             prefetch=self._prefetch,
             lease=self._lease,
         )
-        self._reader = Reader(self, self._claimer, self._fleet, max_message_bytes=self._max_bytes)
+        wire = Wire(self._transport, self.tasks, self._rng)
+        self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        self.registry.listen(self._direct.changed)
+        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
         try:
             await self._again(lambda: self._transport.open(self.address), "connecting to the network")
         except BaseException:
@@ -166,7 +155,7 @@ class NetworkBus(WorkerBus):
         if self._closing:
             await super().stop()
             return
-        for loop in (self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        for loop in (wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
 
     async def stop(self) -> None:
@@ -177,10 +166,12 @@ class NetworkBus(WorkerBus):
             callback()
         self._claimer.unserve_all()
         with anyio.CancelScope(shield=True):
+            await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
             self._closing = True
             await self._transport.close()
+        self.registry.unlisten(self._direct.changed)
         await super().stop()
 
     def post(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: PLR0911 - one return a way
@@ -195,11 +186,10 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobRequestMessage):
             if route is not None and (not replicas or self._claimer.free(message.target) > 0):
                 return route(message, force=force)
-            room = None if force else self._outbox.full("queue", message.target)
-            if room is None:
-                self.put("queue", message.target, message, bounded=True)
-            return room
+            return self._ask(message, message.target, force=force)
         if isinstance(message, BusJobCancelMessage):
+            if self._direct.cancel(message):
+                return None
             self._claimer.forbid(message, self.address)  # it may be in the queue, and come back to us
         elif route is None and not replicas:
             self._drop(message)
@@ -232,8 +222,12 @@ class NetworkBus(WorkerBus):
         super().unroute(name)
 
     def give_back(self, request: BusJobRequestMessage) -> None:
-        """Return a request that was not started to its queue."""
-        if not self._claimer.give_back(request) and request.origin in {"", self.address} and self.started:
+        """Return a request that was not started to where it came from; one of this process goes out to others."""
+        if self._claimer.give_back(request) or request.origin not in {"", self.address} or not self.started:
+            return
+        if (request.delivery or self._delivery) == "at_most_once":
+            self._direct.ask(request, force=True, not_here=True)
+        else:
             self.put("queue", request.target or "", request)
 
     def known_workers(self) -> list[WorkerReadyData]:
@@ -246,6 +240,7 @@ class NetworkBus(WorkerBus):
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
             self._claimer.claims.statistics(),
+            self._direct.statistics(),
             self._reader.malformed,
         )
 
@@ -269,17 +264,21 @@ class NetworkBus(WorkerBus):
             if not isinstance(message, TERMINAL_MESSAGES):
                 raise
             body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        self._outbox.put(Outgoing(lane, to, frame_id, body), accepted, bounded=bounded)
+        frame = Outgoing(lane, to, frame_id, body)
+        if lane == "direct":
+            self._direct.wire.put(frame, bounded=bounded)
+        else:
+            self._outbox.put(frame, accepted, bounded=bounded)
 
-    def deliver(self, message: BusMessage) -> Room | None:
-        """Hand a message to its target in this process."""
+    def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
+        """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
         route = self._routes.get(message.target or "")
         if route is None:
             self._drop(message)
             if isinstance(message, BusJobRunningMessage) and message.origin:
                 self.send_to(message.origin, to_orphan(message))
             return None
-        return route(message, force=True)  # what the network has accepted must fit; demand bounds the jobs
+        return route(message, force=force)
 
     def reaches(self, name: str) -> bool:
         """Whether a name is served in this process."""
@@ -289,11 +288,12 @@ class NetworkBus(WorkerBus):
         """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
         return self._fleet.presence.connected(self.tasks.now()) and not self._fleet.presence.hears(address)
 
-    def stop_orphans(self) -> None:
-        """Stop the jobs whose requesters are gone."""
+    def look_round(self) -> None:
+        """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
         self._claimer.stop_orphans()
+        self._direct.look(self.tasks.now())
 
-    def answer_again(self, request: BusJobRequestMessage, answer: BusMessage) -> None:
+    def answer_again(self, request: BusJobRequestMessage | BusJobInquiryMessage, answer: BusMessage) -> None:
         """Send a remembered answer once more."""
         if request.origin != self.address:
             self.put("inbox", request.origin, answer)
@@ -317,6 +317,15 @@ class NetworkBus(WorkerBus):
         if accepted is not None:
             accepted()
 
+    def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
+        """Ask another runner for a job."""
+        if (request.delivery or self._delivery) == "at_most_once":
+            return self._direct.ask(request, force=force)
+        room = None if force else self._outbox.full("queue", name)
+        if room is None:
+            self.put("queue", name, request, bounded=True)
+        return room
+
     def _post_to(self, message: Any) -> Room | None:
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
@@ -324,6 +333,10 @@ class NetworkBus(WorkerBus):
             claim = self._claimer.claims.of_answer(message)
             if claim is None:
                 self._claimer.claims.refused += 1  # its lease was lost: somebody else answers
+                return None
+            if claim.delivery is None:
+                self.put("direct", message.destination, message)
+                self._claimer.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
                 accepted = self._claimer.answered(claim, message)

@@ -9,11 +9,20 @@ from bus.answers import for_unreadable_event, to_unreadable_request
 from bus.codec import Header, decode, decode_header
 from bus.errors import DecodeError
 from bus.events import log, text_of
-from bus.messages import RUNNER_MESSAGES, BusJobCancelMessage, BusJobRequestMessage
-from bus.transport import Delivery, Settlement
+from bus.messages import (
+    JOB_TALK,
+    RUNNER_MESSAGES,
+    BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobRequestMessage,
+    BusJobReturnedMessage,
+    BusMessage,
+)
+from bus.transport import Delivery, Lane, Settlement
 
 if TYPE_CHECKING:
     from bus.claimer import Claimer
+    from bus.direct import Direct
     from bus.fleet import Fleet
     from bus.network import NetworkBus
 
@@ -24,10 +33,13 @@ SEEN = 10_000
 class Reader:
     """Reads frames for a bus. A frame that cannot be read is counted and answered for; it never stops the reader."""
 
-    def __init__(self, bus: NetworkBus, claimer: Claimer, fleet: Fleet, *, max_message_bytes: int) -> None:
+    def __init__(
+        self, bus: NetworkBus, claimer: Claimer, direct: Direct, fleet: Fleet, *, max_message_bytes: int
+    ) -> None:
         self.malformed = 0
         self._bus = bus
         self._claimer = claimer
+        self._direct = direct
         self._fleet = fleet
         self._max_bytes = max_message_bytes
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -65,32 +77,55 @@ class Reader:
         try:
             message = decode(header, body)
         except DecodeError as error:
-            answer = for_unreadable_event(header, error)
-            if answer is not None:
-                self._bus.deliver(answer)
+            self._unreadable(header, delivery.lane, error)
             raise
-        if isinstance(message, BusJobRequestMessage):
-            raise DecodeError("a job request comes by the queue of its worker")
         message.origin = header.origin
         message.destination = ""
-        if isinstance(message, RUNNER_MESSAGES):
+        self._hand_on(message, delivery.lane, now)
+
+    def _hand_on(self, message: BusMessage, lane: Lane, now: float) -> None:
+        """Give a message to whom it concerns."""
+        if isinstance(message, BusJobRequestMessage):
+            if lane != "direct":
+                raise DecodeError("a job request comes by the queue of its worker, or straight")
+            self._claimer.asked(message, now)
+        elif isinstance(message, RUNNER_MESSAGES):
             self._fleet.heard(message, now)
         elif message.target is None:
             self._bus.hand_out(message)
+        elif isinstance(message, BusJobInquiryMessage):
+            self._claimer.inquired(message)
+        elif isinstance(message, BusJobReturnedMessage):
+            self._direct.returned(message)
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
+            elif isinstance(message, JOB_TALK):
+                self._direct.heard(message, now)
             self._bus.deliver(message)
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
             message = decode(header, body)
         except DecodeError as error:
-            answer = to_unreadable_request(header, delivery.attempt, error)
-            if answer is not None:  # nobody else would
-                self._bus.send_to(header.origin, answer)
+            self._answer_unread(header, delivery.attempt, error)
             raise
         if not isinstance(message, BusJobRequestMessage) or message.target != delivery.queue:
             raise DecodeError(f"a {type(message).__name__} for {message.target!r} in the queue of {delivery.queue!r}")
         message.origin = header.origin
         return message
+
+    def _unreadable(self, header: Header, lane: Lane, error: DecodeError) -> None:
+        """End the job that waits for what cannot be read."""
+        answer = for_unreadable_event(header, error)
+        if answer is not None:
+            self._direct.heard(answer, self._bus.tasks.now())
+            self._bus.deliver(answer)
+        elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
+            self._answer_unread(header, 1, error)
+
+    def _answer_unread(self, header: Header, attempt: int, error: DecodeError) -> None:
+        """Answer a request that cannot be read: nobody else would."""
+        answer = to_unreadable_request(header, attempt, error)
+        if answer is not None:
+            self._bus.send_to(header.origin, answer)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from bus.network import NetworkBus, NetworkOptions
+from bus.network import NetworkBus
+from bus.options import NetworkOptions
 from bus.transports.redis_link import RedisClient
 from bus.transports.redis_streams import RedisTransport
 

@@ -59,7 +59,7 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
 
 
 def _check(options: dict[str, Any]) -> None:
-    from bus.network import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
+    from bus.options import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
 
     known = (*NetworkOptions.__annotations__, *_OF_TRANSPORTS)
     for name in options:

@@ -43,6 +43,7 @@ def unit(*tests: str) -> tuple[str, ...]:
 
 
 FLEET = unit("simulation/test_fleet.py")
+DIRECT = unit("simulation/test_direct.py")
 
 MUTANTS = (
     Mutant(
@@ -62,7 +63,7 @@ MUTANTS = (
     Mutant(
         "leases are never renewed",
         "bus/claimer.py",
-        "kept = await self._transport.extend([claim.delivery for claim in claims])",
+        "kept = await self._transport.extend([delivery for delivery in leased if delivery])",
         "kept = [True for claim in claims]",
         FLEET,
     ),
@@ -106,10 +107,45 @@ MUTANTS = (
     ),
     Mutant(
         "a job of a dead requester goes on",
-        "bus/fleet.py",
-        "            self._bus.stop_orphans()\n",
+        "bus/network.py",
+        "        self._claimer.stop_orphans()\n",
         "",
         FLEET,
+    ),
+    Mutant(
+        "a job at most once is asked of another although the first may have run it",
+        "bus/direct.py",
+        "        if message.may_have_run:\n",
+        "        if not message.origin:\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once is not given up with the runner of its performer",
+        "bus/direct.py",
+        "                ask.gone_since = now  # its last words may be on their way\n",
+        "                pass\n",
+        DIRECT,
+    ),
+    Mutant(
+        "nobody asks about a job at most once of which nothing is heard",
+        "bus/direct.py",
+        "                self._inquire(ask)\n",
+        "                pass\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once of which an event is missing is not given up",
+        "bus/direct.py",
+        "            if ask.gap_since is not None and now - ask.gap_since > self._lease:\n",
+        "            if False:\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once that is refused unstarted counts as lost",
+        "bus/claimer.py",
+        "_returned(request, may_have_run=False)",
+        "_returned(request, may_have_run=True)",
+        DIRECT,
     ),
     Mutant(
         "jobs are never given up",

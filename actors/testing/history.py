@@ -27,6 +27,7 @@ class Happening(msgspec.Struct, frozen=True):
         number: For `saw`, the event's number as the performer counted; for `ended`, how many it should have been; for
             `disturbed`, how many further executions of any one job it excuses. A death excuses one.
         status: For `ended`.
+        once: For `asked`, whether it was asked for at most once: nothing excuses a second execution.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Happening(msgspec.Struct, frozen=True):
     attempt: int = 0
     number: int = 0
     status: JobStatus | None = None
+    once: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -119,7 +121,9 @@ def _executions(lines: list[Happening], excuses: list[Happening]) -> list[str]:
     found = []
     attempts = Counter(line.attempt for line in began)
     found += [f"attempt {attempt} ran {count} times" for attempt, count in attempts.items() if count > 1]
-    if len(began) > 1:
+    if len(began) > 1 and any(line.once for line in lines):
+        found.append(f"it ran {len(began)} times although it was asked for at most once")
+    elif len(began) > 1:
         asked = min((line.time for line in lines if line.kind == "asked"), default=0.0)
         excused = sum(_excuse(excuse, asked) for excuse in excuses if excuse.time <= began[-1].time)
         if not excused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 import trio
@@ -55,6 +55,7 @@ class Simulation:
         ack_wait: Seconds a claim lasts unless renewed.
         fenced_ack: Whether the network refuses an acknowledgement of a claim that went to another.
         limit: Simulated seconds after which the program counts as stuck.
+        delivery: How jobs travel that do not say it themselves.
         options: Options of every runner.
     """
 
@@ -66,6 +67,7 @@ class Simulation:
         ack_wait: float = 10.0,
         fenced_ack: bool = True,
         limit: float = 3600.0,
+        delivery: Literal["at_least_once", "at_most_once"] = "at_least_once",
         **options: Any,
     ) -> None:
         self.seed = seed
@@ -78,6 +80,7 @@ class Simulation:
             self.trace.append,
         )
         self._limit = limit
+        self._delivery = delivery
         self._options = options
         self._nodes: dict[str, _Node] = {}
         self._task_group: anyio.abc.TaskGroup | None = None
@@ -101,7 +104,8 @@ class Simulation:
     async def start(self, label: str, *workers: BaseWorker, **options: Any) -> WorkerRunner:
         """Start a runner with workers; after a crash of the label, its next life. Returns when it is ready, or dead."""
         assert self._task_group is not None
-        bus = NetworkBus(self.network.transport(label), rng=Random(self.rng.getrandbits(64)))
+        link = self.network.transport(label)
+        bus = NetworkBus(link, delivery=self._delivery, rng=Random(self.rng.getrandbits(64)))
         runner = WorkerRunner(
             label,
             bus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -10,6 +11,9 @@ from actors.testing import Faults
 
 NAMES = ("w0", "w1", "w2", "w3")
 RUNNERS = ("r0", "r1", "r2")
+
+Delivery = Literal["at_least_once", "at_most_once"]
+DELIVERIES: tuple[Delivery, ...] = ("at_least_once", "at_most_once")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -33,6 +37,7 @@ class Ask(msgspec.Struct, frozen=True):
     reads_after: float = 0.0
     reads: bool = True
     own_id: str | None = None
+    delivery: Delivery | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -44,6 +49,7 @@ class Scenario(msgspec.Struct, frozen=True):
     asks: dict[str, tuple[tuple[float, Ask], ...]]
     chaos: tuple[tuple[float, str, str], ...]
     faults: Faults
+    delivery: Delivery = "at_least_once"
 
     @property
     def harmless(self) -> bool:
@@ -53,7 +59,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 def make_scenario(seed: int) -> Scenario:
     """Draw a scenario; the same seed draws the same one."""
-    rng = Random(seed)
+    rng, deliveries = Random(seed), Random(f"deliveries {seed}")
     homes = {name: tuple(rng.sample(RUNNERS, rng.choice((1, 1, 2)))) for name in NAMES}
     asks = {
         runner: tuple(
@@ -82,7 +88,22 @@ def make_scenario(seed: int) -> Scenario:
         delay=(0.0, rng.choice((0.0, 0.01, 0.5))),
         timeout=1.0,
     )
-    return Scenario(homes, concurrency, mailboxes, asks, tuple(sorted(chaos)), faults)
+    asks = {
+        runner: tuple((delay, _delivered(ask, deliveries)) for delay, ask in several)
+        for runner, several in asks.items()
+    }
+    delivery = deliveries.choice(DELIVERIES)
+    return Scenario(homes, concurrency, mailboxes, asks, tuple(sorted(chaos)), faults, delivery)
+
+
+def _delivered(ask: Ask, rng: Random) -> Ask:
+    """Draw how an ask travels, and those that its handlers ask for."""
+    plan = tuple(
+        msgspec.structs.replace(step, ask=_delivered(step.ask, rng)) if step.ask is not None else step
+        for step in ask.plan
+    )
+    delivery = rng.choice((None, *DELIVERIES))
+    return msgspec.structs.replace(ask, plan=plan, delivery=delivery)
 
 
 def _draw_ask(rng: Random, depth: int = 0, asker: str = "", own_id: str = "") -> Ask:

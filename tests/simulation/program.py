@@ -36,6 +36,8 @@ class Recorder:
         self.problems: list[str] = []
         self.told: Counter[tuple[str, str]] = Counter()
         self.disturbed = False
+        self.lossy = False
+        self.delivery = "at_least_once"
         self.plain = self.plain_completed = 0
 
     def note(self, kind: Any, life: str, job_id: str = "", worker: str = "", **more: Any) -> None:
@@ -74,6 +76,7 @@ class Asker(BaseWorker):
             timeout=ask.timeout,
             cancel_on_error=ask.cancel_on_error,
             job_id=ask.own_id,
+            delivery=ask.delivery,
         )
         limited = ask.timeout is not None or (parent is not None and parent.remaining is not None)
         plain = parent is None and is_plain(ask)
@@ -120,7 +123,7 @@ class Asker(BaseWorker):
         if not asked:
             asked += ask.workers
             for worker in ask.workers:
-                self._note("asked", context.job_id, worker)
+                self._note("asked", context.job_id, worker, once=self._once(ask))
 
     def _check(
         self, ask: Ask, context: JobGroupContext, failure: JobGroupError | None, *, limited: bool, stopped: bool
@@ -132,7 +135,9 @@ class Asker(BaseWorker):
         for worker, result in context.results.items():
             others = [each for each in failures if each != worker]
             cut_short = ask.cancel_on_error and bool(others)
-            problem = untrue(ask, result, Circumstances(disturbed, limited, stopped, cut_short))
+            problem = untrue(
+                ask, result, Circumstances(disturbed, limited, stopped, cut_short, self.recorder.lossy, self._once(ask))
+            )
             if problem:
                 self._problem(ask, worker, f"{problem}: {result.status} {result.error}")
         every = all(result.status is JobStatus.COMPLETED for result in context.results.values())
@@ -140,6 +145,9 @@ class Asker(BaseWorker):
             self._problem(ask, "", "completed although a member did not")
         if failure is not None and not ask.cancel_on_error and not (limited or stopped or disturbed):
             self._problem(ask, "", f"failed although nothing ends it but its members: {failure}")
+
+    def _once(self, ask: Ask) -> bool:
+        return (ask.delivery or self.recorder.delivery) == "at_most_once"
 
     def _problem(self, ask: Ask, worker: str, problem: str) -> None:
         asked = f"job of {worker}" if worker else f"group of {', '.join(ask.workers)}"

@@ -76,9 +76,16 @@ def simulate(seed: int) -> Outcome:
     scenario = make_scenario(seed)
     fenced = seed % 4 != 3  # every fourth run on a broker that accepts late acknowledgements
     sim = Simulation(
-        seed, faults=scenario.faults, ack_wait=8.0, fenced_ack=fenced, cancel_grace=CANCEL_GRACE, drain_timeout=10.0
+        seed,
+        faults=scenario.faults,
+        ack_wait=8.0,
+        fenced_ack=fenced,
+        delivery=scenario.delivery,
+        cancel_grace=CANCEL_GRACE,
+        drain_timeout=10.0,
     )
     recorder = Recorder(sim)
+    recorder.delivery = scenario.delivery
     problems: list[str] = []
     try:
         sim.run(lambda sim: _program(sim, scenario, recorder, problems))
@@ -113,6 +120,7 @@ async def _program(sim: Simulation, scenario: Scenario, recorder: Recorder, prob
         await _start(sim, scenario, recorder, runner)
     if scenario.faults.drop:
         recorder.note("disturbed", "the network loses renewals", number=MAX_DELIVER)
+        recorder.lossy = True
     chaos = _Chaos(sim, scenario, recorder)
     async with anyio.create_task_group() as task_group:
         for runner in RUNNERS:
@@ -164,6 +172,7 @@ class _Chaos:
         host = self._sim.runner(label)
         if host is not None and host.accepting:
             self._recorder.note("disturbed", what, number=int(what == "partition"))
+            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition"}
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
@@ -234,6 +243,7 @@ def _left(sim: Simulation) -> list[str]:
             ("groups", statistics.groups),
             ("deadlines", statistics.deadlines),
             ("claims", network.claims.held),
+            ("jobs asked for at most once", network.direct.asked + network.direct.parked),
             ("frames to send", network.outbox.frames),
             ("frames it could not read", network.malformed),
             ("parked requests", host.bus.statistics().parked),

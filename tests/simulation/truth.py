@@ -10,6 +10,9 @@ from tests.simulation.plan import Ask, Step
 DISTURBANCES = ("WorkerUnavailableError", "DeadLettered")
 """What a job fails with that nobody could do."""
 
+LOST = "JobLost"
+"""What a job that runs at most once fails with when nobody can tell whether it has run."""
+
 
 class Circumstances(msgspec.Struct, frozen=True):
     """What may excuse that a job did not complete.
@@ -19,12 +22,16 @@ class Circumstances(msgspec.Struct, frozen=True):
         limited: It had a deadline, its own or that of the job inside which it was asked for.
         stopped: The job inside which it was asked for was cancelled, or is over.
         cut_short: A member of its group that failed ends the others.
+        lossy: A runner died, or was cut off, or the network loses what it carries.
+        once: It was asked for at most once.
     """
 
     disturbed: bool
     limited: bool
     stopped: bool
     cut_short: bool
+    lossy: bool = False
+    once: bool = False
 
 
 def untrue(ask: Ask, result: JobResult, circumstances: Circumstances) -> str:
@@ -39,6 +46,7 @@ def untrue(ask: Ask, result: JobResult, circumstances: Circumstances) -> str:
     if result.status is JobStatus.FAILED:
         excuses = {"JobTimeoutError": circumstances.limited}
         excuses |= dict.fromkeys(DISTURBANCES, circumstances.disturbed)
+        excuses[LOST] = circumstances.lossy and circumstances.once
         return "" if excuses.get(kind) else "failed with what nothing excuses"
     excused = circumstances.disturbed or circumstances.stopped or circumstances.cut_short
     return "" if excused else "was cancelled although nobody cancelled it"

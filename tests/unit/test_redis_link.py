@@ -73,7 +73,7 @@ async def test_a_refused_command_is_told_in_its_place_or_ends_the_link() -> None
         (reply,) = await link.exchange([("PING",)])
         assert isinstance(reply, ResponseError)
         assert link.connected
-        with pytest.raises(TransportError, match="refused: no memory"):
+        with pytest.raises(TransportError, match="refused: OOM no memory"):
             await link.checked([("PING",)])
         assert not link.connected
 

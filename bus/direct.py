@@ -1,0 +1,314 @@
+"""Jobs asked of other runners at most once: who has which, and what becomes of those that get no answer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bus.errors import EncodeError
+from bus.mailbox import Room
+from bus.messages import (
+    TERMINAL_MESSAGES,
+    BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobLostMessage,
+    BusJobRequestMessage,
+    BusJobReturnedMessage,
+    BusJobRunningMessage,
+    ErrorInfo,
+)
+from bus.outbox import CAPACITY
+from bus.registry import WorkerLostData, WorkerReadyData
+from bus.wire import Wire
+
+if TYPE_CHECKING:
+    from bus.claimer import Claimer
+    from bus.network import NetworkBus
+    from bus.presence import Presence
+
+Key = tuple[str, str, str]
+"""Worker, requester, job id."""
+
+LOST = "JobLost"
+"""Type of the error of a job whose performer or answer was lost."""
+
+_Talk = Any
+"""A message of `JOB_TALK`: what a performer says about a job."""
+
+
+class DirectStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Direct`.
+
+    Attributes:
+        asked: Jobs that another runner has, or was asked for.
+        parked: Jobs that wait for somebody to take them (requests that can wait do so beyond 10,000).
+        waiting: Frames that wait to be sent.
+        lost: Jobs that were given up as lost so far.
+    """
+
+    asked: int
+    parked: int
+    waiting: int
+    lost: int
+
+
+class _Ask(msgspec.Struct):
+    """One job: its request, when it must be over, who has it, who has refused it, and which of its events have come.
+
+    `expected` events have come without a gap, `known` were sent as far as we know; more may be `early`.
+    """
+
+    request: BusJobRequestMessage
+    deadline: float
+    address: str = ""
+    refused: tuple[str, ...] = ()
+    heard: float = 0.0
+    inquired: float = 0.0
+    expected: int = 0
+    known: int = 0
+    total: int | None = None
+    early: dict[int, None] | None = None
+    gap_since: float | None = None
+    gone_since: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return (self.request.target or "", self.request.source, self.request.job_id)
+
+
+class Direct:
+    """Asks one replica that it knows for each job, and sees to it that each of them ends.
+
+    The request goes straight to its performer and is never sent to a second one unless the first says that it has not
+    begun it and never will. While nobody is known to take jobs of that name, or all are full, the job waits here: the
+    broker stores nothing of it. A job fails as lost when the runner of its performer is gone, when its performer knows
+    nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
+    """
+
+    def __init__(self, bus: NetworkBus, claimer: Claimer, presence: Presence, wire: Wire, *, lease: float) -> None:
+        self.wire = wire
+        self._bus = bus
+        self._claimer = claimer
+        self._presence = presence
+        self._lease = lease
+        self._asked: dict[Key, _Ask] = {}
+        self._parked: dict[str, dict[Key, _Ask]] = {}
+        self._room = Room("the network", CAPACITY, bus.tasks)
+        self._load: dict[str, int] = {}
+        self._turn = 0
+        self._lost = 0
+
+    def statistics(self) -> DirectStatistics:
+        """How much there is now."""
+        return DirectStatistics(len(self._asked), self._room.taken, self.wire.waiting, self._lost)
+
+    def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
+        """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
+        left = math.inf if request.timeout is None else request.timeout
+        ask = _Ask(request, self._bus.tasks.now() + left)
+        if not_here:
+            ask.refused = (self._bus.address,)
+        name = request.target or ""
+        address = self._choose(ask) if name not in self._parked else ""  # none overtakes those that wait
+        if not address and not not_here and self._claimer.serves(name):
+            return self._bus.deliver(request, force=force)
+        room = self.wire.room if address else self._room
+        if room.taken >= room.capacity and not force:
+            return room
+        if address:
+            self._send(ask, address)
+        else:
+            self._park(ask)
+        return None
+
+    def cancel(self, message: BusJobCancelMessage) -> bool:
+        """Pass on a cancellation to who has the job. False if it is none of ours."""
+        key = (message.target or "", message.source, message.job_id)
+        ask = self._asked.get(key)
+        if ask is not None:
+            self._drop(ask)
+            self._bus.put("inbox", ask.address, message)
+            self._released(key[0], ask.address)
+            return True
+        ask = self._parked.get(key[0], {}).get(key)
+        if ask is not None:
+            self._unpark(ask)
+        return ask is not None
+
+    def heard(self, message: _Talk, now: float) -> None:
+        """A performer said something about a job, which its requester is told as well."""
+        ask = self._asked.get((message.source, message.target or "", message.job_id))
+        if ask is None or message.origin != ask.address:
+            return
+        ask.heard = now
+        if isinstance(message, BusJobRunningMessage):
+            ask.known = max(ask.known, message.events)
+        elif hasattr(message, "sequence"):
+            self._take(ask, message, now)
+        if ask.known <= ask.expected:
+            ask.gap_since = None
+        elif ask.gap_since is None:
+            ask.gap_since = now
+        if ask.total is not None and ask.expected > ask.total:
+            self._drop(ask)
+            self._released(message.source, message.origin)
+
+    def returned(self, message: BusJobReturnedMessage) -> None:
+        """A performer does not have a job: another may, unless this one can have begun it."""
+        ask = self._asked.get((message.source, message.target or "", message.job_id))
+        if ask is None or message.origin != ask.address:
+            return
+        if message.may_have_run:
+            self._fail(ask, self._loss(ask, "its performer knows nothing of it"))
+            return
+        self._drop(ask)
+        ask.refused = (*ask.refused, ask.address)
+        self._place(ask)
+
+    def changed(self, change: WorkerReadyData | WorkerLostData) -> None:
+        """Somebody serves a name, or does not any more: what waits for it may go."""
+        if not isinstance(change, WorkerReadyData) or change.worker_name not in self._parked:
+            return
+        for ask in list(self._parked[change.worker_name].values()):
+            ask.refused = tuple(address for address in ask.refused if address != change.address)
+            self._retry(ask)
+
+    def look(self, now: float) -> None:
+        """At every heartbeat: give up what is lost, ask about what is silent, try again with what nobody took."""
+        for ask in list(self._asked.values()):
+            if self._asked.get(ask.key) is not ask:
+                continue  # the end of another one has ended it
+            if self._presence.hears(ask.address):
+                ask.gone_since = None
+            elif ask.gone_since is None:
+                ask.gone_since = now  # its last words may be on their way
+            else:
+                self._fail(ask, self._loss(ask, "the runner of its performer is gone"))
+                continue
+            if ask.gap_since is not None and now - ask.gap_since > self._lease:
+                self._fail(ask, self._loss(ask, "an answer of its performer was lost"))
+            elif now - max(ask.heard, ask.inquired) > self._lease:
+                ask.inquired = now
+                self._inquire(ask)
+        for name in list(self._parked):
+            for ask in list(self._parked.get(name, {}).values()):
+                ask.refused = ()
+            self._released(name, "")
+
+    # --- placing ---
+
+    def _choose(self, ask: _Ask) -> str:
+        """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
+        name = ask.request.target or ""
+        addresses = [
+            replica.address
+            for replica in self._bus.registry.remote_replicas(name)
+            if replica.active and replica.address not in ask.refused and self._presence.hears(replica.address)
+        ]
+        if len(addresses) > 1:
+            self._turn += 1
+            first = self._turn % len(addresses)
+            addresses = addresses[first:] + addresses[:first]
+            return min(addresses, key=lambda address: self._load.get(address, 0))
+        return addresses[0] if addresses else ""
+
+    def _send(self, ask: _Ask, address: str) -> None:
+        """Ask one replica.
+
+        Raises:
+            EncodeError: The request cannot travel; nothing has changed.
+        """
+        now = self._bus.tasks.now()
+        if ask.deadline != math.inf:
+            ask.request.timeout = max(ask.deadline - now, 0.0)
+        self._bus.put("direct", address, ask.request, bounded=True)
+        ask.address, ask.heard, ask.inquired = address, now, now
+        ask.gone_since = None
+        self._asked[ask.key] = ask
+        self._load[address] = self._load.get(address, 0) + 1
+
+    def _place(self, ask: _Ask) -> None:
+        """Ask whoever can take a job, in this process or another, or let it wait."""
+        name = ask.request.target or ""
+        address = self._choose(ask)
+        here = self._bus.address not in ask.refused and self._claimer.serves(name)
+        if here and (not address or self._claimer.free(name) > 0):
+            if ask.deadline != math.inf:
+                ask.request.timeout = max(ask.deadline - self._bus.tasks.now(), 0.0)
+            if self._bus.deliver(ask.request, force=False) is not None:
+                self._park(ask)
+        elif address:
+            try:
+                self._send(ask, address)
+            except EncodeError as error:
+                self._fail(ask, ErrorInfo(type=type(error).__name__, message=str(error)))
+        else:
+            self._park(ask)
+
+    def _retry(self, ask: _Ask) -> None:
+        """Look again for somebody to take a job that waits, unless it does not any more."""
+        if self._parked.get(ask.request.target or "", {}).get(ask.key) is ask:
+            self._unpark(ask)
+            self._place(ask)
+
+    def _released(self, name: str, address: str) -> None:
+        """A replica has one job less: two that wait may try, so that a queue that moves is soon emptied."""
+        for ask in list(self._parked.get(name, {}).values())[:2]:
+            ask.refused = tuple(each for each in ask.refused if each != address)
+            self._retry(ask)
+
+    def _park(self, ask: _Ask) -> None:
+        ask.address = ""
+        self._parked.setdefault(ask.request.target or "", {})[ask.key] = ask
+        self._room.taken += 1
+
+    def _unpark(self, ask: _Ask) -> None:
+        name = ask.request.target or ""
+        del self._parked[name][ask.key]
+        if not self._parked[name]:
+            del self._parked[name]
+        self._room.give()
+
+    # --- ending ---
+
+    def _take(self, ask: _Ask, message: _Talk, now: float) -> None:
+        """Note that an event has come."""
+        sequence = message.sequence
+        ask.known = max(ask.known, sequence + 1)
+        if isinstance(message, TERMINAL_MESSAGES):
+            ask.total = sequence
+        if sequence > ask.expected:
+            ask.early = ask.early or {}
+            ask.early[sequence] = None
+        elif sequence == ask.expected:
+            ask.expected += 1
+            while ask.early and ask.expected in ask.early:
+                del ask.early[ask.expected]
+                ask.expected += 1
+            ask.gap_since = now
+
+    def _inquire(self, ask: _Ask) -> None:
+        request = ask.request
+        inquiry = BusJobInquiryMessage(source=request.source, target=request.target, job_id=request.job_id)
+        self._bus.put("inbox", ask.address, inquiry)
+
+    def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
+        self._lost += 1
+        message = f"{why} ({ask.address}): asked for at most once, it may or may not have run"
+        return ErrorInfo(type=LOST, message=message, retryable=True)
+
+    def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
+        """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
+        worker, requester, job_id = ask.key
+        self._bus.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
+        self.cancel(BusJobCancelMessage(source=requester, target=worker, job_id=job_id, reason=error.message))
+
+    def _drop(self, ask: _Ask) -> None:
+        del self._asked[ask.key]
+        load = self._load[ask.address] - 1
+        if load:
+            self._load[ask.address] = load
+        else:
+            del self._load[ask.address]
