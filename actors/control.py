@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.member import holds
+from actors.outcome import lost
 from bus import (
     BusAddWorkerMessage,
     BusCancelMessage,
+    BusDataLostMessage,
     BusEndMessage,
     BusMessage,
     BusWorkerErrorMessage,
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    JobStatus,
     WorkerErrorData,
     WorkerReadyData,
 )
@@ -47,11 +51,21 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
         await runner.registry.unregister(message.worker_name, message.runner, reason=message.reason)
     elif isinstance(message, BusWorkerRegistryMessage):
         await runner.registry.replace_runner(message.runner, message.origin, message.workers)
+    elif isinstance(message, BusDataLostMessage):
+        _give_up_distant_jobs(runner)
     elif isinstance(message, BusAddWorkerMessage):
         if message.target == runner.name or _is_ours(runner, message):
             await runner.add_workers(message.worker)
     elif isinstance(message, BusWorkerErrorMessage):
         runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
+
+
+def _give_up_distant_jobs(runner: WorkerRunner) -> None:
+    """End what others were asked for: the requests, or their answers, may be among what was lost."""
+    for group in tuple(runner.open_groups):
+        for name in group.worker_names:
+            if group.awaits(name) and not holds(runner, name, group.job_id):
+                group.fail_member(name, JobStatus.FAILED, lost(name))
 
 
 def _is_ours(runner: WorkerRunner, message: BusMessage) -> bool:

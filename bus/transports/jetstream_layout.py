@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ MAX_WAITING = 16_384
 _STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND, _STREAM_EXISTS = 10059, 10014, 10058
 
 
+@lru_cache(maxsize=4096)
 def token(name: str) -> str:
     """`name` as one token of a subject, one to one: dots separate, and some characters are wildcards or file names.
 

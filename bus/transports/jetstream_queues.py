@@ -20,7 +20,8 @@ from bus.transports.nats_answers import Answers, numbers, status_of
 from bus.transports.nats_link import NatsLink
 
 PULL_TIME = 10.0
-"""Seconds a request for work waits at the server: after it, one that was lost there is made again."""
+"""Most seconds a request for work waits at the server, where it outlives who made it: after them, one that was lost
+there is made again. No longer than a lease, so that a node that stands still is not given a job again and again."""
 
 SECOND_THOUGHTS = 0.05
 """Seconds a smaller demand must last before a request for more is withdrawn: local jobs come and go faster."""
@@ -133,6 +134,8 @@ class Queues:
         self._changed: dict[_Served, None] = {}
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
+        self._pull_time = min(PULL_TIME, layout.ack_wait)
+        self._doubtful: dict[str, Claim] = {}
         self._next_look = 0.0
         self._late = 0
         self._stale = 0
@@ -148,12 +151,15 @@ class Queues:
             if slots <= 0:
                 return
             served = self._served[name] = _Served(name)
+        elif slots == served.want:
+            return
         served.want = max(0, slots)
         self._changed[served] = None
         self._arrivals.wake()
 
     def reset(self) -> None:
         """The connection is a new one: what was asked is forgotten, the claims stay."""
+        self._doubtful = {claim.id: claim for claim in self._claims}
         for served in self._served.values():
             served.ready = False
             served.pull = None
@@ -206,18 +212,10 @@ class Queues:
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
         if not ours:
             return [False] * len(claims)
-        # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
-        last = {claim.queue: claim for claim in ours}
-        answers = Answers(link)
-        for claim in ours:
-            if last[claim.queue] is claim:
-                await answers.ask(claim.subject, b"+WPI")
-            else:
-                await link.tell(claim.subject, b"+WPI")
-        messages = await answers.wait(EXTEND_TIMEOUT)
         gone: list[str] = []
-        if any(status_of(message) == "503" for message in messages):
-            gone = [queue for queue in last if await self._is_gone(link, queue)]
+        if not await _renewed(link, ours):
+            queues = dict.fromkeys(claim.queue for claim in ours)
+            gone = [queue for queue in queues if await self._is_gone(link, queue)]
         done = asyncio.get_running_loop().time()
         for claim in ours:
             if done < claim.until and claim.queue not in gone:
@@ -225,6 +223,18 @@ class Queues:
             else:
                 self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
+
+    async def keep_all(self, link: NatsLink) -> dict[Claim, None]:
+        """Renew all leases from another thread. Returns the claims that last; those that have ended are left as is."""
+        now = asyncio.get_running_loop().time()
+        ours = [claim for claim in tuple(self._claims) if now < claim.until]
+        if not ours or not await _renewed(link, ours):
+            return {}
+        done = asyncio.get_running_loop().time()
+        kept = [claim for claim in ours if done < claim.until]
+        for claim in kept:
+            claim.until = now + self._layout.ack_wait
+        return dict.fromkeys(kept)
 
     async def give_back(self, link: NatsLink, now: float) -> None:
         """End all claims without a result."""
@@ -274,8 +284,8 @@ class Queues:
         if not pull.out:
             pull.since = now
         pull.out += batch
-        pull.expires = now + PULL_TIME
-        request = b'{"batch":%d,"expires":%d}' % (batch, PULL_TIME * NANOSECONDS)
+        pull.expires = now + self._pull_time
+        request = b'{"batch":%d,"expires":%d}' % (batch, self._pull_time * NANOSECONDS)
         await link.tell(f"$JS.API.CONSUMER.MSG.NEXT.{self._layout.jobs}.{token(served.name)}", request, pull.subject)
 
     def _withdraw(self, link: NatsLink, served: _Served) -> None:
@@ -326,6 +336,13 @@ class Queues:
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             return
+        held = self._doubtful.pop(claim.id, None) if self._doubtful else None
+        if held is not None and held in self._claims:
+            # The server was killed before it had written down that it gave us this one: it is the same claim.
+            held.subject, held.until = claim.subject, claim.until
+            served.want += 1
+            self._changed[served] = None
+            return
         self._claims[claim] = None
         attempt = numbers(message)[0]
         self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim))
@@ -343,6 +360,19 @@ class Queues:
                 served.retry_at = asyncio.get_running_loop().time() + PAUSE
         self._changed[served] = None
         self._arrivals.wake()
+
+
+async def _renewed(link: NatsLink, claims: Sequence[Claim]) -> bool:
+    """Ask for the renewal of leases. False if some queue is not there."""
+    # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
+    last = {claim.queue: claim for claim in claims}
+    answers = Answers(link)
+    for claim in claims:
+        if last[claim.queue] is claim:
+            await answers.ask(claim.subject, b"+WPI")
+        else:
+            await link.tell(claim.subject, b"+WPI")
+    return all(status_of(message) != "503" for message in await answers.wait(EXTEND_TIMEOUT))
 
 
 def _claim(delivery: Delivery) -> Claim:

@@ -42,7 +42,7 @@ class RedisInbox:
                 pairs = zip(fields[::2], fields[1::2], strict=True)
                 for field, body in pairs:
                     if field == b"q":
-                        self.rung.append(body.decode())
+                        self.rung.append(body.decode(errors="replace"))
                     elif field in _LANES:
                         deliveries.append(Delivery(_LANES[field], "", body))
         return deliveries

@@ -42,7 +42,9 @@ local function move(prefix, from, to, group, how, owner, id)
   if not entry then return 1 end
   local old = {}
   for n = 1, #entry[2], 2 do old[entry[2][n]] = entry[2][n + 1] end
-  local attempt, history = tonumber(old.a or '0'), old.h or ''
+  -- What others have written there may lack a field, or hold anything in it.
+  local attempt, history = tonumber(string.match(old.a or '', '^%d%d?%d?%d?%d?%d?$') or '0'), old.h or ''
+  old.i, old.b = old.i or '', old.b or ''
   if how ~= 'free' then
     attempt = attempt + 1
     history = history .. attempt .. ' ' .. owner .. ' ' .. how .. ' ' .. now() .. '\\n'

@@ -201,7 +201,7 @@ async def test_a_server_that_is_not_there_is_waited_for(namespace: str) -> None:
 async def test_errors_say_what_to_do_and_no_secret() -> None:
     port = free_port()
     transport = JetStreamTransport(f"nats://user:secret@127.0.0.1:{port}")
-    with pytest.raises(TransportError, match=f"connecting failed at nats://127.0.0.1:{port}") as refused:
+    with pytest.raises(TransportError, match=rf"connecting failed at nats://\*\*\*@127.0.0.1:{port}") as refused:
         await transport.open("node#1")
     assert "secret" not in str(refused.value) + repr(transport)
     with NatsBroker("max_payload: 65536") as small:
