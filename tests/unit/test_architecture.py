@@ -35,8 +35,12 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
     "nats": ("bus/transports/",),
+    "prometheus_client": ("actors/server/",),
     "redis": ("bus/transports/",),
+    "sse_starlette": ("actors/server/",),
+    "starlette": ("actors/server/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
+    "uvicorn": ("actors/server/listening.py",),
     "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
 }
 
@@ -51,7 +55,19 @@ SHARED_MACHINERY = {
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+HEAVY = {
+    "nats",
+    "prometheus_client",
+    "pydantic",
+    "redis",
+    "rich",
+    "sse_starlette",
+    "starlette",
+    "structlog",
+    "tenacity",
+    "trio",
+    "uvicorn",
+}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
