@@ -17,8 +17,9 @@ class FleetEvent(msgspec.Struct, frozen=True):
     """Something that happened.
 
     Attributes:
-        type: `worker_ready`, `worker_lost`, `job_started`, `job_completed`, `job_failed`, the type of a run's event, or
-            `missed`: that many events (`data`) came while this reader did not read, and are not kept any more.
+        type: `worker_ready`, `worker_changed`, `worker_lost`, `job_started`, `job_completed`, `job_failed`, the type of
+            a run's event, or `missed`: that many events (`data`, None if nobody knows) came while this reader did not
+            read, and are not kept any more.
         at: Unix time, by this server's clock.
         data: What is known of it.
     """

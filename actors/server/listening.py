@@ -20,9 +20,6 @@ from bus.events import log
 
 DEFAULT_PORT = 8_000
 
-DEAD_READER = 60.0
-"""Seconds after which the system gives up a connection whose other end takes nothing any more."""
-
 
 def check_binding(host: str, token: str | None) -> None:
     """Refuse to be reachable from other machines without a token.
@@ -71,7 +68,7 @@ async def listen(
     settings = {"lifespan": "on", "http": "h11", "ws": "none", "server_header": False, **options}
     patience = math.ceil(service.settings.drain_timeout)
     server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=patience, **settings), stop or anyio.Event())
-    with _bind(host, port) as bound:
+    with _bind(host, port, service.settings.send_timeout) as bound:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_run, server, service, bound)
             try:
@@ -121,13 +118,15 @@ async def _drain_first(server: _Server, service: Service) -> None:
     server.should_exit = True
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, patience: float) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by connections: one that stalls for ever is given up
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(DEAD_READER * 1000))
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it. A reader that stalls is given up by the server, but what it had been sent waits
+            # in the system for as long as the reader likes: seen on Linux, for ever without this.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(patience * 1000))
         bound.bind(address)
     except BaseException:
         bound.close()

@@ -101,12 +101,11 @@ class Service:
             if not runner.running:
                 await stack.enter_async_context(runner)
             client = await stack.enter_async_context(Client(runner, run_store=self._run_store, own_runs=self._own_runs))
-            self._runner = runner
-            self._listen(runner, stack)
+            await client.runs(limit=1)  # opens the store: ready before the first request
             await runner.add_workers(tails := RunTails(self.feed, client))
             stack.push_async_callback(tails.leave)
-            await client.runs(limit=1)  # opens the store: ready before the first request
-            self._client = client
+            self._runner, self._client = runner, client
+            self._listen(runner, stack)
             try:
                 yield
             finally:
@@ -178,8 +177,16 @@ class Service:
         )
 
     def _listen(self, runner: WorkerRunner, stack: AsyncExitStack) -> None:
+        known = {(each.worker_name, each.runner): None for each in self.client.workers()}
+
         def changed(change: WorkerReadyData | WorkerLostData) -> None:
-            kind = "worker_ready" if isinstance(change, WorkerReadyData) else "worker_lost"
+            key = (change.worker_name, change.runner)
+            if isinstance(change, WorkerLostData):
+                kind = "worker_lost"
+                known.pop(key, None)
+            else:
+                kind = "worker_changed" if key in known else "worker_ready"
+                known[key] = None
             self.feed.put(FleetEvent(kind, time.time(), change))
 
         runner.registry.listen(changed)
