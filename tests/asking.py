@@ -16,7 +16,7 @@ from actors import BaseWorker, Job, function, job
 from actors.server import listen
 from tests.brokers import free_port
 
-LONGEST_WAIT = 60.0
+LONGEST_WAIT = 100.0
 
 
 class Desk(BaseWorker):

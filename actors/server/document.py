@@ -54,12 +54,13 @@ def _operation(operation: Operation, by_type: dict[Any, Any], components: dict[s
                 "name": name,
                 "in": "query",
                 "required": name in query.get("required", ()),
-                "schema": _without_null(schema),
+                "schema": schema,
             }
             for name, schema in query["properties"].items()
         ]
-    if operation.media_type == "text/event-stream" and operation.method == "GET":
-        parameters.append({"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}})
+    if operation.last_event_id is not None:
+        schema = {"type": "string", "pattern": operation.last_event_id}
+        parameters.append({"name": "Last-Event-ID", "in": "header", "schema": schema})
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -93,11 +94,3 @@ def _answers(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
             described["content"] = {"application/json": {"schema": by_type[Problem]}}
         answers[str(status)] = described
     return answers
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that may be left out: in a query there is no null."""
-    kept = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
-    if len(kept) == 1:
-        return kept[0]  # type: ignore[no-any-return]
-    return {name: value for name, value in schema.items() if value is not None}

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from actors.server.access import Access
 from actors.server.bodies import decode, encode, fit, read_body
-from actors.server.problem import HttpError, http_error
+from actors.server.problem import HttpError, http_error, invalid
 from actors.server.service import Service
 from bus.events import log
 
@@ -40,6 +40,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         body: The type of its body; None if it takes none.
         body_required: Whether there must be one.
         media_type: Of an answer that is no JSON, or that is none when a stream is asked for.
+        last_event_id: What the id looks like by which a reader of its stream comes back.
         errors: The statuses of its own errors, besides those that every route may have.
     """
 
@@ -55,6 +56,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     body_required: bool = True
     media_type: str | None = None
+    last_event_id: str | None = None
     errors: tuple[int, ...] = ()
 
 
@@ -74,7 +76,10 @@ class Asked:
         self.parameters: dict[str, str] = request.path_params
         self.query: Any = None
         if operation.query is not None:
-            self.query = fit(dict(request.query_params), operation.query, strict=False)
+            given = request.query_params.multi_items()
+            if len(dict(given)) < len(given):
+                raise invalid("a query parameter stands twice")
+            self.query = fit(dict(given), operation.query, strict=False)
 
     async def body(self) -> Any:
         """The decoded body, of the operation's type; None if there is none and none is needed."""

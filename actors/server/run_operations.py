@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from sse_starlette.event import ServerSentEvent
 from starlette.responses import Response
 
@@ -22,10 +22,10 @@ from actors.server.service import Service
 from actors.server.streams import EventStream, event
 from bus import check_name
 
-OFFSET = re.compile(r"\d{1,18}", re.ASCII)
+OFFSET = r"^[0-9]{1,18}$"
 """What may be the id of an event of a run."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -45,7 +45,7 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ttl: Seconds the run is kept after it has ended; None for as long as by default.
     """
 
-    worker_names: Annotated[list[Name], Meta(min_length=1, max_length=1000)]
+    worker_names: Annotated[list[Name], Meta(min_length=1, max_length=1000, extra_json_schema={"uniqueItems": True})]
     name: Name | None = None
     payload: Any = None
     payloads: dict[str, Any] | None = None
@@ -70,12 +70,12 @@ class RunList(msgspec.Struct):
 
 
 class RunFilters(msgspec.Struct, forbid_unknown_fields=True):
-    """Which runs to list."""
+    """Which runs to list. What is not given is unset: in a query there is no null."""
 
-    state: RunState | None = None
-    worker_name: Name | None = None
+    state: RunState | UnsetType = UNSET
+    worker_name: Name | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    after: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    after: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = UNSET
 
 
 class Patience(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,7 +122,8 @@ async def submit(service: Service, asked: Asked) -> Response:
 async def runs(service: Service, asked: Asked) -> RunList:
     """List runs."""
     filters: RunFilters = asked.query
-    found = list(await service.client.runs(**msgspec.structs.asdict(filters)))
+    given = {name: value for name, value in msgspec.structs.asdict(filters).items() if value is not UNSET}
+    found = list(await service.client.runs(**given))
     return RunList(found, found[-1].run_id if len(found) == filters.limit else None)
 
 
@@ -153,7 +154,7 @@ async def result(service: Service, asked: Asked) -> Response:
 async def stream(service: Service, asked: Asked) -> Response:
     """Show the events of a run, from the beginning or from where a reader left."""
     last = asked.last_event_id
-    if last is not None and not OFFSET.fullmatch(last):
+    if last is not None and not re.fullmatch(OFFSET, last):
         raise HttpError(400, "bad_last_event_id", "Last-Event-ID of a run is the id of one of its events: 0, 1, 2 ...")
     after = int(last) if last is not None else -1
     run = await _run(service, asked)
@@ -249,6 +250,7 @@ OPERATIONS = (
         call=stream,
         summary="The events of a run, each with its offset as id; Last-Event-ID goes on behind one of them.",
         media_type="text/event-stream",
+        last_event_id=OFFSET,
         errors=(204, 404),
     ),
     Operation(

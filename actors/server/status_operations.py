@@ -102,6 +102,7 @@ OPERATIONS = (
         "What happens in the fleet: workers, jobs of this runner, runs. Last-Event-ID goes on behind an event that is "
         "still kept, else a `missed` event says that some were not seen.",
         media_type="text/event-stream",
+        last_event_id=".*",
     ),
     _row("/health", "health", health, "As /readyz, in the words of AGNT5's.", answer=Health, access=Access.OPEN),
     _row("/livez", "livez", livez, "Whether its loops are alive.", answer=Probe, access=Access.OPEN),

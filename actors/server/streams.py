@@ -53,13 +53,13 @@ class Streams:
             )
 
     @contextmanager
-    def open(self) -> Iterator[CancelScope]:
+    def open(self) -> Iterator[None]:
         """Count a stream as long as the block lasts, which ends when the server does."""
         self.require_room()
         with CancelScope() as scope:
             self._open[scope] = None
             try:
-                yield scope
+                yield
             finally:
                 del self._open[scope]
 
@@ -96,7 +96,7 @@ class EventStream(EventSourceResponse):
             self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            with self._streams.open() as stream:
+            with self._streams.open():
                 await super().__call__(scope, receive, watched)
         except SendTimeoutError:
             self._streams.stalled += 1
@@ -105,6 +105,6 @@ class EventStream(EventSourceResponse):
         finally:
             with CancelScope(shield=True), anyio.move_on_after(LAST_WORD):
                 await self._content.aclose()
-        if stream.cancelled_caught and not self._ended:
+        if not self._ended:  # it was the server that ended it: its reader sees an end, and no accident
             with anyio.move_on_after(LAST_WORD):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

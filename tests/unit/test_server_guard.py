@@ -206,7 +206,19 @@ async def test_a_method_that_a_route_has_not_is_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "limit=x", "state=lost", "after=", "surprise=1", "limit=" + "9" * 5000]
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "state=lost",
+        "state=null",
+        "limit=1&limit=1",
+        "worker_name=a%20b",
+        "after=",
+        "surprise=1",
+        "limit=" + "9" * 5000,
+    ],
 )
 async def test_a_query_that_says_nothing_is_refused(query: str) -> None:
     async with asking(app_of()) as client:
