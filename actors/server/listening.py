@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from actors.server.app import service_of
+from actors.server.connection import Connection
 from actors.server.service import Service
 from bus.events import log
 
@@ -64,8 +65,7 @@ async def listen(
     """
     service = service_of(app)
     check_binding(host, service.settings.token)
-    # h11 refuses what is ambiguous in a request, which others let through to be read in two ways.
-    settings = {"lifespan": "on", "http": "h11", "ws": "none", "server_header": False, **options}
+    settings: dict[str, Any] = {"lifespan": "on", "http": Connection, "ws": "none", "server_header": False, **options}
     patience = math.ceil(service.settings.drain_timeout)
     server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=patience, **settings), stop or anyio.Event())
     with _bind(host, port, service.settings.send_timeout) as bound:

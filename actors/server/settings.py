@@ -26,7 +26,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         cors_origins: The pages in browsers that may ask it, exactly: `https://app.example.com`. None by default.
         max_body_bytes: Bytes of a request's body, 1 or more.
         max_depth: How deeply a body's JSON may be nested, 1 or more.
-        body_timeout: Seconds in which a body must have come.
+        body_timeout: Seconds in which a body must have come; and, where `listen` serves, the head before it.
         rate: Requests a second from one address, on average, more than 0.
         burst: Requests from one address that may come at once, 1 or more.
         max_streams: Streams open at once, 0 or more.

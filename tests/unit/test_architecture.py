@@ -40,7 +40,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sse_starlette": ("actors/server/",),
     "starlette": ("actors/server/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uvicorn": ("actors/server/listening.py",),
+    "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
     "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
 }
 

@@ -268,3 +268,33 @@ async def test_a_head_of_a_stream_does_not_open_it() -> None:
         assert (await client.head("/events/stream")).status_code == 200
         assert service_of(app).feed.readers == 0
         assert events_of("") == []
+
+
+@over_a_port
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTT", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "])
+async def test_who_does_not_say_what_he_wants_is_not_waited_for(sent: bytes) -> None:
+    async with listening(serve(functions=[double], body_timeout=0.2)) as client:
+        assert client.base_url.port is not None
+        complete = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for before in (b"", complete)[: 1 + len(sent)]:  # also not on a connection that had made itself known
+            async with await anyio.connect_tcp(client.base_url.host, client.base_url.port) as connection:
+                await connection.send(before)
+                if before:
+                    assert b"200 OK" in await connection.receive()
+                await connection.send(sent)
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await connection.receive()
+
+
+@over_a_port
+async def test_an_invocation_may_take_longer_than_its_request() -> None:
+    desk = Desk()
+    async with listening(serve(workers=[desk], body_timeout=0.2)) as client, anyio.create_task_group() as tasks:
+
+        async def let_go() -> None:
+            await desk.begun.wait()
+            await anyio.sleep(1)
+            desk.open.set()
+
+        tasks.start_soon(let_go)
+        assert (await client.post("/invoke/desk:hold")).json()["result"] == "held"
