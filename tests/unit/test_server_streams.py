@@ -61,7 +61,8 @@ async def test_a_live_stream_has_signs_of_life_and_ends_with_its_run() -> None:
     desk = Desk()
     async with listening(serve(workers=[desk], ping=0.01)) as client:
         place = await submitted(client, "hold")
-        async with client.stream("GET", f"{place}/stream") as response:
+        # Without a ping of its own, the first would come after 15 seconds, and the third after 45.
+        async with client.stream("GET", f"{place}/stream", timeout=10) as response:
             pings, lines = 0, response.aiter_lines()
             async for line in lines:
                 pings += line.startswith(": ping")
