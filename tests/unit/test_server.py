@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +26,8 @@ from actors.server.problem import Problem
 from tests.asking import Desk, asking, double, events_of, greet
 
 pytestmark = pytest.mark.anyio
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 class Pair(msgspec.Struct):
@@ -341,3 +345,13 @@ async def test_the_document_says_what_is_answered() -> None:
             response = await client.get(path.replace("/runs/{run_id}", place))
             assert response.status_code == 200, path
             msgspec.json.decode(response.content, type=kind)
+
+
+async def test_the_server_of_the_readme_counts() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    workers, server = blocks[0], next(block for block in blocks if "actors.server" in block)
+    names: dict[str, Any] = {}
+    exec(workers.replace("anyio.run(main)", ""), names)  # noqa: S102 - our own
+    exec(server, names)  # noqa: S102 - as above
+    async with asking(names["app"]) as client:
+        assert (await client.post("/invoke/ann:count", json="one two")).json()["result"] == 2
