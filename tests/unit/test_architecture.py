@@ -36,22 +36,28 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
     "nats": ("bus/transports/",),
     "redis": ("bus/transports/",),
+    "rocksdict": ("actors/runs/rocksdb_store.py",),
+    "sqlite3": ("actors/runs/sqlite_store.py",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
+    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
 }
 
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
     "bus.deadlines": "one timer heap for the deadlines of both packages",
+    "bus.probe": "the contract of run stores speaks in the words of that of transports",
     "bus.events": "event handlers are declared alike on workers, runners and registries",
     "bus.mailbox": "a worker reads the queue that the bus fills",
     "bus.simulated": "the simulation builds its networks from it",
     "bus.tasks": "reused tasks: the hot path of both packages",
     "bus.values": "the types that a handler names in its signature may travel",
+    "bus.transports.nats_answers": "runs are kept on a server over the same kind of link as jobs travel",
+    "bus.transports.nats_link": "as bus.transports.nats_answers",
+    "bus.transports.redis_link": "as bus.transports.nats_answers",
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+HEAVY = {"nats", "pydantic", "redis", "rich", "rocksdict", "sqlite3", "structlog", "tenacity", "trio"}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
