@@ -39,7 +39,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "rocksdict": ("actors/runs/rocksdb_store.py",),
     "sqlite3": ("actors/runs/sqlite_store.py",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
+    # Only the type, which travels and is kept: ids come from outside.
+    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),
 }
 
 # What actors may import from inside bus. All else comes from its public names.
