@@ -8,7 +8,7 @@ from actors.runs import Entry, MemoryLedger, RunStoreError
 
 
 class Interrupted(MemoryLedger):
-    """Calls `interrupt` before its operation number `at`, or after it. Shares the entries of a ledger, if given."""
+    """Calls `interrupt` before its operation number `at`, or after it. Shares the entries of another, if given."""
 
     def __init__(self, entries: MemoryLedger | None = None) -> None:
         super().__init__()
@@ -16,6 +16,7 @@ class Interrupted(MemoryLedger):
             self._folders = entries._folders
             self.changes = entries.changes
         self.at = -1
+        self.times = 1
         self.after = False
         self.operations = 0
         self.interrupt: Callable[[], Awaitable[None]] = fail
@@ -24,8 +25,8 @@ class Interrupted(MemoryLedger):
     def happened(self) -> bool:
         return 0 <= self.at < self.operations
 
-    def arm(self, at: int, interrupt: Callable[[], Awaitable[None]], *, after: bool = False) -> None:
-        self.at, self.interrupt, self.after, self.operations = at, interrupt, after, 0
+    def arm(self, at: int, interrupt: Callable[[], Awaitable[None]], *, after: bool = False, times: int = 1) -> None:
+        self.at, self.interrupt, self.after, self.times, self.operations = at, interrupt, after, times, 0
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         await self._step(after=False)
@@ -54,7 +55,7 @@ class Interrupted(MemoryLedger):
         if after is not self.after:
             return
         number, self.operations = self.operations, self.operations + 1
-        if number == self.at:
+        if 0 <= number - self.at < self.times and self.at >= 0:
             await self.interrupt()
 
 

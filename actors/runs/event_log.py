@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 
 from actors.runs.errors import RunLostError, RunStoreError
 from actors.runs.ledger import MOST_KEYS, Entry, Ledger
-from actors.runs.record import Record, event_key, last_event
+from actors.runs.record import Record, event_key, last_event, run_key
 from actors.runs.run import Lease, RunEvent, RunEventType
 from bus import dumps, loads
 
@@ -21,19 +21,12 @@ FIRST_LOOK = 4
 """Entries that are read at first; more and more, as long as they are there: a look at the end is cheap."""
 
 
-class Cursor(NamedTuple):
-    """A place in the events of a run: the next entry, and the attempt of the last event before it that counts."""
-
-    offset: int = 0
-    attempt: int = 0
-
-
 class EventLog:
     """Adds and reads events.
 
     An entry is only put behind one that is there and is not terminal, and never replaced: so all readers see one row,
-    with one end. An event of an attempt counts if none of a later one stands before it: an owner that had lost its run,
-    and had not known, wrote the others.
+    with one end. Each says the latest attempt of those up to it. An event of an earlier attempt than that does not
+    count: an owner that had lost its run, and had not known, wrote it.
 
     Args:
         ledger: Where they are kept.
@@ -45,7 +38,7 @@ class EventLog:
         self._ledger = ledger
         self._clock = clock
         self._rng = rng
-        self._ends: dict[str, _End] = {}
+        self._adding: dict[str, _Adding] = {}
 
     async def add(self, lease: Lease, kind: RunEventType, worker_name: str | None, data: Any) -> int:
         """Add an event, and return its offset.
@@ -58,25 +51,26 @@ class EventLog:
         """
         run_id = lease.run_id
         content = dumps([kind.value, worker_name, data, lease.attempt], "event")
-        entry = self._entry(content)
-        end = self._ends.setdefault(run_id, _End())
-        async with end.lock:
-            unsure = end.unsure.pop(content, None)
-            if unsure is not None and await self._is(event_key(run_id, unsure[0]), unsure[1]):
-                return unsure[0]
+        mark = [self._clock(), self._rng.getrandbits(40)]
+        adding = self._adding.setdefault(run_id, _Adding())
+        async with adding.lock:
+            if (offset := await self._added(run_id, adding, content)) is not None:
+                return offset
             while True:
-                if end.offset is None:
-                    end.offset = await self._find_end(run_id)
-                offset = end.offset
+                if adding.end is None:
+                    adding.end = await self._find_end(run_id)
+                offset, attempt = adding.end
                 if offset is None:
                     self.forget(run_id)
                     raise RunLostError(run_id, lease.attempt)
+                attempt = max(attempt, lease.attempt)
+                entry = dumps([content, attempt, *mark])
                 try:
                     added = await self._ledger.put(event_key(run_id, offset), entry, 0)
                 except RunStoreError:
-                    end.unsure[content] = offset, entry
+                    adding.unsure[content] = offset, entry
                     raise
-                end.offset = offset + 1 if added else None  # else of somebody else, who may have come far
+                adding.end = (offset + 1, attempt) if added else None  # else of others, who may have come far
                 if added:
                     self._ledger.changes.note(run_id)
                     return offset
@@ -85,82 +79,81 @@ class EventLog:
         """See that a run that has ended has its terminal event, its last."""
         run_id = record.status.run_id
         last = last_event(record)
-        entry = self._entry(dumps([last.type.value, None, last.data, last.attempt], "event"), last.at)
-        while (offset := await self._find_end(run_id)) is not None:
+        content = dumps([last.type.value, None, last.data, last.attempt], "event")
+        while True:
+            offset, _ = await self._find_end(run_id)
+            if offset is None:
+                break
+            entry = dumps([content, last.attempt, last.at, 0])
             if await self._ledger.put(event_key(run_id, offset), entry, 0):
+                if await self._ledger.read([run_key(run_id)]) == [None]:  # deleted meanwhile, with all other events
+                    await self._ledger.delete([event_key(run_id, offset)])
                 break
         self.forget(run_id)
         self._ledger.changes.note(run_id)
 
     def forget(self, run_id: str) -> None:
         """Nothing is added to this run any more, as far as is known."""
-        self._ends.pop(run_id, None)
+        self._adding.pop(run_id, None)
 
-    async def cursor(self, record: Record, after: int) -> Cursor:
+    async def place(self, run_id: str, after: int) -> int:
         """The place after an offset, or behind all events if there is none of that offset."""
-        run_id, attempts = record.status.run_id, record.status.attempts
-        after = min(after, LAST_OFFSET)
         if after < 0:
-            return Cursor()
-        (entry,) = await self._ledger.read([event_key(run_id, after)])
-        if entry is None:
-            return await self._behind_all(run_id, attempts)
-        attempt = _event(after, entry).attempt
-        place = Cursor()
-        while attempt < attempts and place.offset <= after:  # whether one of a later attempt stands before it
-            _, place = await self.page(run_id, place, min(MOST_KEYS, after + 1 - place.offset))
-            attempt = max(attempt, place.attempt)
-        return Cursor(after + 1, attempt)
+            return 0
+        if after <= LAST_OFFSET and await self._ledger.read([event_key(run_id, after)]) != [None]:
+            return after + 1
+        keys = await self._ledger.keys(f"event/{run_id}", limit=1)
+        return _offset(keys[0]) + 1 if keys else 0
 
-    async def page(self, run_id: str, place: Cursor, limit: int) -> tuple[list[RunEvent], Cursor]:
+    async def page(self, run_id: str, place: int, limit: int) -> tuple[list[RunEvent], int]:
         """Those of the next `limit` entries that are there and count, and the place behind them."""
         found: list[RunEvent] = []
-        (offset, attempt), stop = place, place.offset + limit
-        many = FIRST_LOOK
-        while offset < stop:
-            many = min(many, stop - offset)
-            for entry in await self._ledger.read([event_key(run_id, offset + n) for n in range(many)]):
+        stop, many = place + limit, FIRST_LOOK
+        while place < stop:
+            many = min(many, stop - place)
+            for entry in await self._ledger.read([event_key(run_id, place + n) for n in range(many)]):
                 if entry is None:
-                    return found, Cursor(offset, attempt)
-                event = _event(offset, entry)
-                offset += 1
-                if event.attempt >= attempt:
-                    attempt = event.attempt
+                    return found, place
+                event, attempt = _event(place, entry)
+                if event.attempt == attempt:
                     found.append(event)
+                place += 1
             many = min(4 * many, MOST_KEYS)
-        return found, Cursor(offset, attempt)
+        return found, place
 
-    async def _behind_all(self, run_id: str, attempts: int) -> Cursor:
+    async def _find_end(self, run_id: str) -> tuple[int | None, int]:
+        """Where the next entry goes, and the latest attempt before it; None if the last is terminal."""
         keys = await self._ledger.keys(f"event/{run_id}", limit=1)
-        return Cursor(int(keys[0].rpartition("/")[2]) + 1 if keys else 0, attempts)
+        (entry,) = await self._ledger.read(keys) if keys else [None]
+        if entry is None:
+            return 0, 0
+        event, attempt = _event(_offset(keys[0]), entry)
+        return None if event.type.terminal else event.offset + 1, attempt
 
-    async def _find_end(self, run_id: str) -> int | None:
-        """Where the next entry goes; None if the last is terminal."""
-        keys = await self._ledger.keys(f"event/{run_id}", limit=1)
-        if not keys:
-            return 0
-        offset = int(keys[0].rpartition("/")[2])
-        (entry,) = await self._ledger.read(keys[:1])
-        return None if entry is None or _event(offset, entry).type.terminal else offset + 1
-
-    async def _is(self, key: str, value: bytes) -> bool:
-        (entry,) = await self._ledger.read([key])
-        return entry is not None and entry.value == value
-
-    def _entry(self, content: bytes, at: float | None = None) -> bytes:
-        return dumps([content, self._clock() if at is None else at, self._rng.getrandbits(40)])
+    async def _added(self, run_id: str, adding: _Adding, content: bytes) -> int | None:
+        """The offset of an event that was added while the store seemed not to answer."""
+        if content not in adding.unsure:
+            return None
+        offset, value = adding.unsure[content]
+        (entry,) = await self._ledger.read([event_key(run_id, offset)])
+        adding.unsure.pop(content)
+        return offset if entry is not None and entry.value == value else None
 
 
-class _End:
-    """The end of the events of a run that this process adds to: None is not known."""
+class _Adding:
+    """How a process adds to the events of a run: where the next goes, behind which attempt, if that is known."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
-        self.offset: int | None = None
+        self.end: tuple[int | None, int] | None = None
         self.unsure: dict[bytes, tuple[int, bytes]] = {}
 
 
-def _event(offset: int, entry: Entry) -> RunEvent:
-    content, at, _ = loads(entry.value)
+def _offset(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
+def _event(offset: int, entry: Entry) -> tuple[RunEvent, int]:
+    content, latest, at, _ = loads(entry.value)
     kind, worker_name, data, attempt = loads(content)
-    return RunEvent(offset, RunEventType(kind), worker_name, data, attempt, at)
+    return RunEvent(offset, RunEventType(kind), worker_name, data, attempt, at), latest

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from actors.runs.errors import RunStoreError
-from actors.runs.event_log import Cursor
 from actors.runs.run import RunEvent
 
 KEPT = 256
@@ -24,10 +23,10 @@ class Feed:
         place: Where to begin.
     """
 
-    def __init__(self, look: Callable[[Cursor], Awaitable[tuple[list[RunEvent], Cursor, bool]]], place: Cursor) -> None:
+    def __init__(self, look: Callable[[int], Awaitable[tuple[list[RunEvent], int, bool]]], place: int) -> None:
         self._look = look
         self._place = place
-        self._first = place.offset
+        self._first = place
         self._events: list[RunEvent] = []
         self._looking: _Look | None = None
         self.ended = False

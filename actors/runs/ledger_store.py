@@ -43,6 +43,7 @@ from actors.runs.run import (
     RunStatus,
 )
 from bus import ErrorInfo, dumps, loads
+from bus.events import log
 
 
 class LedgerRunStore:
@@ -316,8 +317,12 @@ class LedgerRunStore:
         for first in range(0, len(run_ids), MOST_KEYS):
             some = run_ids[first : first + MOST_KEYS]
             entries = await self._ledger.read([run_key(run_id) for run_id in some])
-            pairs = zip(some, entries, strict=True)
-            found += [None if entry is None else decode_record(run_id, entry.value) for run_id, entry in pairs]
+            for run_id, entry in zip(some, entries, strict=True):
+                try:
+                    found.append(decode_record(run_id, entry.value) if entry is not None else None)
+                except RunStoreError as error:  # the others are none the worse for it
+                    log().warning("a run cannot be read", run=run_id, error=str(error))
+                    found.append(None)
         return found
 
     async def _require(self, lease: Lease) -> None:

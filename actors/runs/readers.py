@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from actors.runs.event_log import Cursor, EventLog
+from actors.runs.event_log import EventLog
 from actors.runs.feed import Feed
 from actors.runs.ledger import MOST_KEYS, Changes, Entry
 from actors.runs.record import Record
@@ -44,7 +44,7 @@ class Readers:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit!r}")
         record, _ = await self._record(run_id)
-        place = await self._log.cursor(record, after)
+        place = await self._log.place(run_id, after)
         found: list[RunEvent] = []
         while len(found) < limit:
             events, place, ended = await self._page(record, place, limit - len(found))
@@ -55,15 +55,15 @@ class Readers:
 
     async def stream(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
         """See `RunStore.stream`."""
-        record, _ = await self._record(run_id)
-        place = await self._log.cursor(record, after)
+        await self._record(run_id)
+        place = await self._log.place(run_id, after)
         feed = self._feeds.get(run_id)
         if feed is None:
             feed = self._feeds[run_id] = Feed(lambda place: self._look(run_id, place), place)
         while True:
             ended = feed.ended
-            if feed.has(place.offset):
-                events = feed.since(place.offset)
+            if feed.has(place):
+                events = feed.since(place)
                 if not events and not ended:
                     await feed.more()
             else:
@@ -74,11 +74,11 @@ class Readers:
                     yield event
                 if event.type.terminal:
                     return
-                place = Cursor(event.offset + 1, event.attempt)
+                place = event.offset + 1
             if ended and not events:
                 return
 
-    async def _look(self, run_id: str, place: Cursor) -> tuple[list[RunEvent], Cursor, bool]:
+    async def _look(self, run_id: str, place: int) -> tuple[list[RunEvent], int, bool]:
         """Wait until there is something behind a place in the events of a run, or the run has ended there."""
         while True:
             change = self._changes.next(run_id)
@@ -89,11 +89,12 @@ class Readers:
             with anyio.move_on_after(LOOK):
                 await change.wait()
 
-    async def _page(self, record: Record, place: Cursor, limit: int) -> tuple[list[RunEvent], Cursor, bool]:
+    async def _page(self, record: Record, place: int, limit: int) -> tuple[list[RunEvent], int, bool]:
         """The events behind a place, the place behind them, and whether that is the end of the run."""
         status = record.status
         events, behind = await self._log.page(status.run_id, place, limit)
         if not events and status.state.terminal and behind == place:
+            await self._record(status.run_id)  # a run is deleted before its events: they may be missing because of that
             await self._log.close(record)  # who ended it may have died before
             events, behind = await self._log.page(status.run_id, place, limit)
             if not events:

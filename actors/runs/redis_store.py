@@ -18,7 +18,7 @@ from bus import TransportError
 if TYPE_CHECKING:
     from bus.transports.redis_link import Command, RedisLink
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds for the reply to one command, connecting included."""
 
 MOST_BYTES = 512 * 2**20 - 1024

@@ -121,7 +121,8 @@ async def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
         with pytest.raises(RunStoreError, match=f"the record of run {lease.run_id} is broken"):
             await store.get(lease.run_id)
         other = await store.create(REQUEST)
-        assert (await store.get(other.run_id)).state is RunState.PENDING
+        assert [each.run_id for each in await store.leases()] == [other.run_id]
+        assert [each.run_id for each in await store.find()] == [other.run_id]
 
 
 @pytest.mark.parametrize("path", ["missing/runs.db", "."])

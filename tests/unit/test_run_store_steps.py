@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -76,11 +77,12 @@ async def a_life(store: RunStore) -> str:
 
 
 @before_and_after
-async def test_whatever_step_fails_what_is_done_again_counts_once(after: bool) -> None:
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_whatever_steps_fail_what_is_done_again_counts_once(after: bool, times: int) -> None:
     for step in count():
         ledger, clock = Interrupted(), Clock()
         store = InMemoryRunStore(ledger, clock=clock)
-        ledger.arm(step, fail, after=after)
+        ledger.arm(step, fail, after=after, times=times)
         run_id = await a_life(store)
         failed = ledger.happened
         ledger.arm(-1, fail)
@@ -347,6 +349,41 @@ async def test_a_terminal_event_that_was_not_written_is_written_by_who_reads() -
     assert "open" not in ledger._folders
 
 
+async def test_a_run_that_is_deleted_while_it_is_read_is_heard_whole_or_is_not_there() -> None:
+    """At whatever step of the one the other comes; and nothing of it is left."""
+    for deletes_at_once in (True, False):
+        for step in count():
+            ledger = Interrupted()
+            first, second = InMemoryRunStore(ledger), InMemoryRunStore(Interrupted(ledger))
+            lease = await begun(first)
+            for n in range(10):
+                await first.push_event(lease, RunEventType.UPDATE, "a", n)
+            await first.set_state(lease.run_id, RunState.RUNNING, RunState.FAILED, lease=lease)
+            heard: list[int] = []
+            gone: list[bool] = []
+
+            async def read(
+                store: RunStore, run_id: str = lease.run_id, heard: list[int] = heard, gone: list[bool] = gone
+            ) -> None:
+                try:
+                    heard += [event.offset async for event in store.stream(run_id)]
+                except RunNotFoundError:
+                    gone.append(True)
+
+            if deletes_at_once:
+                ledger.arm(step, partial(second.delete, lease.run_id))
+                await read(first)
+            else:
+                ledger.arm(step, partial(read, second))
+                await first.delete(lease.run_id)
+            if not ledger.happened:
+                assert step > 3
+                break
+            ledger.arm(-1, fail)
+            assert gone or heard == list(range(11))
+            assert ledger._folders == {}
+
+
 async def test_nothing_is_remembered_of_runs_that_are_over() -> None:
     ledger = MemoryLedger()
     store, other = InMemoryRunStore(ledger), InMemoryRunStore(ledger)
@@ -362,7 +399,7 @@ async def test_nothing_is_remembered_of_runs_that_are_over() -> None:
             assert await other.take(seen, "other") is not None
             with pytest.raises(RunLostError):
                 await store.renew(lease)
-        assert store._log._ends == {}
+        assert store._log._adding == {}
         async with aclosing(store.stream(lease.run_id)) as stream:
             await anext(stream)
         for each in await other.leases():
