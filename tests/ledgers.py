@@ -19,13 +19,13 @@ class Interrupted(MemoryLedger):
         self.times = 1
         self.after = False
         self.operations = 0
-        self.interrupt: Callable[[], Awaitable[None]] = fail
+        self.interrupt: Callable[[], Awaitable[object]] = fail
 
     @property
     def happened(self) -> bool:
         return 0 <= self.at < self.operations
 
-    def arm(self, at: int, interrupt: Callable[[], Awaitable[None]], *, after: bool = False, times: int = 1) -> None:
+    def arm(self, at: int, interrupt: Callable[[], Awaitable[object]], *, after: bool = False, times: int = 1) -> None:
         self.at, self.interrupt, self.after, self.times, self.operations = at, interrupt, after, times, 0
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:

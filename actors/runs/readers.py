@@ -94,9 +94,10 @@ class Readers:
         status = record.status
         events, behind = await self._log.page(status.run_id, place, limit)
         if not events and status.state.terminal and behind == place:
-            await self._record(status.run_id)  # a run is deleted before its events: they may be missing because of that
             await self._log.close(record)  # who ended it may have died before
             events, behind = await self._log.page(status.run_id, place, limit)
             if not events:
+                # A run is deleted before its events: if they are missing because of that, it is missing too.
+                await self._record(status.run_id)
                 return [], behind, True
         return events, behind, bool(events) and events[-1].type.terminal

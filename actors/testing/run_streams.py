@@ -79,7 +79,7 @@ async def an_absurd_offset_disturbs_no_other_reader(make_stores: MakeStores) -> 
         absurd, usual = anyio.Event(), anyio.Event()
 
         async def read_nothing() -> list[object]:
-            stream = a.stream(lease.run_id, 10**12)
+            stream = a.stream(lease.run_id, 10**9)
             absurd.set()
             return [event async for event in stream]
 

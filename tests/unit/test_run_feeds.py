@@ -50,10 +50,10 @@ class Reader:
         self.error: Exception | None = None
         self.scope = anyio.CancelScope()
 
-    async def read(self, store: InMemoryRunStore, run_id: str) -> None:
+    async def read(self, store: InMemoryRunStore, run_id: str, after: int = -1) -> None:
         with self.scope:
             try:
-                async for event in store.stream(run_id):
+                async for event in store.stream(run_id, after):
                     self.heard.append(event)
             except RunStoreError as error:
                 self.error = error
@@ -123,6 +123,21 @@ async def test_when_the_store_does_not_answer_every_reader_is_told_after_one_try
                 await checkpoint()
     assert tries == 1
     assert {str(reader.error) for reader in readers} == {"the store is away"}
+
+
+async def test_a_reader_with_an_absurd_offset_keeps_nobody_busy() -> None:
+    ledger = Interrupted()
+    absurd, usual = Reader(), Reader()
+    async with a_run(ledger) as (store, lease), anyio.create_task_group() as tasks:
+        await say(store, lease, 0)
+        tasks.start_soon(absurd.read, store, lease.run_id, 10**9)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(usual.read, store, lease.run_id)
+        await have_heard(1, usual)
+        with anyio.fail_after(30):
+            await anyio.wait_all_tasks_blocked()
+        await store.set_state(lease.run_id, RunState.RUNNING, RunState.COMPLETED, lease=lease)
+    assert (len(absurd.heard), len(usual.heard)) == (0, 2)
 
 
 async def test_a_reader_that_is_far_behind_misses_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from itertools import count
+from itertools import count, product
 from typing import TypeVar
 
 import pytest
@@ -213,6 +213,38 @@ async def test_a_run_that_is_deleted_while_its_namesake_is_entered_leaves_a_whol
             assert await creating.find() == []
 
 
+async def test_a_run_that_is_entered_while_what_a_dead_creator_left_is_swept_is_whole() -> None:
+    """At whatever step of the one the other comes."""
+    for sweeps_meanwhile in (True, False):
+        for step in count():
+            ledger, clock = Interrupted(), Clock()
+            sweeping, creating = (InMemoryRunStore(each, clock=clock) for each in (Interrupted(ledger), ledger))
+            ledger.arm(2, die)  # the mark of an open run, its claim, and then
+            with pytest.raises(DeathError):
+                await creating.create(REQUEST, idempotency_key="k")
+            clock.now += 2 * ORPHAN_AGE
+            found: list[RunStatus] = []
+
+            async def create(found: list[RunStatus] = found, store: RunStore = creating) -> None:
+                found.append(await store.create(REQUEST, idempotency_key="k"))
+
+            if sweeps_meanwhile:
+                ledger.arm(step, sweeping.sweep)
+                await create()
+            else:
+                sweeping, creating = creating, sweeping
+                ledger.arm(step, partial(create, found, creating))
+                await sweeping.sweep()
+            if not ledger.happened:
+                assert step > 3
+                break
+            ledger.arm(-1, fail)
+            assert await whole(creating, found[0])
+            await sweeping.sweep()
+            assert await whole(creating, found[0])
+            assert (await creating.create(REQUEST, idempotency_key="k")) == found[0]
+
+
 async def test_two_who_enter_one_key_enter_one_run_at_whatever_step_they_meet() -> None:
     for step in count():
         ledger = Interrupted()
@@ -351,13 +383,15 @@ async def test_a_terminal_event_that_was_not_written_is_written_by_who_reads() -
 
 async def test_a_run_that_is_deleted_while_it_is_read_is_heard_whole_or_is_not_there() -> None:
     """At whatever step of the one the other comes; and nothing of it is left."""
-    for deletes_at_once in (True, False):
+    for deletes_at_once, ended_in_death in product((True, False), repeat=2):
         for step in count():
             ledger = Interrupted()
             first, second = InMemoryRunStore(ledger), InMemoryRunStore(Interrupted(ledger))
             lease = await begun(first)
             for n in range(10):
                 await first.push_event(lease, RunEventType.UPDATE, "a", n)
+            if ended_in_death:  # after the state, and before the terminal event
+                ledger.arm(2, fail, times=100)
             await first.set_state(lease.run_id, RunState.RUNNING, RunState.FAILED, lease=lease)
             heard: list[int] = []
             gone: list[bool] = []
@@ -381,6 +415,7 @@ async def test_a_run_that_is_deleted_while_it_is_read_is_heard_whole_or_is_not_t
                 break
             ledger.arm(-1, fail)
             assert gone or heard == list(range(11))
+            await first.leases()
             assert ledger._folders == {}
 
 
