@@ -65,26 +65,28 @@ class LedgerRunStore:
         self._entrance = Entrance(ledger, clock, rng)
         self._log = EventLog(ledger, clock, rng)
         self._readers = Readers(self._log, ledger.changes, self._record)
+        self._opening = anyio.Lock()
         self._users = 0
         self._closed = False
 
     async def __aenter__(self) -> Self:
         """Open the database, if nobody else in this process has opened this store."""
-        if not self._users:
-            await self._ledger.open()
-            self._closed = False
-        self._users += 1
+        async with self._opening:
+            if not self._users:
+                await self._ledger.open()
+                self._closed = False
+            self._users += 1
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close it, if nobody else in this process still has it open."""
-        self._users -= 1
-        if self._users:
-            return
-        self._closed = True
-        self._readers.wake()
         with anyio.CancelScope(shield=True):
-            await self._ledger.close()
+            async with self._opening:
+                self._users -= 1
+                if not self._users:
+                    self._closed = True
+                    self._readers.wake()
+                    await self._ledger.close()
 
     async def create(
         self, request: RunRequest, *, idempotency_key: str | None = None, ttl: float | None = None

@@ -15,7 +15,7 @@ import sniffio
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
-from bus import TransportError
+from bus import BusError, TransportError
 
 if TYPE_CHECKING:
     from bus.transports.nats_link import NatsLink
@@ -137,8 +137,8 @@ class NatsLedger:
                     await link.close()
                 try:
                     self._link = await connect(self._url, "actorbus runs", lambda: None)
-                except TransportError as error:
-                    raise RunStoreError(str(error)) from error
+                except BusError as error:
+                    raise (RunStoreError if error.retryable else RunError)(str(error)) from error
             return self._link
 
     async def _ask(self, *requests: tuple[str, bytes], headers: dict[str, str] | None = None) -> list[Any]:

@@ -13,8 +13,9 @@ from actors.runs.ledger import MOST_KEYS, Changes, Entry
 from actors.runs.record import Record
 from actors.runs.run import RunEvent
 
-LOOK = 0.25
-"""Seconds between two looks at a run that another process may change; changes of this process are seen at once."""
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
+"""Seconds between two looks at a run that another process may change, each longer than the one before as long as there
+is nothing new; changes of this process are seen at once."""
 
 
 class Readers:
@@ -80,14 +81,16 @@ class Readers:
 
     async def _look(self, run_id: str, place: int) -> tuple[list[RunEvent], int, bool]:
         """Wait until there is something behind a place in the events of a run, or the run has ended there."""
+        wait = FIRST_WAIT
         while True:
             change = self._changes.next(run_id)
             record, _ = await self._record(run_id)
             events, place, ended = await self._page(record, place, MOST_KEYS)
             if events or ended:
                 return events, place, ended
-            with anyio.move_on_after(LOOK):
+            with anyio.move_on_after(wait):
                 await change.wait()
+            wait = min(2 * wait, LONGEST_WAIT)
 
     async def _page(self, record: Record, place: int, limit: int) -> tuple[list[RunEvent], int, bool]:
         """The events behind a place, the place behind them, and whether that is the end of the run."""

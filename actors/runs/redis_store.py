@@ -13,7 +13,7 @@ import sniffio
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
-from bus import TransportError
+from bus import BusError, TransportError
 
 if TYPE_CHECKING:
     from bus.transports.redis_link import Command, RedisLink
@@ -23,6 +23,10 @@ PATIENCE = 5.0
 
 MOST_BYTES = 512 * 2**20 - 1024
 """Bytes of a value: what a server takes as it comes (`proto-max-bulk-len`)."""
+
+RIGHTS = "+info +eval +hget +hmget +hset +incr +del +zadd +zrem +zrevrangebylex"
+"""All that a user of the server needs to be allowed, beside the keys of the namespace and the choice of a database:
+`ACL SETUSER worker on >password ~actorbus:* +select` and this."""
 
 # KEYS: the entry, its folder, the counter of versions. ARGV: the value, the version to replace, the name in the folder.
 _PUT = """
@@ -59,15 +63,19 @@ class RedisLedger:
         self._link: RedisLink | None = None
 
     async def open(self) -> None:
-        """Connect, and see that the server answers."""
+        """Connect, and see that the server is new enough and keeps what it accepts."""
         if sniffio.current_async_library() != "asyncio":
             raise RunError("a run store on Redis works on asyncio only: its client library knows nothing else")
         from bus.transports.redis_link import RedisLink, connections  # noqa: PLC0415 - only who uses it loads it
+        from bus.transports.redis_server import inspect_server  # noqa: PLC0415
 
         make, where = connections(self._url, None)
-        self._link = RedisLink(make, (), where)
+        self._link = link = RedisLink(make, (), where)
         try:
-            await self._ask(["PING"])
+            await inspect_server(link, where)
+        except BusError as error:
+            await self.close()
+            raise (RunStoreError if error.retryable else RunError)(str(error)) from error
         except BaseException:
             await self.close()
             raise

@@ -14,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from actors.runs.errors import RunStoreError
 from actors.runs.ledger import Changes, Entry
 from actors.runs.ledger_store import LedgerRunStore
+from bus.events import log
 
 if TYPE_CHECKING:
     from rocksdict import Rdict
@@ -49,7 +50,10 @@ class RocksDBLedger:
         """Close the folder."""
         database, self._database = self._database, None
         if database is not None:
-            await self._do(database.close)
+            try:
+                await self._do(database.close)
+            except RunStoreError as error:
+                log().warning("a run store did not close well", error=str(error))
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Ledger`."""

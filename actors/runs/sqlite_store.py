@@ -14,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from actors.runs.errors import RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
+from bus.events import log
 
 T = TypeVar("T")
 
@@ -53,7 +54,10 @@ class SQLiteLedger:
         """Close the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await to_thread.run_sync(connection.close, limiter=self._one_at_a_time)
+            try:
+                await self._do(connection.close)
+            except RunStoreError as error:
+                log().warning("a run store did not close well", error=str(error))
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Ledger`."""

@@ -84,7 +84,12 @@ async def what_cannot_be_entered_is_refused(make_stores: MakeStores) -> None:
     async with make_stores(1) as (a,):
         for names in ((), ("",), ("a", "a"), ("a/x",)):
             await raises(ValueError, a.create(RunRequest(worker_names=names)), f"a run of {names}")
-        await raises(EncodeError, a.create(RunRequest(worker_names=("a",), payload=object())), "an object as payload")
+        for wrong in (
+            RunRequest(worker_names=("a",), payload=object()),
+            RunRequest(worker_names=("a",), label="\ud800"),
+        ):
+            await raises(EncodeError, a.create(wrong), "what cannot travel")
+        await raises(ValueError, a.create(RunRequest(worker_names=("a",), label="x" * 2000)), "a label of a book")
         for ttl in (-1.0, math.nan):
             await raises(ValueError, a.create(REQUEST, ttl=ttl), f"a ttl of {ttl}")
         for key in ("", "k" * 100_000, "\ud800"):
@@ -247,6 +252,19 @@ async def a_store_that_is_opened_again_has_everything(make_stores: MakeStores) -
         await a.renew(lease)
 
 
+async def a_store_is_closed_by_the_last_who_has_it_open(make_stores: MakeStores) -> None:
+    """Several in one process may share it, and open it at the same time."""
+    async with make_stores(1) as (a,):
+        await a.__aexit__(None, None, None)
+        await together(a.__aenter__, a.__aenter__)
+        kept = await a.create(REQUEST)
+        await a.__aexit__(None, None, None)
+        equal(await a.get(kept.run_id), kept)
+        await a.__aexit__(None, None, None)
+        await raises(RunStoreError, a.get(kept.run_id), "a look into a closed store")
+        await a.__aenter__()
+
+
 async def only_a_run_that_has_ended_is_deleted(make_stores: MakeStores) -> None:
     """And then nothing of it is left, for nobody."""
     async with make_stores(2) as (a, b):
@@ -292,6 +310,7 @@ RECORD_CHECKS: tuple[RunStoreCheck, ...] = (
     large_results_are_kept_or_refused,
     progress_is_written,
     a_store_that_is_opened_again_has_everything,
+    a_store_is_closed_by_the_last_who_has_it_open,
     only_a_run_that_has_ended_is_deleted,
     runs_whose_time_is_over_are_swept,
 )

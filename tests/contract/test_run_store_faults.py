@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from actors.runs import (
     Lease,
@@ -177,6 +178,50 @@ async def test_two_processes_write_one_file_at_a_time(tmp_path: Path) -> None:
     assert [event.offset for event in heard] == list(range(2 * many + 1))
     for name in ("this", "other"):
         assert [event.data for event in heard if event.worker_name == name] == list(range(many))
+
+
+KILLED = """
+import sys
+import anyio
+from actors.runs import RunEventType, open_run_store
+
+async def main(url, run_id):
+    async with open_run_store(url) as store:
+        (lease,) = [lease for lease in await store.leases() if lease.run_id == run_id]
+        while True:
+            print(await store.push_event(lease, RunEventType.UPDATE, "a", "x" * 1000), flush=True)
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "rocksdb"])
+async def test_what_was_accepted_survives_a_process_that_is_killed(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}:///{tmp_path}/runs"
+    async with open_run_store(url) as store:
+        lease = await begun(store)
+    accepted = -1
+    for _ in range(3):
+        command = [sys.executable, "-c", KILLED, url, lease.run_id]
+        async with await anyio.open_process(command) as process:
+            assert process.stdout is not None
+            lines = BufferedByteReceiveStream(process.stdout)
+            for _ in range(50):
+                accepted = int(await lines.receive_until(b"\n", 100))
+            process.kill()
+        async with open_run_store(url) as store:
+            offsets = [event.offset for event in await store.events(lease.run_id, limit=10_000)]
+        assert offsets == list(range(len(offsets)))
+        assert len(offsets) > accepted
+
+
+async def test_what_sqlite_does_not_take_is_an_error_of_who_sends_it(tmp_path: Path) -> None:
+    async with SQLiteRunStore(tmp_path / "runs.db") as store:
+        lease = await begun(store)
+        connection_of(store).setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        with pytest.raises(EncodeError, match=r"result cannot travel: it has 2000\d\d bytes, and SQLite keeps at most"):
+            await store.set_result(lease, b"x" * 200_000)
+        await store.renew(lease)
 
 
 async def test_a_folder_of_rocksdb_is_opened_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import redis
 
 from actors.runs import (
     InMemoryRunStore,
@@ -18,10 +19,13 @@ from actors.runs import (
     RunStore,
     SQLiteRunStore,
 )
+from actors.runs.redis_store import RIGHTS
 from actors.testing.run_stores import RUN_STORE_CONTRACT, MakeStores, RunStoreCheck
 from bus.brokers import NatsBroker, RedisBroker
 
 pytestmark = pytest.mark.anyio
+
+PERMISSIONS = (Path(__file__).resolve().parents[2] / "docs" / "nats-permissions.conf").read_text("utf-8")
 
 names = (f"test{number}" for number in count())
 
@@ -31,14 +35,18 @@ asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    with RedisBroker() as broker:
-        yield broker.url
+    """A server, as a user that may do nothing but what is said to be needed."""
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url) as admin:
+        admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
+        admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
+        yield f"redis://worker:secret@127.0.0.1:{broker.port}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nats_url() -> Iterator[str]:
-    with NatsBroker() as broker:
-        yield broker.url
+    """An empty server, as a user with the rights of docs/nats-permissions.conf."""
+    with NatsBroker(PERMISSIONS) as broker:
+        yield broker.url.replace("//", "//actorbus:choose-one@")
 
 
 def opened(make: Callable[[], Callable[[], RunStore]]) -> MakeStores:
@@ -93,8 +101,4 @@ async def test_redis_keeps_the_contract(check: RunStoreCheck, redis_url: str) ->
 @asyncio_only
 @each_check
 async def test_nats_keeps_the_contract(check: RunStoreCheck, nats_url: str) -> None:
-    def make() -> Callable[[], RunStore]:
-        namespace = next(names)
-        return lambda: NatsRunStore(nats_url, namespace=namespace)
-
-    await check(opened(make))
+    await check(opened(lambda: lambda: NatsRunStore(nats_url)))

@@ -55,6 +55,7 @@ SHARED_MACHINERY = {
     "bus.transports.nats_answers": "runs are kept on a server over the same kind of link as jobs travel",
     "bus.transports.nats_link": "as bus.transports.nats_answers",
     "bus.transports.redis_link": "as bus.transports.nats_answers",
+    "bus.transports.redis_server": "the settings under which a server loses jobs are those under which it loses runs",
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
