@@ -131,13 +131,22 @@ class EventLog:
         return None if event.type.terminal else event.offset + 1, attempt
 
     async def _added(self, run_id: str, adding: _Adding, content: bytes) -> int | None:
-        """The offset of an event that was added while the store seemed not to answer."""
+        """The offset of an event that was added while the store seemed not to answer, or is now.
+
+        The same entry at the same place: however late the first try is carried out, only one of the two is.
+        """
         if content not in adding.unsure:
             return None
         offset, value = adding.unsure[content]
-        (entry,) = await self._ledger.read([event_key(run_id, offset)])
+        adding.end = None
+        added = await self._ledger.put(event_key(run_id, offset), value, 0)
+        if not added:
+            (entry,) = await self._ledger.read([event_key(run_id, offset)])
+            added = entry is not None and entry.value == value
         adding.unsure.pop(content)
-        return offset if entry is not None and entry.value == value else None
+        if added:
+            self._ledger.changes.note(run_id)
+        return offset if added else None
 
 
 class _Adding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -318,6 +320,25 @@ async def test_a_server_that_comes_back_empty_is_used_again(each_broker: Broker)
                 await store.get(lease.run_id)
             again = await begun(store)
             await store.push_event(again, RunEventType.UPDATE, "a", 1)
+
+
+@asyncio_only
+async def test_a_server_that_stands_still_is_said_in_time_and_what_is_done_again_counts_once(
+    each_broker: Broker,
+) -> None:
+    async with SERVED[type(each_broker)](each_broker.url) as store:
+        lease = await begun(store)
+        os.kill(each_broker.pid, signal.SIGSTOP)
+        try:
+            with anyio.fail_after(60), pytest.raises(RunStoreError):
+                await store.push_event(lease, RunEventType.UPDATE, "a", 1)
+        finally:
+            os.kill(each_broker.pid, signal.SIGCONT)
+        with anyio.fail_after(60):
+            await again(lambda: store.push_event(lease, RunEventType.UPDATE, "a", 1))
+            await again(lambda: store.push_event(lease, RunEventType.UPDATE, "a", 2))
+            events = await store.events(lease.run_id)
+        assert [event.data for event in events] == [1, 2]
 
 
 @asyncio_only

@@ -339,6 +339,40 @@ async def test_an_event_that_a_lost_owner_adds_at_any_step_is_heard_by_all_or_by
                 assert await InMemoryRunStore(ledger).events(first.run_id, after) == expected
 
 
+async def test_an_event_is_there_once_however_late_the_database_carries_out_the_first_try() -> None:
+    """It had not answered; and does it at whatever step of the second try."""
+
+    class Late(Interrupted):
+        late: tuple[str, bytes] | None = None
+
+        async def put(self, key: str, value: bytes, version: int) -> bool:
+            if key.startswith("event/") and self.late is None:
+                self.late = key, value
+                raise RunStoreError("no answer")
+            return await super().put(key, value, version)
+
+    for step in count():
+        ledger = Late()
+        store = InMemoryRunStore(ledger)
+        lease = await begun(store)
+        with pytest.raises(RunStoreError):
+            await store.push_event(lease, RunEventType.UPDATE, "a", 1)
+
+        async def carry_out(ledger: Late = ledger) -> None:
+            assert ledger.late is not None
+            await MemoryLedger.put(ledger, *ledger.late, 0)
+
+        ledger.arm(step, carry_out)
+        assert await store.push_event(lease, RunEventType.UPDATE, "a", 1) == 0
+        assert await store.push_event(lease, RunEventType.UPDATE, "a", 1) == 1
+        happened = ledger.happened
+        ledger.arm(-1, fail)
+        assert [event.data for event in await store.events(lease.run_id)] == [1, 1]
+        if not happened:
+            assert step > 3
+            return
+
+
 async def test_an_event_that_is_added_while_the_run_ends_is_heard_by_all_or_by_none() -> None:
     for step in count():
         ledger = Interrupted()
