@@ -9,7 +9,7 @@ PY := .venv/bin/python
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format simulate mutants bench clean
+.PHONY: help setup demo test check format simulate chaos fuzz mutants bench clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-10s %s\n' "$$name" "$$text"; done
@@ -32,6 +32,13 @@ format: $(STAMP) ## Format the code, and repair what the linter can.
 
 simulate: $(STAMP) ## Random programs on a simulated network: make simulate SEEDS=1000, or SEED=n to replay one.
 	@$(PY) -m tests.simulation $(if $(SEED),--seed $(call quote,$(SEED)),--seeds $(call quote,$(or $(SEEDS),1000)))
+
+chaos: $(STAMP) ## Kill, cut and empty what a fleet is made of: make chaos [BUS=redis|nats] [SEED=n] [ROUNDS=n].
+	@$(PY) -m tests.chaos $(if $(BUS),--bus $(call quote,$(BUS))) $(if $(SEED),--seed $(call quote,$(SEED))) \
+		--rounds $(call quote,$(or $(ROUNDS),1))
+
+fuzz: $(STAMP) ## A million mutated frames, with a key and without: make fuzz [SEED=n] [FRAMES=n].
+	@$(PY) -m tests.fuzz $(if $(SEED),--seed $(call quote,$(SEED))) $(if $(FRAMES),--frames $(call quote,$(FRAMES)))
 
 mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
 	@$(PY) -m tests.mutants

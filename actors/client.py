@@ -158,7 +158,7 @@ class Client:
             data
             for name in names
             for data in registry.replicas(name)
-            if not isinstance(self._runner.get_worker(name), _Requester)
+            if not isinstance(self._runner.get_worker(name), _Requester) and not name.startswith(_Requester.__name__)
         ]
 
     async def submit(

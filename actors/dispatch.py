@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from bus import (
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
+    BusJobWantedMessage,
     BusMessage,
     BusTopicMessage,
     BusWorkerErrorMessage,
@@ -35,6 +37,7 @@ from bus import (
 from bus.mailbox import Room
 
 if TYPE_CHECKING:
+    from actors.job import Job
     from actors.worker import BaseWorker
 
 EVENT_MESSAGES = (BusJobUpdateMessage, BusJobStreamStartMessage, BusJobStreamDataMessage, BusJobStreamEndMessage)
@@ -81,18 +84,26 @@ def _job_event(worker: BaseWorker, message: Any, _force: bool) -> None:
 
 def _credit(worker: BaseWorker, message: BusJobStreamCreditMessage, _force: bool) -> None:
     job = worker._executor.jobs.get(message.job_id) if worker._executor is not None else None
-    if job is not None and job.attempt == message.attempt:
+    if job is not None and job.attempt == message.attempt and _is_requester(worker, job, message):
         job.grant(message.limit)
 
 
 def _cancel(worker: BaseWorker, message: BusJobCancelMessage, _force: bool) -> None:
     executor = worker._executor
     job = executor.jobs.get(message.job_id) if executor is not None else None
-    if executor is None or job is None or job.requester != message.source:
+    if executor is None or job is None or not _is_requester(worker, job, message):
         worker.bus.unpark(message)  # it may have been handed back, and must not wait for the next of this name
         return
     if executor.cancel(message.job_id, message.reason) is not None:
         worker._queue_hook("on_job_cancelled", message)
+
+
+def _is_requester(worker: BaseWorker, job: Job[Any], message: BusMessage) -> bool:
+    """Whether a message comes from who asked for a job, and not from another of that name on another runner."""
+    if job.requester != message.source:
+        return False
+    asked, says = job.request.origin, message.origin
+    return asked == says or (asked or worker.bus.address) == (says or worker.bus.address)
 
 
 def _update_request(worker: BaseWorker, message: BusJobUpdateRequestMessage, force: bool) -> Room | None:
@@ -131,6 +142,20 @@ def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) ->
     group = worker._groups.get(message.job_id)
     if group is None or not group.still_running(message):  # also in a group that goes on without this member
         worker.worker_runner.late_answer(worker, message, known=False)
+    elif not message.begun:
+        host = worker.worker_runner
+        left = max(group.deadline - host.tasks.now(), 0.0)
+        worker.bus.post(
+            BusJobWantedMessage(
+                source=worker.name,
+                target=message.source,
+                destination=message.origin,
+                job_id=message.job_id,
+                attempt=message.attempt,
+                timeout=left if left < math.inf else None,
+                listed=any(each.address == message.origin for each in host.registry.remote_replicas(message.source)),
+            )
+        )
 
 
 def _lost(worker: BaseWorker, message: BusJobLostMessage, _force: bool) -> None:

@@ -44,10 +44,24 @@ class GroupStatistics(msgspec.Struct, frozen=True):
 class Member:
     """One worker of a group: which of its messages was the last, and how its job ended.
 
-    `origin` is the address of the runner its messages come from, None before the first one.
+    `origin` is the address of the runner its messages come from, None before the first one. `repeats` counts the
+    attempts that had the number of one before.
     """
 
-    __slots__ = ("attempt", "early", "expected", "granted", "hooked", "iterated", "name", "origin", "result", "timer")
+    __slots__ = (
+        "attempt",
+        "early",
+        "expected",
+        "former",
+        "granted",
+        "hooked",
+        "iterated",
+        "name",
+        "origin",
+        "repeats",
+        "result",
+        "timer",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,19 +72,36 @@ class Member:
         self.iterated = 0
         self.hooked = 0
         self.origin: str | None = None
+        self.former: tuple[str, ...] = ()
+        self.repeats = 0
         self.early: dict[int, Any] | None = None
         self.timer: Deadline | None = None
+
+    def follows(self, message: Any) -> bool:
+        """Whether a message comes from who has the job now. The first one of a new attempt says who that is.
+
+        A broker that was killed may forget its last deliveries, and give a job to another under the number it had: so
+        the attempt of another runner is a new one too, and the runner that had that number before has lost the job.
+        """
+        if message.attempt > self.attempt:
+            self.former = ()
+            self._restart(message.attempt)
+        elif message.attempt < self.attempt or message.origin in self.former:
+            return False
+        elif self.origin is not None and message.origin != self.origin:
+            self.former = (*self.former, self.origin)
+            self.repeats += 1
+            self._restart(self.attempt)
+        self.origin = message.origin
+        return True
 
     def in_order(self, message: Any) -> Iterator[Any] | None:
         """The messages that are due now that this one has come, in order; None if it is too late or doubled.
 
         A message that comes early is kept; performers cannot send more than `WINDOW` ahead, so that is bounded.
         """
-        if self.result is not None or message.attempt < self.attempt:
+        if self.result is not None or not self.follows(message):
             return None
-        if message.attempt > self.attempt:
-            self._restart(message.attempt)
-        self.origin = message.origin
         if message.sequence < self.expected or (self.early is not None and message.sequence in self.early):
             return None
         if self.early is None:

@@ -9,8 +9,8 @@ from actors.errors import KINDS, JobError, JobGroupError
 from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
 
 if TYPE_CHECKING:
+    from actors.host import Host
     from actors.requests import JobGroup
-    from bus import WorkerRegistry
     from bus.mailbox import Room
 
 CANCELLED = "JobCancelled"
@@ -32,25 +32,42 @@ def refused(room: Room) -> ErrorInfo:
     return ErrorInfo(type="MailboxFullError", message=str(room.refusal()), retryable=True)
 
 
-def timed_out(waited_for: Sequence[str], registry: WorkerRegistry) -> ErrorInfo:
+def timed_out(waited_for: Sequence[str], host: Host) -> ErrorInfo:
     """The deadline of a group passed before these workers had answered."""
     message = f"no answer from {', '.join(map(repr, waited_for))} before the deadline"
-    missing = next((name for name in waited_for if name not in registry), None)
+    missing = next((name for name in waited_for if name not in host.registry), None)
     if missing is not None:
-        message += f"; nobody serves {missing!r}: {registry.who_is_alive(missing)}"
+        message += f"; nobody serves {missing!r}: {_whom_to_ask(missing, host)}"
     return ErrorInfo(type="JobTimeoutError", message=message, retryable=True)
 
 
-def unavailable(name: str, seconds: float, registry: WorkerRegistry) -> ErrorInfo:
-    """Nobody served a name for that long."""
-    message = f"nobody served {name!r} within {seconds:g} s; {registry.who_is_alive(name)}"
+def unavailable(name: str, host: Host) -> ErrorInfo:
+    """Nobody has served a name for as long as a requester waits for that."""
+    message = f"nobody served {name!r} within {host.ready_timeout:g} s; {_whom_to_ask(name, host)}"
     return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
+
+
+def _whom_to_ask(name: str, host: Host) -> str:
+    alive = host.registry.who_is_alive(name)
+    if alive.endswith("?"):
+        return alive
+    if not host.bus.networked:
+        return f"{alive}; this bus reaches only its own process: to reach others set ACTORBUS_BUS, or give a URL"
+    if not host.registry.remote_workers:
+        return f"{alive}; no other runner was heard: has it been started, with the same URL, namespace and signing key?"
+    return alive
 
 
 def inactive(name: str, seconds: float) -> ErrorInfo:
     """A worker kept a job for that long without being active."""
     message = f"worker {name!r} was not active within {seconds:g} s: activate it, or ask another"
     return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
+
+
+def lost(name: str) -> ErrorInfo:
+    """The network has lost what it had stored."""
+    message = f"the network lost what it had stored: whether {name!r} did the job is not known"
+    return ErrorInfo(type="DataLostError", message=message, retryable=True)
 
 
 def failed_beside(name: str, status: JobStatus, error: ErrorInfo | None) -> ErrorInfo:

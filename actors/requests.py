@@ -235,6 +235,7 @@ class JobGroup:
         if (
             message.sequence == member.expected
             and message.attempt == member.attempt
+            and (member.origin is None or message.origin == member.origin)
             and member.result is None
             and not member.early
         ):
@@ -252,10 +253,7 @@ class JobGroup:
     def still_running(self, message: BusJobRunningMessage) -> bool:
         """A distant performer still holds a member's job. False if it need not any more."""
         member = self._members.get(message.source)
-        if member is None or member.result is not None or message.attempt < member.attempt:
-            return False
-        member.origin = message.origin
-        return True
+        return member is not None and member.result is None and member.follows(message)
 
     def hook_done(self, member: Member) -> None:
         """A hook has dealt with one event of a member."""
@@ -293,7 +291,8 @@ class JobGroup:
         event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, message.attempt)))
+            attempt = message.attempt + member.repeats
+            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
             self._wake_reader()
         hooked = self._owner._queue_event(hook, message, self, member)
         if kind is BusJobStreamEndMessage:
@@ -308,7 +307,7 @@ class JobGroup:
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         response = {} if response is None else response
-        member.result = JobResult(status, response, error, message.attempt)
+        member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
@@ -388,7 +387,7 @@ class JobGroup:
 
     def _expired(self) -> None:
         waited_for = [name for name in self.worker_names if self.awaits(name)]
-        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host.registry))
+        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host))
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None
@@ -396,5 +395,5 @@ class JobGroup:
         if waits and member.origin is not None:
             self.await_ready(member.name)  # who had the job lived: it may have died since
         elif waits:
-            error = unavailable(member.name, self._host.ready_timeout, self._host.registry)
+            error = unavailable(member.name, self._host)
             self.fail_member(member.name, JobStatus.FAILED, error)

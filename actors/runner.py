@@ -181,6 +181,7 @@ class WorkerRunner(Host):
         try:
             if owns_bus:
                 self._connecting = True
+                self.bus.on_start(self._watch_signals)
                 await self.bus.start()
                 self._connecting = False
             if self.bus.started:  # else it was ended while it waited for the network
@@ -321,8 +322,7 @@ class WorkerRunner(Host):
         self.deadlines = Deadlines(self.tasks)
         self._mailbox = Mailbox(self.name, self._handle, self.tasks)
         self.tasks.spawn(self.deadlines.run)
-        for number in self._signals if can_watch() else ():
-            self.tasks.spawn(watch, number, self._on_signal)
+        self._watch_signals(self.tasks)
         self.running = self.accepting = True
         self.registry.listen(self.registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)
@@ -386,6 +386,10 @@ class WorkerRunner(Host):
                 self._background.cancel_scope.cancel()
         finally:
             self._begun.set()
+
+    def _watch_signals(self, tasks: Tasks) -> None:
+        while self._signals and can_watch():
+            tasks.spawn(watch, self._signals.pop(), self._on_signal)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._shutdown:

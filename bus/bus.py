@@ -71,6 +71,7 @@ class WorkerBus(EventSource):
         self._parked: dict[str, dict[tuple[str, str], tuple[BusJobRequestMessage, float]]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
         self._subscribers: dict[str, BusSubscriber] = {}
+        self._start_callbacks: list[Callable[[Tasks], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stack: AsyncExitStack | None = None
         self._tasks: Tasks | None = None
@@ -112,6 +113,8 @@ class WorkerBus(EventSource):
         self._tasks = Tasks(task_group)
         for name, subscriber in self._subscribers.items():
             self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+        while self._start_callbacks:
+            self._start_callbacks.pop()(self._tasks)
 
     async def stop(self) -> None:
         """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters."""
@@ -285,6 +288,10 @@ class WorkerBus(EventSource):
 
     def give_up(self) -> None:
         """Do not wait any longer for a network that `start()` tries to reach: it returns soon, not started."""
+
+    def on_start(self, callback: Callable[[Tasks], None]) -> None:
+        """Call `callback` with its tasks when it starts, before it waits for a network."""
+        self._start_callbacks.append(callback)
 
     def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` before the bus stops. Returns the function that takes this back."""

@@ -10,7 +10,8 @@ import msgspec
 
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
-from bus.errors import TransportError
+from bus.errors import DataLostError, DecodeError, TransportError
+from bus.introductions import Introductions
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -19,14 +20,23 @@ from bus.messages import (
     BusJobResponseMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusJobWantedMessage,
     ErrorInfo,
     JobStatus,
 )
+from bus.outbox import Settling
 from bus.transport import Delivery, Settlement, Transport
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
     from bus.outbox import Outbox
+
+PASSED_ON = 30.0
+"""Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
+
+
+PATIENCE = 30.0
+"""Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
 
 
 class Claimer:
@@ -48,11 +58,14 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
+        self.introductions = Introductions()
+        self._reading_since = 0.0
+        self._passing: dict[str, float] = {}
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
         free_slots = self._served.get(name)
-        return free_slots() if free_slots is not None else 0
+        return max(free_slots() - self.claims.waiting(name), 0) if free_slots is not None else 0
 
     def serves(self, name: str) -> bool:
         """Whether the worker of that name in this process takes jobs."""
@@ -67,8 +80,12 @@ class Claimer:
 
     def unserve(self, name: str) -> None:
         """Claim no more jobs for a worker."""
+        self.introductions.forget(worker=name)
         if self._served.pop(name, None) is not None:
             self._transport.demand(name, 0)
+            for claim in self.claims.all():
+                if claim.waiting and claim.request.target == name:
+                    self.give_back(claim.request)
 
     def unserve_all(self) -> None:
         """Claim no more jobs."""
@@ -78,50 +95,82 @@ class Claimer:
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
         if name in self._served:
-            self._transport.demand(name, min(self.free(name), self._prefetch))
+            self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
+        self._reading_since = self._bus.tasks.now()
         try:
             return await self._transport.receive()
-        except TransportError:
+        except TransportError as error:
+            if isinstance(error, DataLostError):
+                self._bus.tell_of_loss(error)
             for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise
 
-    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> None:
-        """A job came from a queue: run it, unless it was cancelled, given up, or is here already."""
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
+        """A job came from a queue: run it, unless it was cancelled, given up, or is here already.
+
+        Raises:
+            DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
+        """
         request.attempt = delivery.attempt
-        if self._repeated(request, delivery, now):
+        if self._repeated(request, delivery, frame_id, now):
             return
+        done = self.claims.is_done(frame_id)
+        if done and delivery.attempt == 1:
+            raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
         name = request.target or ""
         if not self._bus.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
-        self.claims.hold(request, delivery, now)
+        request.attempt = self.claims.number(request, delivery.attempt)
+        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
         reason = self.claims.forbidden(request)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
-        elif delivery.attempt > self._max_deliver:
+        elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
+            self.claims.repeated += 1
+            message = "it was done here before, and its answer is not kept any more"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
+        elif (delivery.count or delivery.attempt) > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
-        else:
+        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
             self._bus.deliver(request)
+        else:
+            self.claims.wait(claim)
+            self._bus.post(_running(claim))
         self.capacity_changed(name)
 
-    def asked(self, request: BusJobRequestMessage, now: float) -> None:
+    def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
+        """A requester still waits for a job: begin it."""
+        name = message.target or ""
+        if message.listed:
+            self.introductions.made(message.origin, name, frame_id)
+        claim = self.claims.find((name, message.origin, message.source, message.job_id))
+        if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
+            claim.request.timeout = message.timeout
+            self._begin(claim)
+
+    def of_answer(self, message: Any) -> Claim | None:
+        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        claim = self.claims.of_answer(message)
+        leased = claim is not None and claim.delivery is not None
+        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
+        self.claims.refused += claim is None
+        return claim
+
+    def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
-        request.attempt = 1
         if self.claims.held(request) is not None:
-            self.claims.repeated += 1
-            return
-        given = self.claims.remembered(request)
-        if given is not None:  # asked for anew: what led up to the answer is not waited for
-            self.claims.repeated += 1
-            self._bus.answer_again(request, msgspec.structs.replace(given, sequence=0))
+            self._bus.send_to(request.origin, _in_use(request))
             return
         name = request.target or ""
-        self.claims.hold(request, None, now)
+        self.claims.hold(request, None, frame_id, now, now)
         reason = self.claims.forbidden(request)
         serves = self.serves(name)
         room = self._bus.deliver(request, force=False) if serves and reason is None else None
@@ -132,11 +181,10 @@ class Claimer:
             self._answer_for(request, JobStatus.FAILED, full)
         elif room is not None or not serves:
             self.give_back(request)
-        self.capacity_changed(name)
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
         """A requester has not heard of a job for a while: say what is known of it."""
-        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry)
+        claim, answer = self.claims.held(inquiry), self.claims.last_answer(inquiry)
         if claim is not None:
             self._bus.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
@@ -148,46 +196,76 @@ class Claimer:
         """Something was sent of a job that was asked for at most once."""
         claim.events += hasattr(message, "sequence")
         if isinstance(message, TERMINAL_MESSAGES):
-            self.claims.release(claim, message)
+            self.claims.end(claim, message)
+            self.claims.release(claim)
 
     def answered(self, claim: Claim, answer: Any) -> Callable[[], None]:
         """A job from a queue has its answer. Returns what to do once that is safe."""
-        self.claims.release(claim, answer)
+        self.claims.end(claim, answer)
         gave_up = answer.__class__ is BusJobResponseMessage and answer.error and answer.error.type == DEAD_LETTERED
         how = Settlement.TERM if gave_up else Settlement.ACK
 
-        delivery = claim.delivery
-        assert delivery is not None
-        return lambda: self.settle(delivery, how, claim.renewed)
+        return lambda: self._settle(claim, how)
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to where it came from. False if that is this process."""
         claim = self.claims.held(request)
         if claim is None:
             return False
-        self.claims.release(claim)
         if claim.delivery is not None:
-            self.settle(claim.delivery, Settlement.NAK, claim.renewed)
+            self.claims.end(claim)
+            self._settle(claim, Settlement.NAK)
         else:
+            self.claims.release(claim)
             self._bus.send_to(request.origin, _returned(request, may_have_run=False))
         return True
 
+    def pass_on(self, delivery: Delivery) -> bool:
+        """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
+        if delivery.attempt >= self._max_deliver:
+            return False
+        now = self._bus.tasks.now()
+        self._passing[delivery.queue] = now + PASSED_ON
+        self.settle(delivery, Settlement.NAK, now)
+        return True
+
+    def resume(self, now: float | None = None) -> None:
+        """Claim again from the queues whose frames we passed on: from those whose time is over, by default all."""
+        for name, until in tuple(self._passing.items()):
+            if now is None or now >= until:
+                del self._passing[name]
+                self.capacity_changed(name)
+
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
         """End a claim, as long as its lease lasts, and claim another in its place."""
-        self._outbox.settle(delivery, how, renewed + self._transport.ack_wait)
+        self._outbox.settle(Settling(delivery, how, renewed))
         self.capacity_changed(delivery.queue)
+
+    def _settle(self, claim: Claim, how: Settlement) -> None:
+        self.claims.release(claim)
+        if claim.delivery is not None:
+            self.settle(claim.delivery, how, claim.renewed)
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str) -> None:
         """Do not run a job that is cancelled before it is claimed."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
-        self.claims.forbid(key, cancel.reason or "cancelled")
+        reason = cancel.reason or "cancelled"
+        claim = self.claims.find(key)
+        if claim is None:
+            forgotten = self.claims.forbid(key, reason)
+            if forgotten is not None:
+                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+        elif claim.waiting:
+            self._answer_for(claim.request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
-                self._stop(claim.request, "the runner of its requester is gone")
+                self._stop(claim, "the runner of its requester is gone")
+            elif claim.waiting and now - claim.since > PATIENCE:
+                self._begin(claim)
 
     async def run(self) -> None:
         """Keep the leases, until cancelled."""
@@ -195,27 +273,40 @@ class Claimer:
         while True:
             await anyio.sleep(pause)
             pause = period
+            now = self._bus.tasks.now()
+            self.resume(now)
             claims = self.claims.all()
             for claim in claims:
                 if claim.delivery is None:
                     self._bus.post(_running(claim))
-            claims, leased = [claim for claim in claims if claim.delivery], [claim.delivery for claim in claims]
-            if claims:
+            claims = [claim for claim in claims if claim.delivery is not None]
+            leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]
+            if leases:
                 now = self._bus.tasks.now()
                 try:
-                    kept = await self._transport.extend([delivery for delivery in leased if delivery])
+                    kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
                     pause = period / 8
-                    kept = [now - claim.renewed < self._transport.ack_wait for claim in claims]
-                for claim, ours in zip(claims, kept, strict=True):
+                    now = self._bus.tasks.now()
+                    kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                for lease, ours in zip(leases, kept, strict=True):
                     if ours and pause == period:
-                        claim.renewed = now
+                        lease.renewed = now
+                for claim, ours in zip(claims, kept, strict=False):
                     self._check(claim, ours=ours)
 
-    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, now: float) -> bool:
+    def _begin(self, claim: Claim) -> None:
+        self.claims.go_on(claim)
+        self._bus.deliver(claim.request)
+        self.capacity_changed(claim.request.target or "")
+
+    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> bool:
         """Whether the job is here, or was: then it does not run again."""
         known = self.claims.held(request)
         if known is not None:
+            if known.frame_id != frame_id:
+                self._bus.send_to(request.origin, _in_use(request), lambda: self.settle(delivery, Settlement.ACK, now))
+                return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
                 known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
@@ -223,7 +314,7 @@ class Claimer:
             else:
                 self.settle(delivery, Settlement.ACK, now)
             return True
-        answer = self.claims.remembered(request)
+        answer = self.claims.remembered(request, frame_id)
         if answer is None:
             return False
         self.claims.repeated += 1
@@ -253,12 +344,16 @@ class Claimer:
         if self.claims.held(request) is not claim:
             return
         if not ours:
-            self.claims.release(claim)
-            self._stop(request, "its lease was lost: another worker has it, or will")
+            self.claims.lose(claim)
+            self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))
 
-    def _stop(self, request: BusJobRequestMessage, reason: str) -> None:
+    def _stop(self, claim: Claim, reason: str) -> None:
+        request = claim.request
+        if claim.waiting:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+            return
         self._bus.deliver(
             BusJobCancelMessage(
                 source=request.source,
@@ -270,6 +365,18 @@ class Claimer:
         )
 
 
+def _in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
+    message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="JobStateError", message=message),
+    )
+
+
 def _running(claim: Claim) -> BusJobRunningMessage:
     request = claim.request
     return BusJobRunningMessage(
@@ -279,6 +386,7 @@ def _running(claim: Claim) -> BusJobRunningMessage:
         job_id=request.job_id,
         attempt=request.attempt,
         events=claim.events,
+        begun=not claim.waiting,
     )
 
 

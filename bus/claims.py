@@ -13,6 +13,9 @@ from bus.transport import Delivery
 MAX_REMEMBERED = 1024
 """Answers and cancellations kept for requests that come again, or late: within a lease, or not at all."""
 
+MAX_DONE = 10_000
+"""Ids of request frames whose jobs were answered here, by which a frame that is put into its queue again is known."""
+
 Key = tuple[str, str, str, str]
 """Worker, address of the requester's runner, requester, job id."""
 
@@ -23,16 +26,20 @@ class Claim(msgspec.Struct):
     Attributes:
         delivery: The claim on its queue; None if the job was asked for at most once.
         request: The job.
+        frame_id: Id of the frame it came in by its queue.
         renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
         since: When it was claimed.
         events: How many of its events and answers were sent.
+        waiting: Whether it is not begun before its requester has said that it still waits for it.
     """
 
     delivery: Delivery | None
     request: BusJobRequestMessage
+    frame_id: str
     renewed: float
     since: float
     events: int = 0
+    waiting: bool = False
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -41,14 +48,26 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
     Attributes:
         held: Jobs held now (at most what the workers of the process may run or prefetch).
         remembered: Answers kept (at most 1,024).
+        done: Ids kept of frames whose jobs were answered (at most 10,000).
         repeated: Requests that came again while held or remembered.
         refused: Messages of jobs whose lease was lost; they were not sent.
+        waiting: Jobs held that are not begun before their requesters say that they still wait for them.
+        ending: Jobs that are over, while the network does not have their answers yet.
+        forbidden: Cancellations kept for requests that have not come (at most 1,024).
+        lost: Numbers of attempts kept of jobs whose lease was lost (at most 1,024).
+        introductions: Runners that are known to know a worker here, each pair once (at most 10,000).
     """
 
     held: int
     remembered: int
+    done: int
     repeated: int
     refused: int
+    waiting: int
+    ending: int
+    forbidden: int
+    lost: int
+    introductions: int
 
 
 class Claims:
@@ -56,18 +75,48 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: dict[Key, Claim] = {}
-        self._answers: OrderedDict[Key, Any] = OrderedDict()
+        self._ending: dict[int, Claim] = {}
+        self._waiting: dict[str, int] = {}
+        self._answers: OrderedDict[Key, tuple[str, Any]] = OrderedDict()
         self._forbidden: OrderedDict[Key, str] = OrderedDict()
+        self._done: OrderedDict[str, None] = OrderedDict()
+        self._lost: OrderedDict[Key, int] = OrderedDict()
         self.repeated = 0
         self.refused = 0
 
-    def hold(self, request: BusJobRequestMessage, delivery: Delivery | None, now: float) -> None:
+    def hold(
+        self, request: BusJobRequestMessage, delivery: Delivery | None, frame_id: str, renewed: float, since: float
+    ) -> Claim:
         """Enter a new claim."""
-        self._held[_key(request)] = Claim(delivery, request, now, now)
+        claim = self._held[_key(request)] = Claim(delivery, request, frame_id, renewed, since)
+        return claim
+
+    def wait(self, claim: Claim) -> None:
+        """The job is not begun yet."""
+        claim.waiting = True
+        name = claim.request.target or ""
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+
+    def go_on(self, claim: Claim) -> None:
+        """It may begin, or is over."""
+        if claim.waiting:
+            claim.waiting = False
+            name = claim.request.target or ""
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+
+    def waiting(self, name: str) -> int:
+        """How many jobs of a worker are not begun yet."""
+        return self._waiting.get(name, 0)
 
     def held(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Claim | None:
         """The claim on the same job, if there is one."""
         return self._held.get(_key(request))
+
+    def find(self, key: Key) -> Claim | None:
+        """The claim on a job."""
+        return self._held.get(key)
 
     def of_answer(self, message: Any) -> Claim | None:
         """The claim on the job that a performer's message belongs to."""
@@ -77,34 +126,81 @@ class Claims:
         """Every claim."""
         return list(self._held.values())
 
-    def release(self, claim: Claim, answer: Any = None) -> None:
-        """End a claim; its answer is remembered."""
+    @property
+    def ending(self) -> list[Claim]:
+        """The claims whose jobs are over, while the network does not have the answer yet."""
+        return list(self._ending.values())
+
+    def release(self, claim: Claim) -> None:
+        """Forget a claim."""
+        self.go_on(claim)
+        self._ending.pop(id(claim), None)
+        if self._held.get(_key(claim.request)) is claim:
+            del self._held[_key(claim.request)]
+
+    def end(self, claim: Claim, answer: Any = None) -> None:
+        """The job of a claim is over here; its answer is remembered. The lease is still ours until `release`."""
         key = _key(claim.request)
+        self.go_on(claim)
         if self._held.get(key) is claim:
             del self._held[key]
+        self._ending[id(claim)] = claim
         if answer is not None:
-            self._answers[key] = answer
+            self._answers[key] = (claim.frame_id, answer)
             while len(self._answers) > MAX_REMEMBERED:
                 self._answers.popitem(last=False)
+            if claim.delivery is not None:
+                self._done[claim.frame_id] = None
+            while len(self._done) > MAX_DONE:
+                self._done.popitem(last=False)
 
-    def forbid(self, key: Key, reason: str) -> None:
-        """A cancellation came before its request: when that comes, it must not run."""
-        if key not in self._held:
-            self._forbidden[key] = reason
-            while len(self._forbidden) > MAX_REMEMBERED:
-                self._forbidden.popitem(last=False)
+    def lose(self, claim: Claim) -> None:
+        """End a claim that is not ours any more."""
+        self.release(claim)
+        self._lost[_key(claim.request)] = claim.request.attempt
+        while len(self._lost) > MAX_REMEMBERED:
+            self._lost.popitem(last=False)
+
+    def number(self, request: BusJobRequestMessage, attempt: int) -> int:
+        """The number of a new attempt: never one that was used here, also if the broker has forgotten a delivery."""
+        return max(attempt, self._lost.pop(_key(request), 0) + 1)
+
+    def forbid(self, key: Key, reason: str) -> Key | None:
+        """A cancellation came before its request, which must not run. Returns what is forgotten for it."""
+        self._forbidden[key] = reason
+        return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
     def forbidden(self, request: BusJobRequestMessage) -> str | None:
         """Why a request must not run; None if it may."""
         return self._forbidden.pop(_key(request), None)
 
-    def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage) -> Any:
-        """The answer given to an earlier delivery of the same job, None if there is none."""
-        return self._answers.get(_key(request))
+    def remembered(self, request: BusJobRequestMessage, frame_id: str) -> Any:
+        """The answer given to an earlier delivery of the same frame, None if there is none."""
+        answered, answer = self._answers.get(_key(request), ("", None))
+        return answer if answered == frame_id else None
 
-    def statistics(self) -> ClaimStatistics:
+    def last_answer(self, inquiry: BusJobInquiryMessage) -> Any:
+        """The answer given to the last request of that job, None if there is none."""
+        return self._answers.get(_key(inquiry), ("", None))[1]
+
+    def is_done(self, frame_id: str) -> bool:
+        """Whether the job of a request frame was answered here."""
+        return frame_id in self._done
+
+    def statistics(self, introductions: int) -> ClaimStatistics:
         """How much there is now."""
-        return ClaimStatistics(len(self._held), len(self._answers), self.repeated, self.refused)
+        return ClaimStatistics(
+            len(self._held),
+            len(self._answers),
+            len(self._done),
+            self.repeated,
+            self.refused,
+            sum(self._waiting.values()),
+            len(self._ending),
+            len(self._forbidden),
+            len(self._lost),
+            introductions,
+        )
 
 
 def _key(request: BusJobRequestMessage | BusJobInquiryMessage) -> Key:

@@ -3,7 +3,7 @@
     version (1 byte) | length of the header (4 bytes, big-endian) | header | body | signature (32 bytes, or none)
 
 The header is a MessagePack array, the body a map of the fields of the message that the header lacks. The signature
-covers everything before it.
+covers everything before it, and the lane by which the frame goes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
         source: As in the message.
         target: As in the message.
         origin: Address of the runner that sent it, `name#incarnation`.
-        destination: As in the message.
+        destination: Address of the runner whose inbox it goes to; empty for the other lanes.
         job_id: The job it belongs to, if any.
         attempt: Which delivery of the job.
         sequence: Its place among the events of the job.
@@ -148,6 +148,8 @@ def encode(
     *,
     id: str,  # noqa: A002 the word for it everywhere else
     origin: str,
+    destination: str | None = None,
+    lane: str = "",
     signer: Signer | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> bytes:
@@ -157,6 +159,8 @@ def encode(
         message: The message. Its own `origin` is not sent.
         id: Id of the frame.
         origin: Address of the runner that sends it, `name#incarnation`.
+        destination: Address of the runner whose inbox it goes to, by default the message's own.
+        lane: By which it goes; only the signature says so.
         signer: Signs the frame; without one it is not signed.
         max_message_bytes: Most bytes the frame may have.
 
@@ -173,7 +177,9 @@ def encode(
     if head.get("timeout") is not None:
         head["timeout"] = max(0.0, head["timeout"])
     key_id = "" if signer is None else signer.key_id
-    header = Header(layout.tag, id, message.source, message.target, origin, message.destination, key_id=key_id, **head)
+    if destination is None:
+        destination = message.destination
+    header = Header(layout.tag, id, message.source, message.target, origin, destination, key_id=key_id, **head)
     fields = {}
     for name, key in layout.native:
         field = getattr(message, name)
@@ -188,7 +194,7 @@ def encode(
         raise EncodeError(cls.__qualname__, str(error)) from error
     frame = _PREFIX.pack(VERSION, len(packed_header)) + packed_header + body
     if signer is not None:
-        frame += signer.sign(frame)
+        frame += signer.sign(frame, lane)
     if len(frame) > max_message_bytes:
         reason = (
             f"as a frame it has {len(frame)} bytes, more than max_message_bytes={max_message_bytes}: "
@@ -205,12 +211,13 @@ def _why_not(cls: type) -> str:
 
 
 def decode_header(
-    data: bytes, *, verifier: Signer | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
+    data: bytes, *, lane: str = "", verifier: Signer | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> tuple[Header, memoryview]:
     """Return the header of a frame, verified, and its body, not yet decoded.
 
     Args:
         data: The frame.
+        lane: By which it came.
         verifier: Holds the keys that are trusted; without one every frame is, signed or not.
         max_message_bytes: Most bytes the frame may have.
 
@@ -219,33 +226,40 @@ def decode_header(
     """
     if len(data) > max_message_bytes:
         msg = f"a frame of {len(data)} bytes is more than max_message_bytes={max_message_bytes}"
-        raise DecodeError(msg)
+        raise DecodeError(msg, "oversized")
     if len(data) < _PREFIX.size:
         msg = f"a frame of {len(data)} bytes is cut short"
-        raise DecodeError(msg)
+        raise DecodeError(msg, "malformed")
     version, length = _PREFIX.unpack_from(data)
     if version != VERSION:
         msg = f"a frame of version {version} cannot be read: this process reads version {VERSION}"
-        raise DecodeError(msg)
+        raise DecodeError(msg, "malformed")
     start = _PREFIX.size + length
     view = memoryview(data)
     try:
         header = _decode_header(view[_PREFIX.size : start])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"the header of a frame is broken: {error}"
-        raise DecodeError(msg) from error
+        raise DecodeError(msg, "malformed") from error
     end = len(data) - MAC_BYTES if header.key_id else len(data)
     if start > end:
         msg = f"a frame of {len(data)} bytes is cut short"
-        raise DecodeError(msg)
+        raise DecodeError(msg, "malformed", header.origin)
     if verifier is not None:
-        if not header.key_id:
-            msg = f"a frame from {header.source!r} at {header.origin!r} is not signed"
-            raise DecodeError(msg)
-        if not verifier.verify(header.key_id, view[:end], view[end:]):
-            msg = f"a frame from {header.source!r} at {header.origin!r} was altered, or signed with an unknown key"
-            raise DecodeError(msg)
+        _verify(header, view[:end], view[end:], lane, verifier)
     return header, view[start:end]
+
+
+def _verify(header: Header, signed: memoryview, mac: memoryview, lane: str, verifier: Signer) -> None:
+    if verifier.verify(header.key_id, signed, mac, lane):
+        return
+    sender = f"a frame from {header.source!r:.100} at {header.origin!r:.100}"
+    if not header.key_id:
+        raise DecodeError(f"{sender} is not signed", "unsigned", header.origin)
+    if not verifier.knows(header.key_id):
+        raise DecodeError(f"{sender} is signed with a key unknown here", "unknown_key", header.origin)
+    msg = f"{sender} was altered after it was signed, or moved to another lane"
+    raise DecodeError(msg, "altered", header.origin)
 
 
 def decode(header: Header, body: bytes | memoryview) -> BusMessage:

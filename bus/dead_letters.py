@@ -118,7 +118,9 @@ class DeadLetters:
     def _letter(self, frame: DeadFrame) -> DeadLetter:
         known = DeadLetter(frame.place, frame.queue, frame.attempt, frame.died_at, tuple(frame.history))
         try:
-            header, body = decode_header(frame.body, verifier=self._verifier, max_message_bytes=self._max_bytes)
+            header, body = decode_header(
+                frame.body, lane="queue", verifier=self._verifier, max_message_bytes=self._max_bytes
+            )
             request = decode(header, body)
             if not isinstance(request, BusJobRequestMessage):
                 raise DecodeError(f"a {type(request).__name__} is no job request")  # noqa: TRY301 - told like the others

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """Worker, requester, job id."""
 
-LOST = "JobLost"
+JOB_LOST = "JobLost"
 """Type of the error of a job whose performer or answer was lost."""
 
 _Talk = Any
@@ -60,10 +60,12 @@ class _Ask(msgspec.Struct):
     `expected` events have come without a gap, `known` were sent as far as we know; more may be `early`.
     """
 
+    key: Key
     request: BusJobRequestMessage
     deadline: float
     address: str = ""
     refused: tuple[str, ...] = ()
+    sent: float = 0.0
     heard: float = 0.0
     inquired: float = 0.0
     expected: int = 0
@@ -72,10 +74,6 @@ class _Ask(msgspec.Struct):
     early: dict[int, None] | None = None
     gap_since: float | None = None
     gone_since: float | None = None
-
-    @property
-    def key(self) -> Key:
-        return (self.request.target or "", self.request.source, self.request.job_id)
 
 
 class Direct:
@@ -107,11 +105,13 @@ class Direct:
     def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
         """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
         left = math.inf if request.timeout is None else request.timeout
-        ask = _Ask(request, self._bus.tasks.now() + left)
+        name = request.target or ""
+        ask = _Ask((name, request.source, request.job_id), request, self._bus.tasks.now() + left)
         if not_here:
             ask.refused = (self._bus.address,)
-        name = request.target or ""
-        address = self._choose(ask) if name not in self._parked else ""  # none overtakes those that wait
+        # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
+        lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
+        address = "" if lines_up else self._choose(ask)
         if not address and not not_here and self._claimer.serves(name):
             return self._bus.deliver(request, force=force)
         room = self.wire.room if address else self._room
@@ -122,6 +122,10 @@ class Direct:
         else:
             self._park(ask)
         return None
+
+    def asked(self) -> list[Key]:
+        """The jobs that have not ended."""
+        return [*self._asked, *(key for parked in self._parked.values() for key in parked)]
 
     def cancel(self, message: BusJobCancelMessage) -> bool:
         """Pass on a cancellation to who has the job. False if it is none of ours."""
@@ -137,11 +141,13 @@ class Direct:
             self._unpark(ask)
         return ask is not None
 
-    def heard(self, message: _Talk, now: float) -> None:
-        """A performer said something about a job, which its requester is told as well."""
+    def heard(self, message: _Talk, now: float) -> bool:
+        """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
-        if ask is None or message.origin != ask.address:
-            return
+        if ask is None:
+            return True
+        if message.origin != ask.address:
+            return False
         ask.heard = now
         if isinstance(message, BusJobRunningMessage):
             ask.known = max(ask.known, message.events)
@@ -153,18 +159,23 @@ class Direct:
             ask.gap_since = now
         if ask.total is not None and ask.expected > ask.total:
             self._drop(ask)
-            self._released(message.source, message.origin)
+            if message.source in self._parked:
+                self._released(message.source, message.origin)
+        return True
 
     def returned(self, message: BusJobReturnedMessage) -> None:
         """A performer does not have a job: another may, unless this one can have begun it."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or message.origin != ask.address:
             return
+        if message.may_have_run and ask.inquired == ask.sent:
+            return  # it answers for an earlier time that it was asked, and gave the job back
         if message.may_have_run:
             self._fail(ask, self._loss(ask, "its performer knows nothing of it"))
             return
         self._drop(ask)
         ask.refused = (*ask.refused, ask.address)
+        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
         self._place(ask)
 
     def changed(self, change: WorkerReadyData | WorkerLostData) -> None:
@@ -201,11 +212,11 @@ class Direct:
 
     def _choose(self, ask: _Ask) -> str:
         """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
-        name = ask.request.target or ""
+        name = ask.key[0]
         addresses = [
-            replica.address
+            address
             for replica in self._bus.registry.remote_replicas(name)
-            if replica.active and replica.address not in ask.refused and self._presence.hears(replica.address)
+            if replica.active and (address := replica.address) not in ask.refused and self._presence.hears(address)
         ]
         if len(addresses) > 1:
             self._turn += 1
@@ -224,14 +235,15 @@ class Direct:
         if ask.deadline != math.inf:
             ask.request.timeout = max(ask.deadline - now, 0.0)
         self._bus.put("direct", address, ask.request, bounded=True)
-        ask.address, ask.heard, ask.inquired = address, now, now
+        ask.address = address
+        ask.sent = ask.heard = ask.inquired = now
         ask.gone_since = None
         self._asked[ask.key] = ask
         self._load[address] = self._load.get(address, 0) + 1
 
     def _place(self, ask: _Ask) -> None:
         """Ask whoever can take a job, in this process or another, or let it wait."""
-        name = ask.request.target or ""
+        name = ask.key[0]
         address = self._choose(ask)
         here = self._bus.address not in ask.refused and self._claimer.serves(name)
         if here and (not address or self._claimer.free(name) > 0):
@@ -249,7 +261,7 @@ class Direct:
 
     def _retry(self, ask: _Ask) -> None:
         """Look again for somebody to take a job that waits, unless it does not any more."""
-        if self._parked.get(ask.request.target or "", {}).get(ask.key) is ask:
+        if self._parked.get(ask.key[0], {}).get(ask.key) is ask:
             self._unpark(ask)
             self._place(ask)
 
@@ -261,11 +273,11 @@ class Direct:
 
     def _park(self, ask: _Ask) -> None:
         ask.address = ""
-        self._parked.setdefault(ask.request.target or "", {})[ask.key] = ask
+        self._parked.setdefault(ask.key[0], {})[ask.key] = ask
         self._room.taken += 1
 
     def _unpark(self, ask: _Ask) -> None:
-        name = ask.request.target or ""
+        name = ask.key[0]
         del self._parked[name][ask.key]
         if not self._parked[name]:
             del self._parked[name]
@@ -276,7 +288,8 @@ class Direct:
     def _take(self, ask: _Ask, message: _Talk, now: float) -> None:
         """Note that an event has come."""
         sequence = message.sequence
-        ask.known = max(ask.known, sequence + 1)
+        if sequence >= ask.known:
+            ask.known = sequence + 1
         if isinstance(message, TERMINAL_MESSAGES):
             ask.total = sequence
         if sequence > ask.expected:
@@ -284,10 +297,10 @@ class Direct:
             ask.early[sequence] = None
         elif sequence == ask.expected:
             ask.expected += 1
+            ask.gap_since = now
             while ask.early and ask.expected in ask.early:
                 del ask.early[ask.expected]
                 ask.expected += 1
-            ask.gap_since = now
 
     def _inquire(self, ask: _Ask) -> None:
         request = ask.request
@@ -297,7 +310,7 @@ class Direct:
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
         self._lost += 1
         message = f"{why} ({ask.address}): asked for at most once, it may or may not have run"
-        return ErrorInfo(type=LOST, message=message, retryable=True)
+        return ErrorInfo(type=JOB_LOST, message=message, retryable=True)
 
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
         """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""

@@ -6,6 +6,20 @@ from typing import ClassVar, Literal
 
 Fault = Literal["caller", "remote", "system"]
 
+Refusal = Literal[
+    "oversized",
+    "malformed",
+    "unsigned",
+    "unknown_key",
+    "altered",
+    "misdirected",
+    "replayed",
+    "misattributed",
+    "undecodable",
+    "undeliverable",
+]
+"""Why a frame was refused; `bus.refusals.RefusalStatistics` says what each means."""
+
 
 class BusError(Exception):
     """Root of everything the bus raises.
@@ -53,9 +67,19 @@ class EncodeError(BusError, TypeError):
 
 
 class DecodeError(BusError, ValueError):
-    """Bytes that are not a frame of ours, or that name a type this process does not know."""
+    """A frame that must not be read, or cannot be: not one of ours, not signed by us, or of a type not known here.
+
+    Attributes:
+        reason: What is wrong with it, in one word.
+        sender: The address it says it comes from, as far as that could be read: anybody may have written it.
+    """
 
     fault = "remote"
+
+    def __init__(self, message: str, reason: Refusal = "undecodable", sender: str = "") -> None:
+        self.reason: Refusal = reason
+        self.sender = sender
+        super().__init__(message)
 
 
 class MailboxFullError(BusError):
@@ -87,13 +111,28 @@ class TransportError(BusError):
     """The network did not accept or deliver something in time. It may or may not have been stored."""
 
     retryable = True
-    fault = "system"
+    fault: ClassVar[Fault] = "system"
 
 
 class BrokerError(BusError, RuntimeError):
     """A broker of our own could not be started, or was used in a state that does not allow it. None is left running."""
 
     fault = "system"
+
+
+class AccessDeniedError(TransportError):
+    """The broker is there and does not let us in, or refuses a right that is needed. Nothing was sent.
+
+    While a bus starts this is raised, as nothing but another password, or more rights, would help; one that had been
+    connected before tries again as in any outage.
+    """
+
+    retryable = False
+    fault = "caller"
+
+
+class DataLostError(TransportError):
+    """The network is there again, but what it had stored is not: frames it had accepted never come."""
 
 
 class PartlySentError(TransportError):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
+from bus.connection import ECHO
+from bus.errors import TransportError
+from bus.events import log
 from bus.mailbox import Mailbox
 from bus.messages import (
     BusMessage,
@@ -14,11 +18,42 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    WorkerRegistryEntry,
 )
-from bus.presence import PeerRunner, Presence
+from bus.presence import PeerRunner, Presence, PresenceStatistics
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
+
+LATE = 1.5
+"""Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
+of it unheard before that is noticed."""
+
+
+ENTRY_BYTES = 256
+"""More than an entry of a list of workers takes: its two names have 64 characters at most."""
+
+MAX_NEWS = 10_000
+"""Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
+
+
+class FleetStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Fleet`.
+
+    Attributes:
+        runners: The other runners.
+        news: Changes of their lists that wait for watchers here (at most 10,000, and one for each death).
+        lists: Lists of which not all parts have come (at most one for each runner).
+    """
+
+    runners: PresenceStatistics
+    news: int
+    lists: int
+
+
+BEATS_OF_A_TWIN = 2
+"""Beats after which another process of our name is told of."""
+MAX_TWINS = 100
 
 
 class Fleet:
@@ -28,11 +63,15 @@ class Fleet:
     for the whole list. So a lost announcement costs a beat, and a newcomer learns everybody by asking each once.
     """
 
-    def __init__(self, bus: NetworkBus, *, heartbeat: float, lease: float) -> None:
+    def __init__(self, bus: NetworkBus, *, heartbeat: float, lease: float, max_message_bytes: int) -> None:
         self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
         self._bus = bus
         self._heartbeat = heartbeat
+        self._lease = lease
         self._version = 0
+        self._twins: dict[str, int] = {}
+        self._per_part = max(1, max_message_bytes // (4 * ENTRY_BYTES))
+        self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
@@ -42,56 +81,134 @@ class Fleet:
 
     def beat(self, *, leaving: bool = False) -> None:
         """Give a sign of life, or say goodbye."""
+        self._bus.put("everyone", "", self.sign_of_life(leaving=leaving))
+
+    def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
+        """What a beat says. May be called from any thread."""
         name = self._bus.registry.runner_name
-        beat = BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving)
-        self._bus.put("everyone", "", beat)
+        return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
+
+    def statistics(self) -> FleetStatistics:
+        """What is held of others now."""
+        return FleetStatistics(self.presence.statistics(), self._news.statistics().data, len(self._parts))
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
+        self.presence.woke(self._bus.tasks.now())
         while True:
             self.beat()
+            before = self._bus.tasks.now()
             await anyio.sleep(self._heartbeat)
-            for peer in self.presence.expired(self._bus.tasks.now()):
+            now = self._bus.tasks.now()
+            if now - before > LATE * self._heartbeat:
+                self.presence.woke(now)
+                continue
+            self._judge_echo(now)
+            for peer in self.presence.doubtful(now):
+                self._bus.put("inbox", peer.address, self.sign_of_life(asks=True))
+            for peer in self.presence.expired(now):
                 self._gone(peer)
             self._bus.look_round()
 
-    def heard(self, message: Any, now: float) -> None:
-        """Take in what another runner says about itself and its workers."""
-        runner = getattr(message, "runner", message.source)
+    def heard_self(self, now: float) -> None:
+        """One of our own beats has come back."""
+        self.presence.heard_self(now)
+        self._bus.connection.works(ECHO)
+
+    def _judge_echo(self, now: float) -> None:
+        # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
+        silent = self.presence.silent_for(now)
+        if silent > self._lease:
+            error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
+            self._bus.connection.failed(ECHO, error)
+
+    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+        """Take in what another runner says about itself and its workers, to us alone or to everybody."""
+        runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.presence.left(runner, message.origin)
             if peer is not None:
                 self._gone(peer)
             return
-        version = message.version if isinstance(message, BusRunnerBeatMessage) else None
-        heard = self.presence.heard(runner, message.origin, now, version)
+        version = None
+        if isinstance(message, BusRunnerBeatMessage):
+            version = message.version
+            if runner == self._bus.registry.runner_name:
+                self._meet_twin(message.origin)
+            if message.asks:
+                self._bus.put("inbox", message.origin, self.sign_of_life())
+        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
+        if heard.ask:
+            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
+            self._bus.put("inbox", message.origin, request)
         if heard.ignore:
             return
         if heard.gone is not None:
             self._gone(heard.gone)
-        if heard.ask:
-            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
-            self._bus.put("inbox", message.origin, request)
         self._take(message, runner)
+
+    def _meet_twin(self, address: str) -> None:
+        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
+        self._twins[address] = self._twins.get(address, 0) + 1
+        while len(self._twins) > MAX_TWINS:
+            del self._twins[next(iter(self._twins))]
+        if self._twins.get(address) == BEATS_OF_A_TWIN:
+            log().error(
+                "two processes run under one runner name: all others take the later one for a new life of the first, "
+                "and that for dead. Give each WorkerRunner a name of its own, or none",
+                runner=self._bus.registry.runner_name,
+                here=self._bus.address,
+                there=address,
+            )
 
     def _take(self, message: Any, runner: str) -> None:
         if isinstance(message, BusRegistryRequestMessage):
-            self._bus.put("inbox", message.origin, self._list())
+            for part in self._list():
+                self._bus.put("inbox", message.origin, part)
         elif isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             if self.presence.changed(runner, message.version):
-                self._news.put(message)
+                self._tell(message, runner)
         elif isinstance(message, BusWorkerRegistryMessage):
-            if self.presence.listed(runner, message.version):
-                self._news.put(message)
+            if self._is_whole(message) and self.presence.listed(runner, message.version):
+                self._tell(message, runner)
         elif not isinstance(message, BusRunnerBeatMessage):
             self._news.put(message)
 
-    def _list(self) -> BusWorkerRegistryMessage:
+    def _tell(self, message: BusMessage, runner: str) -> None:
+        if self._news.statistics().data >= MAX_NEWS:
+            self.presence.behind(runner)
+        else:
+            self._news.put(message)
+
+    def _list(self) -> list[BusWorkerRegistryMessage]:
         registry = self._bus.registry
         name = registry.runner_name
-        return BusWorkerRegistryMessage(source=name, runner=name, workers=registry.entries(), version=self._version)
+        entries = registry.entries()
+        parts = [entries[first : first + self._per_part] for first in range(0, len(entries), self._per_part)] or [[]]
+        return [
+            BusWorkerRegistryMessage(
+                source=name, runner=name, workers=part, version=self._version, part=(index, len(parts))
+            )
+            for index, part in enumerate(parts)
+        ]
+
+    def _is_whole(self, message: BusWorkerRegistryMessage) -> bool:
+        """Whether a list has come, with all its parts; they are put together in the last one."""
+        index, count = message.part
+        if count == 1:
+            return True
+        version, parts = self._parts.get(message.origin, (-1, {}))
+        if version != message.version:
+            version, parts = self._parts[message.origin] = (message.version, {})
+        parts[index] = message.workers
+        if len(parts) < count:
+            return False
+        del self._parts[message.origin]
+        message.workers = [entry for number in range(count) for entry in parts.get(number, [])]
+        return True
 
     def _gone(self, peer: PeerRunner) -> None:
+        self._parts.pop(peer.address, None)
         nothing = BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
         self._news.put(nothing)
 

@@ -142,6 +142,10 @@ class BusCancelWorkerMessage(BusSystemMessage, kw_only=True):
     reason: str | None = None
 
 
+class BusDataLostMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+    """Tells the runner of this process that the network has lost what it had stored."""
+
+
 class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
     """Asks the runner of this process to add a worker object."""
 
@@ -167,11 +171,12 @@ class WorkerRegistryEntry(msgspec.Struct, frozen=True):
 
 
 class BusWorkerRegistryMessage(BusSystemMessage, kw_only=True):
-    """A runner's whole list of workers."""
+    """A runner's list of workers: all of it, or the part of that index out of so many."""
 
     runner: str
     workers: list[WorkerRegistryEntry]
     version: int = 0
+    part: tuple[int, int] = (0, 1)
 
 
 class BusWorkerReadyMessage(BusSystemMessage, kw_only=True):
@@ -196,11 +201,12 @@ class BusWorkerLostMessage(BusSystemMessage, kw_only=True):
 
 
 class BusRunnerBeatMessage(BusSystemMessage, kw_only=True):
-    """A runner is alive. `version` counts the changes of its list of workers; `leaving` says goodbye."""
+    """A runner is alive. `version` counts the changes of its list; `leaving` says goodbye, `asks` asks for one back."""
 
     runner: str
     version: int = 0
     leaving: bool = False
+    asks: bool = False
 
 
 class BusRegistryRequestMessage(BusSystemMessage, kw_only=True):
@@ -325,12 +331,22 @@ class BusJobRunningMessage(BusSystemMessage, kw_only=True):
     """The performer tells a distant requester that it still holds the job; who does not know the job cancels it.
 
     Attributes:
-        events: How many events of it were sent before this.
+        events: How many events of it were sent before this.  begun: False until the requester says it still waits.
     """
 
     job_id: str
     attempt: int = 1
     events: int = 0
+    begun: bool = True
+
+
+class BusJobWantedMessage(BusSystemMessage, kw_only=True):
+    """The requester still waits for a job; `timeout` is left. If `listed`, its runner knows whom to tell of cancels."""
+
+    job_id: str
+    attempt: int = 1
+    timeout: float | None = None
+    listed: bool = False
 
 
 class BusJobInquiryMessage(BusSystemMessage, kw_only=True):
@@ -374,6 +390,7 @@ RUNNER_MESSAGES = (
     BusEndMessage,
     BusCancelMessage,
     BusAddWorkerMessage,
+    BusDataLostMessage,
     BusWorkerRegistryMessage,
     BusWorkerReadyMessage,
     BusWorkerLostMessage,

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
 import anyio
 
-from bus.answers import in_place_of, to_orphan
+from bus.answers import to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
-from bus.codec import MAX_MESSAGE_BYTES, encode
+from bus.codec import MAX_MESSAGE_BYTES
+from bus.connection import CONNECTING, READING, Connection
 from bus.dead_letters import DeadLetters
 from bus.direct import Direct
-from bus.errors import BusError, EncodeError, TransportError
+from bus.errors import BusError, DataLostError
 from bus.events import log
 from bus.fleet import Fleet
+from bus.framer import Framer
 from bus.mailbox import Room
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
+    BusDataLostMessage,
     BusJobCancelMessage,
     BusJobInquiryMessage,
     BusJobRequestMessage,
@@ -33,10 +36,13 @@ from bus.messages import (
 )
 from bus.network_statistics import NetworkStatistics
 from bus.options import DeliveryKind, checked
-from bus.outbox import BACKOFF, Outbox
+from bus.outbox import Outbox
+from bus.pulse import BLOCK_LIMIT, Pulse
 from bus.reader import Reader
 from bus.registry import WorkerReadyData, WorkerRegistry
-from bus.transport import Lane, Outgoing, Transport
+from bus.server_url import UNPROTECTED
+from bus.signing import signer_for
+from bus.transport import Lane, Prompt, Transport
 from bus.wire import Wire
 
 FLUSH_TIMEOUT = 5.0
@@ -64,14 +70,23 @@ class NetworkBus(WorkerBus):
         max_deliver: Deliveries of one job before it is given up as FAILED.
         prefetch: Most jobs of one worker that are claimed in one go, however many it could start.
         max_message_bytes: Most bytes of a message.
+        block_limit: Seconds for which a blocked event loop (a handler that calls `time.sleep`, say) is not a death: a
+            thread keeps its leases and logs the stack that blocks. After them the leases are given up; None is never.
+            Over Redis and NATS only.
+        signing_key: Signs each frame, and no other is taken in: at least 32 random bytes, the same in all processes.
+            Of several keys the first one signs, and all are accepted: to change the key of a fleet that runs, give each
+            process in turn `(old, new)`, then `(new, old)`, then `new`. None takes the environment variable
+            `ACTORBUS_SIGNING_KEY`: hexadecimal, 64 digits or more, with commas between keys.
         delivery: How jobs travel that do not say it themselves: `at_least_once` or `at_most_once`.
         rng: Where ids and jitter come from.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: An option is out of its range, or a signing key is unfit; it is not shown.
     """
 
     event_names: ClassVar[tuple[str, ...]] = ("on_connected", "on_disconnected")
+    """`on_connected(bus)` and `on_disconnected(bus)` happen in turn, one after the other, as often as what
+    `network_statistics().connection.connected` says changes; not when the bus is stopped."""
 
     networked = True
 
@@ -84,11 +99,15 @@ class NetworkBus(WorkerBus):
         max_deliver: int = 5,
         prefetch: int = 64,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        block_limit: float | None = BLOCK_LIMIT,
+        signing_key: bytes | tuple[bytes, ...] | None = None,
         delivery: DeliveryKind = "at_least_once",
         rng: Random | None = None,
     ) -> None:
         super().__init__()
-        lease = checked(heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery)
+        lease = checked(
+            heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery, block_limit=block_limit
+        )
         self._transport = transport
         self._heartbeat = heartbeat
         self._lease = lease
@@ -96,16 +115,20 @@ class NetworkBus(WorkerBus):
         self._delivery = delivery
         self._prefetch = prefetch
         self._max_bytes = max_message_bytes
+        self._block_limit = block_limit
+        self._signer = signer_for(signing_key)
         self._rng = rng or Random(secrets.randbits(64))
         self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._frames = 0
+        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
         self._closing = False
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
+        self.connection: Connection
         self._outbox: Outbox
         self._claimer: Claimer
         self._direct: Direct
         self._fleet: Fleet
         self._reader: Reader
+        self._pulse: Pulse
 
     @property
     def address(self) -> str:
@@ -115,7 +138,7 @@ class NetworkBus(WorkerBus):
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on, of the whole network."""
-        return DeadLetters(self._transport, max_message_bytes=self._max_bytes)
+        return DeadLetters(self._transport, max_message_bytes=self._max_bytes, verifier=self._signer)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -133,8 +156,9 @@ class NetworkBus(WorkerBus):
         if self.started:
             return
         await super().start()
+        self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
         self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease)
+        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
         self._claimer = Claimer(
             self,
             self._transport,
@@ -145,17 +169,26 @@ class NetworkBus(WorkerBus):
         )
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
+        self._pulse = Pulse(self, self._transport, self._claimer, every=every, limit=self._block_limit)
         self.registry.listen(self._direct.changed)
-        self._reader = Reader(self, self._claimer, self._direct, self._fleet, max_message_bytes=self._max_bytes)
+        self._reader = Reader(
+            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
+        )
+        if isinstance(self._transport, Prompt):
+            self._transport.hand_over(self._reader.read_direct)
+        if (where := self._exposed()) and self._signer is None:
+            log().warning(UNPROTECTED, server=where)
         try:
-            await self._again(lambda: self._transport.open(self.address), "connecting to the network")
+            await self.connection.again(lambda: self._transport.open(self.address), CONNECTING)
         except BaseException:
             await super().stop()
             raise
         if self._closing:
             await super().stop()
             return
-        for loop in (wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        self._pulse.start()
+        for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
             self.tasks.spawn(loop)
 
     async def stop(self) -> None:
@@ -166,6 +199,7 @@ class NetworkBus(WorkerBus):
             callback()
         self._claimer.unserve_all()
         with anyio.CancelScope(shield=True):
+            await self._pulse.stop()
             await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
             await self._outbox.flush(FLUSH_TIMEOUT)
@@ -239,10 +273,18 @@ class NetworkBus(WorkerBus):
         return NetworkStatistics(
             len(self._fleet.presence.peers),
             self._outbox.statistics(),
-            self._claimer.claims.statistics(),
+            self._claimer.claims.statistics(len(self._claimer.introductions)),
             self._direct.statistics(),
-            self._reader.malformed,
+            self._reader.refusals.statistics(),
+            self._reader.freshness.statistics(),
+            self._fleet.statistics(),
+            self.connection.statistics(),
+            self._pulse.blocked,
         )
+
+    def _exposed(self) -> str:
+        """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
+        return ""
 
     # --- out ---
 
@@ -256,15 +298,7 @@ class NetworkBus(WorkerBus):
         bounded: bool = False,
     ) -> None:
         """Send a message by one of the transport's lanes; `accepted` is called once the network has it."""
-        self._frames += 1
-        frame_id = f"{self._incarnation}-{self._frames}"
-        try:
-            body = encode(message, id=frame_id, origin=self.address, max_message_bytes=self._max_bytes)
-        except EncodeError as error:
-            if not isinstance(message, TERMINAL_MESSAGES):
-                raise
-            body = encode(in_place_of(message, error), id=frame_id, origin=self.address)
-        frame = Outgoing(lane, to, frame_id, body)
+        frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)
         else:
@@ -303,6 +337,11 @@ class NetworkBus(WorkerBus):
         for route in tuple(self._runners.values()):
             route(message)
 
+    def tell_of_loss(self, error: DataLostError) -> None:
+        """What the network had accepted is gone: who waits for it is told."""
+        log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
+        self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
+
     def hand_out(self, message: BusMessage) -> None:
         """Hand a message for everybody to those of this process."""
         super()._broadcast(message)
@@ -330,9 +369,8 @@ class NetworkBus(WorkerBus):
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         accepted = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.claims.of_answer(message)
-            if claim is None:
-                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers
+            claim = self._claimer.of_answer(message)
+            if claim is None:  # its lease was lost: somebody else answers
                 return None
             if claim.delivery is None:
                 self.put("direct", message.destination, message)
@@ -356,27 +394,5 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self._again(self._claimer.receive, "reading from the network") or ():
+            for delivery in await self.connection.again(self._claimer.receive, READING) or ():
                 self._reader.read(delivery)
-
-    # --- retrying ---
-
-    async def _again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us."""
-        failures = 0
-        while True:
-            try:
-                result = await operation()
-            except TransportError as error:
-                if self._closing:
-                    return None
-                failures += 1
-                if failures == 1:
-                    log().warning(f"{what} failed; trying again", error=str(error))
-                    self.tasks.start(self._emit, "on_disconnected")
-                await anyio.sleep(BACKOFF.delay(failures, self._rng))
-            else:
-                if failures:
-                    log().warning(f"{what} works again", failures=failures)
-                    self.tasks.start(self._emit, "on_connected")
-                return result

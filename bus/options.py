@@ -19,11 +19,21 @@ class NetworkOptions(TypedDict, total=False):
     max_deliver: int
     prefetch: int
     max_message_bytes: int
+    block_limit: float | None
+    signing_key: bytes | tuple[bytes, ...] | None
     delivery: DeliveryKind
     rng: Random | None
 
 
-def checked(heartbeat: float, lease: float | None, *, max_deliver: int, prefetch: int, delivery: DeliveryKind) -> float:
+def checked(
+    heartbeat: float,
+    lease: float | None,
+    *,
+    max_deliver: int,
+    prefetch: int,
+    delivery: DeliveryKind,
+    block_limit: float | None,
+) -> float:
     """Refuse what makes no sense, and say how long a lease is.
 
     Raises:
@@ -34,6 +44,8 @@ def checked(heartbeat: float, lease: float | None, *, max_deliver: int, prefetch
     for name, value in (("max_deliver", max_deliver), ("prefetch", prefetch)):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, not {value!r}")
+    if block_limit is not None and not block_limit > 0:
+        raise ValueError(f"block_limit must be above 0 seconds, or None for no limit, not {block_limit!r}")
     lease = 3 * heartbeat if lease is None else lease
     if not 0 < heartbeat < lease:
         raise ValueError(

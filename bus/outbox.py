@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from random import Random
+from typing import Any
 
 import anyio
 import msgspec
 
+from bus.codec import decode_header
 from bus.errors import PartlySentError, TransportError
 from bus.events import log
 from bus.mailbox import Room
@@ -54,6 +56,39 @@ class _Item(msgspec.Struct):
     bounded: bool
 
 
+class Settling(msgspec.Struct):
+    """A claim that is to end.
+
+    Attributes:
+        delivery: The claim.
+        how: How it ends.
+        renewed: When its lease was last renewed, on our clock: it is tried until that is over.
+    """
+
+    delivery: Delivery
+    how: Settlement
+    renewed: float
+
+
+class _Bell:
+    """Wakes the one task that waits for something to do."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._waiter: Waiter | None = None
+
+    def ring(self) -> None:
+        if self._waiter is not None:
+            wake(self._waiter)
+
+    async def wait(self) -> None:
+        self._waiter = self._tasks.waiter()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
 class _Line:
     """Frames in their order, and the room for those that are bounded."""
 
@@ -67,7 +102,8 @@ class _Line:
 class Outbox:
     """Frames in the order they were posted, sent again with the same id until the network has accepted them.
 
-    A place that refuses its frames gets a line of its own, so that what goes elsewhere does not wait for it.
+    A place that refuses its frames gets a line of its own, so that what goes elsewhere does not wait for it. Frames and
+    settlements do not wait for each other either.
     """
 
     def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
@@ -77,8 +113,9 @@ class Outbox:
         self._together = transport if isinstance(transport, SettlesTogether) else None
         self._tasks = tasks
         self._rng = rng
-        self._settlements: deque[tuple[Delivery, Settlement, float]] = deque()
-        self._waiter: Waiter | None = None
+        self._settlements: deque[Settling] = deque()
+        self._frames_bell = _Bell(tasks)
+        self._settlements_bell = _Bell(tasks)
         self._idle: list[Waiter] = []
         self._sent = 0
         self._failures = 0
@@ -95,12 +132,24 @@ class Outbox:
         if bounded:
             line.room.taken += 1
         line.items.append(_Item(frame, accepted, bounded))
-        self._wake()
+        self._frames_bell.ring()
 
-    def settle(self, delivery: Delivery, how: Settlement, until: float) -> None:
-        """End a claim; tried until the clock says `until`, when its lease has ended anyway."""
-        self._settlements.append((delivery, how, until))
-        self._wake()
+    def settle(self, settling: Settling) -> None:
+        """End a claim; tried until its lease has ended anyway."""
+        self._settlements.append(settling)
+        self._settlements_bell.ring()
+
+    @property
+    def settling(self) -> list[Settling]:
+        """The claims that are to end and have not yet: their leases must not run out meanwhile."""
+        return list(self._settlements)
+
+    def jobs(self) -> Iterator[tuple[str, str, str]]:
+        """The requests that the network has not accepted yet, as far as we know: worker, requester, id."""
+        for line in (self._line, *self._held.values()):
+            for frame in (item.frame for item in line.items if item.frame.lane == "queue"):
+                header, _ = decode_header(frame.body, max_message_bytes=len(frame.body))
+                yield (header.target or "", header.source, header.job_id or "")
 
     def statistics(self) -> OutboxStatistics:
         """How much waits now."""
@@ -117,16 +166,18 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled."""
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(self._pump, self._line.items, self._frames_bell, self._send)
+            loops.start_soon(self._pump, self._settlements, self._settlements_bell, self._settle)
+
+    async def _pump(self, waiting: deque[Any], bell: _Bell, send: Callable[[], Awaitable[None]]) -> None:
         failures = 0
         while True:
-            if not self._line.items and not self._settlements:
+            if not waiting:
                 self._tell_idle()
-                self._waiter = self._tasks.waiter()
-                await self._waiter
-                self._waiter = None
+                await bell.wait()
             try:
-                await self._send()
-                await self._settle()
+                await send()
                 failures = 0
             except TransportError as error:
                 failures += 1
@@ -139,7 +190,7 @@ class Outbox:
         return self._held.get(place, self._line)
 
     async def _send(self) -> None:
-        while self._line.items:
+        if self._line.items:  # one batch: over a slow network more is always waiting, and claims have to be settled
             missing = await self._send_from(self._line)
             places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
             for place in places:
@@ -198,10 +249,10 @@ class Outbox:
                 failures += 1
         del self._held[place]
         held.room.close()
-        self._wake()
+        self._tell_idle()
 
     def _tell_idle(self) -> None:
-        if not self._held:
+        if not (self._line.items or self._held or self._settlements):
             for waiter in self._idle:
                 wake(waiter)
             self._idle.clear()
@@ -210,14 +261,10 @@ class Outbox:
         while self._settlements:
             now, count = self._tasks.now(), min(len(self._settlements), BATCH if self._together is not None else 1)
             batch = [self._settlements[index] for index in range(count)]
-            lasting = [(delivery, how) for delivery, how, until in batch if now < until]
+            lasting = [(each.delivery, each.how) for each in batch if now < each.renewed + self._transport.ack_wait]
             if self._together is not None:
                 await self._together.settle_all(lasting)
             elif lasting:
                 await self._transport.settle(*lasting[0])
             for _ in batch:
                 self._settlements.popleft()
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            wake(self._waiter)

@@ -19,6 +19,9 @@ class PeerRunner(msgspec.Struct):
         seen: When we last heard it, on our clock.
         version: Changes of its list of workers that we have taken in; None if we do not have the list.
         asked: When we last asked it for its list.
+        doubted: When it was last heard before we asked whether it is alive.
+        rival: Address of another life of it that was heard meanwhile, and has not proved to be the later one.
+        rival_asked: When we last asked that one.
     """
 
     runner: str
@@ -26,6 +29,9 @@ class PeerRunner(msgspec.Struct):
     seen: float
     version: int | None = None
     asked: float = -1e9
+    doubted: float = -1e9
+    rival: str = ""
+    rival_asked: float = -1e9
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -42,11 +48,28 @@ class Heard(msgspec.Struct, frozen=True):
     ignore: bool = False
 
 
+class PresenceStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Presence`.
+
+    Attributes:
+        alive: Runners that are.
+        silent: Those that were silent for a lease and may come back (at most 1,000).
+        dead: Lives that are over (at most 1,000).
+    """
+
+    alive: int
+    silent: int
+    dead: int
+
+
 class Presence:
     """The leases of the other runners.
 
     A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
     cut off, so nobody is declared dead until that has lasted `patience` seconds.
+
+    What a runner says to everybody can be recorded, and played again to who was not there the first time. So another
+    life ends the one we know only once it has said something to us alone: it is asked to.
 
     Args:
         address: Our own.
@@ -62,6 +85,11 @@ class Presence:
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._silent: OrderedDict[str, PeerRunner] = OrderedDict()
         self._echo: float | None = None
+        self._silent_since = 0.0
+
+    def statistics(self) -> PresenceStatistics:
+        """How many runners there are now."""
+        return PresenceStatistics(len(self._peers), len(self._silent), len(self._dead))
 
     @property
     def peers(self) -> list[PeerRunner]:
@@ -77,31 +105,59 @@ class Presence:
         """Whether our own beats come back to us."""
         return self._echo is not None and now - self._echo <= self._lease
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since our own beats came back, or since we began to listen for them."""
+        return now - self._silent_since
+
     def heard_self(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
-        self._echo = now
+        self._echo = self._silent_since = now
 
-    def heard(self, runner: str, address: str, now: float, version: int | None = None) -> Heard:
-        """A runner gave a sign of life. `version` is the count of changes it says it is at."""
+    def woke(self, now: float) -> None:
+        """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
+        for peer in self._peers.values():
+            peer.seen = max(peer.seen, now)
+        if self._echo is not None:
+            self._echo = max(self._echo, now)
+        self._silent_since = now
+
+    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
+        """A runner gave a sign of life. `version` is the count of changes it says it is at.
+
+        `to_us` tells what it said to us alone from what it said to everybody.
+        """
         if address in self._dead:
             return Heard(ignore=True)
         peer = self._peers.get(runner)
         gone = None
         if peer is None or peer.address != address:
+            if peer is not None and not to_us:
+                return self._doubt(peer, address, now)
             gone = peer
-            before = peer or self._silent.pop(runner, None)
-            if before is not None and before.address != address:
-                self._bury(before.address)  # silent for a lease or not: with another life after it, it is over
+            if gone is not None:
+                self._bury(gone.address)
             peer = self._peers[runner] = PeerRunner(runner, address, now)
+        silent = self._silent.get(runner)
+        if silent is not None and (to_us or silent.address == address):
+            del self._silent[runner]
+            if silent.address != address:
+                self._bury(silent.address)  # with another life after it, it is over
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
         ask = behind and now - peer.asked > self._lease / 3
         if ask:
             peer.asked = now
         return Heard(gone=gone, ask=ask)
+
+    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Heard:
+        """Another life of a peer was heard, now or when what it said was recorded: it may tell us itself."""
+        ask = address != peer.rival or now - peer.rival_asked > self._lease / 3
+        if ask:
+            peer.rival, peer.rival_asked = address, now
+        return Heard(ask=ask, ignore=True)
 
     def changed(self, runner: str, version: int) -> bool:
         """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""
@@ -127,6 +183,23 @@ class Presence:
             return None
         del self._peers[runner]
         return peer
+
+    def doubtful(self, now: float) -> list[PeerRunner]:
+        """The runners that were not heard for half a lease, each once: to be asked, for what they say may get lost."""
+        doubtful = [
+            peer
+            for peer in self._peers.values()
+            if self.connected(now) and now - peer.seen > self._lease / 2 and peer.doubted < peer.seen
+        ]
+        for peer in doubtful:
+            peer.doubted = peer.seen
+        return doubtful
+
+    def behind(self, runner: str) -> None:
+        """What we know of the list of a runner is not all: it is asked for the whole."""
+        peer = self._peers.get(runner)
+        if peer is not None:
+            peer.version = None
 
     def expired(self, now: float) -> list[PeerRunner]:
         """The runners whose leases have ended; they are forgotten."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from bus.answers import for_unreadable_event, to_unreadable_request
 from bus.codec import Header, decode, decode_header
 from bus.errors import DecodeError
 from bus.events import log, text_of
+from bus.freshness import Freshness
 from bus.messages import (
     JOB_TALK,
     RUNNER_MESSAGES,
@@ -16,8 +16,11 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobReturnedMessage,
+    BusJobWantedMessage,
     BusMessage,
+    BusRegistryRequestMessage,
 )
+from bus.refusals import Refusals
 from bus.transport import Delivery, Lane, Settlement
 
 if TYPE_CHECKING:
@@ -25,54 +28,83 @@ if TYPE_CHECKING:
     from bus.direct import Direct
     from bus.fleet import Fleet
     from bus.network import NetworkBus
+    from bus.signing import Signer
 
-SEEN = 10_000
-"""Ids of frames remembered to drop doubles: more than a flush that is retried can hold."""
+EXCESS = 10_000
+"""Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
 
 
 class Reader:
-    """Reads frames for a bus. A frame that cannot be read is counted and answered for; it never stops the reader."""
+    """Reads frames for a bus. A frame that must not be read or cannot be is counted; it never stops the reader.
+
+    In this order a frame is measured, its header read, its signature verified, and the way it came compared with where
+    it was sent; only then its body is decoded. A frame whose signature does not hold is never answered: its sender may
+    have put anybody's address on it.
+    """
 
     def __init__(
-        self, bus: NetworkBus, claimer: Claimer, direct: Direct, fleet: Fleet, *, max_message_bytes: int
+        self,
+        bus: NetworkBus,
+        claimer: Claimer,
+        direct: Direct,
+        fleet: Fleet,
+        signer: Signer | None,
+        *,
+        max_message_bytes: int,
     ) -> None:
-        self.malformed = 0
+        self.refusals = Refusals()
+        self.freshness = Freshness(strict=signer is not None)
         self._bus = bus
+        self._address = bus.address
         self._claimer = claimer
         self._direct = direct
         self._fleet = fleet
         self._max_bytes = max_message_bytes
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._signer = signer
+        self._alone = True
 
     def read(self, delivery: Delivery) -> None:
         """Take in one frame."""
+        sender = ""
         try:
-            self._arrived(delivery)
+            header, body = decode_header(
+                delivery.body, lane=delivery.lane, verifier=self._signer, max_message_bytes=self._max_bytes
+            )
+            sender = header.origin
+            self._arrived(header, body, delivery)
         except DecodeError as error:
+            error.sender = error.sender or sender
             self._refused(delivery, error)
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the reader
             log().error("message could not be delivered", error=text_of(error), exc_info=True)
-            self._refused(delivery, DecodeError(text_of(error)))
+            self._refused(delivery, DecodeError(text_of(error), "undeliverable", sender))
+
+    def read_direct(self, delivery: Delivery) -> None:
+        """Take in one frame that the transport hands over as it comes."""
+        self._direct.wire.heard()
+        self.read(delivery)
 
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
-        self.malformed += 1
-        log().warning("frame refused", lane=delivery.lane, error=str(error))
-        if delivery.lane == "queue":
-            self._claimer.settle(delivery, Settlement.TERM, self._bus.tasks.now())
+        self.refusals.add(error, delivery.lane)
+        if delivery.lane != "queue":
+            return
+        if self._alone and error.reason in {"unsigned", "unknown_key"} and self._claimer.pass_on(delivery):
+            return  # as long as nobody's frames could be verified, it may be our key that is the wrong one
+        self._claimer.settle(delivery, Settlement.TERM, self._bus.tasks.now())
 
-    def _arrived(self, delivery: Delivery) -> None:
-        header, body = decode_header(delivery.body, max_message_bytes=self._max_bytes)
+    def _arrived(self, header: Header, body: memoryview, delivery: Delivery) -> None:
+        self._check_way(header, delivery)
+        if self._alone and header.origin != self._address:
+            self._alone = False
+            self._claimer.resume()
         now = self._bus.tasks.now()
         if delivery.lane == "queue":
-            self._claimer.claimed(self._request(header, body, delivery), delivery, now)
+            self._claimer.claimed(self._request(header, body, delivery), delivery, header.id, now)
             return
-        if header.id in self._seen:
+        if not self.freshness.is_new(header, delivery.lane):
             return
-        self._seen[header.id] = None
-        if len(self._seen) > SEEN:
-            self._seen.popitem(last=False)
-        if header.origin == self._bus.address:
-            self._fleet.presence.heard_self(now)
+        if header.origin == self._address:
+            self._fleet.heard_self(now)
             return
         try:
             message = decode(header, body)
@@ -81,28 +113,68 @@ class Reader:
             raise
         message.origin = header.origin
         message.destination = ""
-        self._hand_on(message, delivery.lane, now)
+        self._hand_on(message, header.id, delivery.lane, now)
 
-    def _hand_on(self, message: BusMessage, lane: Lane, now: float) -> None:
+    def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
-        if isinstance(message, BusJobRequestMessage):
+        if isinstance(message, JOB_TALK):
+            if self._direct.heard(message, now):
+                self._bus.deliver(message)
+            elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
+                raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
+        elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
-                raise DecodeError("a job request comes by the queue of its worker, or straight")
-            self._claimer.asked(message, now)
+                raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
+            self._claimer.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
-            self._fleet.heard(message, now)
+            self._hear_runner(message, lane, now)
         elif message.target is None:
             self._bus.hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
             self._claimer.inquired(message)
+        elif isinstance(message, BusJobWantedMessage):
+            self._claimer.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
         else:
             if isinstance(message, BusJobCancelMessage):
                 self._claimer.forbid(message, message.origin)
-            elif isinstance(message, JOB_TALK):
-                self._direct.heard(message, now)
+            self._deliver(message)
+
+    def _deliver(self, message: BusMessage) -> None:
+        """Hand over a message that nobody has asked for; how much of that waits is bounded."""
+        if message.urgent:
             self._bus.deliver(message)
+            return
+        room = self._bus.deliver(message, force=False)
+        if room is not None and room.taken < room.capacity + EXCESS:
+            self._bus.deliver(message)
+        elif room is not None:
+            self._bus.undelivered(message.target or "", 1)
+
+    def _check_way(self, header: Header, delivery: Delivery) -> None:
+        """Refuse what was recorded elsewhere, and what only looks unsigned to who has no key.
+
+        Raises:
+            DecodeError: It is for another inbox, queue or lane, or signed while we have no key.
+        """
+        if header.key_id and self._signer is None:
+            sender = f"{header.source!r:.100} at {header.origin!r:.100}"
+            raise DecodeError(f"a frame from {sender} is signed, and this process has no key", "unknown_key")
+        if delivery.lane == "queue":
+            right = not header.destination and header.target == delivery.queue
+        else:
+            right = header.destination == ("" if delivery.lane == "everyone" else self._address)
+        if not right:
+            meant = f"the inbox of {header.destination!r:.100}" if header.destination else f"{header.target!r:.100}"
+            came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
+            raise DecodeError(f"a frame of type {header.type!r:.100} for {meant} came by {came}", "misdirected")
+
+    def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
+        _check_runner(message)
+        if isinstance(message, BusRegistryRequestMessage):
+            self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
+        self._fleet.heard(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
@@ -110,8 +182,8 @@ class Reader:
         except DecodeError as error:
             self._answer_unread(header, delivery.attempt, error)
             raise
-        if not isinstance(message, BusJobRequestMessage) or message.target != delivery.queue:
-            raise DecodeError(f"a {type(message).__name__} for {message.target!r} in the queue of {delivery.queue!r}")
+        if not isinstance(message, BusJobRequestMessage):
+            raise DecodeError(f"a {type(message).__name__} came by the queue of {delivery.queue!r}", "misdirected")
         message.origin = header.origin
         return message
 
@@ -119,13 +191,26 @@ class Reader:
         """End the job that waits for what cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
-            self._direct.heard(answer, self._bus.tasks.now())
-            self._bus.deliver(answer)
+            if self._direct.heard(answer, self._bus.tasks.now()):
+                self._bus.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
-            self._answer_unread(header, 1, error)
+            self._answer_unread(header, header.attempt, error)
 
     def _answer_unread(self, header: Header, attempt: int, error: DecodeError) -> None:
         """Answer a request that cannot be read: nobody else would."""
         answer = to_unreadable_request(header, attempt, error)
         if answer is not None:
             self._bus.send_to(header.origin, answer)
+
+
+def _check_runner(message: BusMessage) -> None:
+    """Refuse what one runner says about another.
+
+    Raises:
+        DecodeError: It does.
+    """
+    sender = message.origin.partition("#")[0]
+    about = getattr(message, "runner", sender)
+    if about != sender:
+        what = f"a {type(message).__name__} about runner {about!r:.100}"
+        raise DecodeError(f"{what} comes from {message.origin!r:.100}", "misattributed")

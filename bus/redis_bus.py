@@ -6,7 +6,7 @@ from typing import Unpack
 
 from bus.network import NetworkBus
 from bus.options import NetworkOptions
-from bus.transports.redis_link import RedisClient
+from bus.transports.redis_link import RedisClient, connections, exposed
 from bus.transports.redis_streams import RedisTransport
 
 
@@ -44,3 +44,7 @@ class RedisBus(NetworkBus):
             RedisTransport(url, redis=redis, namespace=namespace, ack_wait=ack_wait, consumer_id=consumer_id),
             **options,
         )
+        self._make, _ = connections(url, redis)
+
+    def _exposed(self) -> str:
+        return exposed(self._make)

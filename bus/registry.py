@@ -152,7 +152,7 @@ class WorkerRegistry:
 
     def who_is_alive(self, worker_name: str) -> str:
         """A sentence for error messages: the names nearest to a name that nobody serves."""
-        known = [*self._local, *(name for name in self._remote if name not in self._local)]
+        known = [name for name in dict.fromkeys([*self._local, *self._remote]) if name[0] != "_"]  # those are clients
         if not known:
             return "no worker is registered"
         close = nearest(worker_name, known)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 
-__all__ = ["MAC_BYTES", "Signer"]
+__all__ = ["ENVIRONMENT", "MAC_BYTES", "Signer", "signer_for"]
+
+ENVIRONMENT = "ACTORBUS_SIGNING_KEY"
+"""The environment variable for the keys: hexadecimal, with commas between several, the one that signs first."""
 
 MAC_BYTES = 32
 """Length of a signature in bytes."""
@@ -49,14 +53,19 @@ class Signer:
         self.key_id = next(iter(self._states))
         """Id of the key that signs: a short digest of it."""
 
-    def sign(self, data: bytes) -> bytes:
-        """Return the signature of `data` under the first key."""
+    def knows(self, key_id: str) -> bool:
+        """Whether one of the keys has that id."""
+        return key_id in self._states
+
+    def sign(self, data: bytes, way: str = "") -> bytes:
+        """Return the signature of `data`, for the way it goes, under the first key."""
         state = self._states[self.key_id].copy()
         state.update(data)
+        state.update(way.encode())
         return state.digest()
 
-    def verify(self, key_id: str, data: bytes | memoryview, mac: bytes | memoryview) -> bool:
-        """Say whether `mac` is the signature of `data` under the key `key_id`, in time that does not tell how nearly.
+    def verify(self, key_id: str, data: bytes | memoryview, mac: bytes | memoryview, way: str = "") -> bool:
+        """Say whether `mac` signs `data` for that way under the key `key_id`, in time that does not tell how nearly.
 
         An unknown key id is never valid.
         """
@@ -65,7 +74,42 @@ class Signer:
             return False
         state = known.copy()
         state.update(data)
+        state.update(way.encode())
         return hmac.compare_digest(state.digest(), mac)
 
     def __repr__(self) -> str:
         return f"<Signer key_ids={list(self._states)}>"
+
+
+def signer_for(keys: bytes | tuple[bytes, ...] | None) -> Signer | None:
+    """The signer for keys, or for those of the environment variable `ACTORBUS_SIGNING_KEY`; None if there are none.
+
+    Args:
+        keys: As for `Signer`; None reads the variable. That holds one key or several with commas between them, each of
+            at least 64 hexadecimal digits, as `openssl rand -hex 32` prints them.
+
+    Raises:
+        ValueError: A key is unfit, or the variable is set to something that is no key. No key is shown.
+    """
+    if keys is not None:
+        return Signer(keys)
+    text = os.environ.get(ENVIRONMENT)
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        return Signer(tuple(bytes.fromhex(part) for part in parts))
+    except ValueError:
+        place = next((place for place, part in enumerate(parts, 1) if not _is_key(part)), 0)
+        raise ValueError(
+            f"key {place} of {len(parts)} in the environment variable {ENVIRONMENT} is not one: it takes at least "
+            "64 hexadecimal digits, as `openssl rand -hex 32` prints them, with commas between several keys. "
+            "Unset it to send unsigned frames"
+        ) from None
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(bytes.fromhex(text)) >= _LEAST_KEY_BYTES
+    except ValueError:
+        return False

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable
 
 import anyio
 import msgspec
-from anyio.lowlevel import checkpoint
 
-from bus.errors import TransportError
 from bus.faults import Faults
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.broker import IDLE_WAIT, MemoryBroker
-from bus.transports.queues import BATCH, Node
+from bus.simulated_link import SimulatedTransport
+from bus.transports.broker import MemoryBroker
 
 __all__ = ["Faults", "NetworkStatistics", "SimulatedNetwork", "SimulatedTransport", "TraceEvent"]
 
-T = TypeVar("T")
-
 TraceEvent = tuple[float, str, str, str]
 """Time, label of the node, what happened, to what."""
-
-LEAST_HOLD = 0.1
-"""Seconds up to which a reordered frame is held back where the delays are shorter: enough for others to overtake."""
 
 
 class NetworkStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +72,12 @@ class SimulatedNetwork:
         self._rng = rng
         self._trace = trace
         self._links: dict[str, list[SimulatedTransport]] = {}
-        self._partitioned: dict[str, None] = {}
+        self._partitioned: dict[str, bool] = {}
+        self._down = False
+        self.starts = 0
+        """How often the broker was started again."""
+        self.emptied = 0
+        """The last of these starts that found nothing it had stored."""
         self._counts = dict.fromkeys(NetworkStatistics.__struct_fields__, 0)
 
     def transport(self, label: str) -> SimulatedTransport:
@@ -93,11 +88,11 @@ class SimulatedNetwork:
 
     def partition(self, label: str) -> None:
         """Cut off `label`: each operation under way or begun fails with `TransportError` after the timeout."""
-        self._partitioned[label] = None
-        self.note(label, "partition", "")
-        for link in self._links.get(label, ()):
-            link.lose_direct()
-            link.interrupt()
+        self._cut(label, late=False)
+
+    def black_hole(self, label: str) -> None:
+        """Let nothing flow to or from `label`, for now: of what it sends meanwhile some arrives when that is healed."""
+        self._cut(label, late=True)
 
     def heal(self, label: str) -> None:
         """End the partition of `label`."""
@@ -106,6 +101,22 @@ class SimulatedNetwork:
             self.note(label, "heal", "")
             for link in self._links.get(label, ()):
                 link.lose_direct()
+                link.let_late_arrive()
+
+    def stop_broker(self) -> None:
+        """End the broker's process: nobody reaches it."""
+        self._down = True
+        self.note("broker", "stop", "")
+        self.broker.restart()
+
+    def start_broker(self, *, empty: bool = False) -> None:
+        """Start the broker's process again, with what it had stored or `empty`."""
+        self._down = False
+        self.starts += 1
+        if empty:
+            self.emptied = self.starts
+        self.broker.restart(empty=empty)
+        self.note("broker", "start empty" if empty else "start", "")
 
     def kill(self, label: str) -> None:
         """Let the process of `label` be dead: nothing it does or was doing reaches the broker any more.
@@ -119,8 +130,12 @@ class SimulatedNetwork:
             link.die()
 
     def is_partitioned(self, label: str) -> bool:
-        """Whether `label` is cut off."""
-        return label in self._partitioned
+        """Whether `label` is cut off, or there is no broker."""
+        return self._down or label in self._partitioned
+
+    def comes_late(self, label: str) -> bool:
+        """Whether what `label` sends may arrive when its partition is healed."""
+        return self._partitioned.get(label, False)
 
     def statistics(self) -> NetworkStatistics:
         """What the network has done so far."""
@@ -144,257 +159,12 @@ class SimulatedNetwork:
             if not links:
                 del self._links[link.label]
 
+    def _cut(self, label: str, *, late: bool) -> None:
+        self._partitioned[label] = late
+        self.note(label, "black hole" if late else "partition", "")
+        for link in self._links.get(label, ()):
+            link.lose_direct()
+            link.interrupt()
+
     def __repr__(self) -> str:
         return f"<SimulatedNetwork: {len(self._links)} labels, {len(self._partitioned)} partitioned>"
-
-
-class SimulatedTransport:
-    """One node's link to a `SimulatedNetwork`, which makes it. Keeps the guarantees of `bus.transport.Transport`.
-
-    Frames it carries come in order unless `Faults.reorder` says otherwise. A cancelled `receive` loses nothing.
-    """
-
-    def __init__(self, network: SimulatedNetwork, label: str, rng: random.Random) -> None:
-        self.label = label
-        self._network = network
-        self._rng = rng
-        self._node: Node | None = None
-        self._dead = anyio.Event()
-        self._carried: list[tuple[float, int, Delivery]] = []
-        self._number = 0
-        self._last_due = 0.0
-        self._unheard = False
-
-    @property
-    def address(self) -> str:
-        """Address of its node; empty if not open."""
-        return "" if self._node is None else self._node.address
-
-    @property
-    def ack_wait(self) -> float:
-        """Seconds a claim lasts unless renewed."""
-        return self._network.broker.ack_wait
-
-    async def open(self, node: str) -> None:
-        """Connect, and create the inbox of `node`.
-
-        Raises:
-            TransportError: Lost, partitioned or killed; the inbox may exist.
-        """
-
-        def connect() -> None:
-            self._node = self._network.broker.connect(node)
-
-        await self._operate("open", node, connect)
-
-    async def close(self) -> None:
-        """Disconnect, drop the inbox and give back open claims: at once, or never if lost, partitioned or killed."""
-        node, self._node = self._node, None
-        if node is None or self._dead.is_set():
-            return
-        self._network.closed(self)
-        if self._network.is_partitioned(self.label) or self._rng.random() < self._network.faults.drop:
-            self._network.count("requests_lost")
-            self._network.note(self.label, "close lost", node.address)
-            self._network.broker.interrupt(node)
-        else:
-            self._network.count("operations")
-            self._network.note(self.label, "close", node.address)
-            self._network.broker.leave(node)
-
-    async def send(self, frames: Sequence[Outgoing]) -> None:
-        """Store `frames`, in order.
-
-        Raises:
-            TransportError: Lost, partitioned, killed or refused; the frames may be stored, unless killed before.
-        """
-        detail = " ".join(f"{frame.lane}:{frame.to}:{frame.id}" for frame in frames)
-
-        def store() -> None:
-            self._connected()
-            self._network.broker.send(frames)
-
-        await self._operate("send", detail, store)
-
-    async def tell(self, frames: Sequence[Outgoing]) -> None:
-        """Send frames of the lane `direct`, in order. Lost, or partitioned for less than a timeout, it says nothing.
-
-        Raises:
-            TransportError: Killed, not open, or partitioned; nothing was sent.
-        """
-        self._connected()
-        lost = self._rng.random() < self._network.faults.drop
-        await self._pass("tell", self._rng.uniform(*self._network.faults.delay) / 2)
-        if self._network.is_partitioned(self.label) and self._unheard:
-            await self._fail("tell", "requests_lost")
-        self._unheard = self._network.is_partitioned(self.label)
-        detail = " ".join(f"{frame.to}:{frame.id}" for frame in frames)
-        if lost or self._unheard:
-            self._network.count("direct_lost", len(frames))
-            self._network.note(self.label, "tell lost", detail)
-        else:
-            self._network.note(self.label, "tell", detail)
-            self._network.broker.tell(frames)
-
-    async def receive(self) -> Sequence[Delivery]:
-        """What has arrived, up to 256 frames; empty after a second without any.
-
-        Raises:
-            TransportError: Lost, partitioned or killed. Frames of the inbox come with a later call.
-        """
-        await checkpoint()
-        end = anyio.current_time() + IDLE_WAIT
-        lost = self._draw_loss()
-        if lost == "request":
-            await self._fail("receive", "requests_lost")
-        while True:
-            node = await self._reachable("receive")
-            now = anyio.current_time()
-            if batch := self._arrived(now):
-                if lost == "reply":
-                    self._carry_again(batch)
-                    await self._fail("receive", "replies_lost")
-                for delivery in batch:
-                    self._network.note(self.label, "deliver", _describe(delivery))
-                return batch
-            if now >= end:
-                return []
-            until = min(end, self._carried[0][0]) if self._carried else end
-            for delivery in await self._network.broker.receive(node, until - now):
-                self._carry(delivery)
-
-    def demand(self, queue: str, slots: int) -> None:
-        """From now on claim at most `slots` further frames of `queue`; 0 stops serving it. Does nothing if not open."""
-        if self._node is not None and not self._dead.is_set():
-            self._network.note(self.label, "demand", f"{queue} {slots}")
-            self._network.broker.demand(self._node, queue, slots)
-
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
-
-        Raises:
-            TransportError: Lost, partitioned or killed; the claim may have been settled, unless killed before.
-        """
-        detail = f"{how.value} {_describe(delivery)}"
-        return await self._operate(
-            "settle", detail, lambda: self._network.broker.settle(self._connected(), delivery, how)
-        )
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
-        """Renew the leases of claims for another `ack_wait`. False for each that had ended.
-
-        Raises:
-            TransportError: Lost, partitioned or killed; the leases may have been renewed, unless killed before.
-        """
-        detail = ", ".join(_describe(delivery) for delivery in deliveries)
-        return await self._operate("extend", detail, lambda: self._network.broker.extend(self._connected(), deliveries))
-
-    def lose_direct(self) -> None:
-        """For the network: lose the frames of the lane `direct` that were sent here and have not come."""
-        if self._node is not None:
-            self._network.broker.lose_direct(self._node)
-
-    def interrupt(self) -> None:
-        """For the network: let a `receive` under way see that the link has changed."""
-        if self._node is not None:
-            self._network.broker.interrupt(self._node)
-
-    def die(self) -> None:
-        """For the network: let nothing pass from now on."""
-        self._dead.set()
-        self.interrupt()
-
-    async def _operate(self, event: str, detail: str, effect: Callable[[], T]) -> T:
-        faults = self._network.faults
-        travel = self._rng.uniform(*faults.delay) / 2
-        lost = self._draw_loss()
-        await self._pass(event, travel)
-        if lost == "request" or self._network.is_partitioned(self.label):
-            await self._fail(event, "requests_lost")
-        self._network.count("operations")
-        self._network.note(self.label, event, detail)
-        result = effect()
-        await self._pass(event, travel)
-        if lost == "reply" or self._network.is_partitioned(self.label):
-            await self._fail(event, "replies_lost")
-        return result
-
-    async def _reachable(self, event: str) -> Node:
-        if self._dead.is_set():
-            # A loop that tries again at once must not stop the virtual clock.
-            await anyio.sleep(self._network.faults.timeout)
-            raise self._killed(event)
-        if self._network.is_partitioned(self.label):
-            await self._fail(event, "requests_lost")
-        return self._connected()
-
-    async def _pass(self, event: str, seconds: float) -> None:
-        await checkpoint()
-        if seconds > 0:
-            with anyio.move_on_after(seconds):
-                await self._dead.wait()
-        if self._dead.is_set():
-            raise self._killed(event)
-
-    async def _fail(self, event: str, counter: str) -> None:
-        self._network.count(counter)
-        self._network.note(self.label, f"{event} {counter.replace('_', ' ')}", "")
-        await self._pass(event, self._network.faults.timeout)
-        raise TransportError(f"{event} of {self.label!r} had no reply within {self._network.faults.timeout} s")
-
-    def _killed(self, event: str) -> TransportError:
-        return TransportError(f"{event} of {self.label!r}: its process was killed")
-
-    def _connected(self) -> Node:
-        if self._node is None:
-            raise TransportError(f"the link of {self.label!r} is not open")
-        return self._node
-
-    def _draw_loss(self) -> Literal["request", "reply"] | None:
-        if self._rng.random() >= self._network.faults.drop:
-            return None
-        return "request" if self._rng.random() < 0.5 else "reply"  # noqa: PLR2004 - half and half
-
-    def _carry(self, delivery: Delivery) -> None:
-        faults = self._network.faults
-        if delivery.lane == "everyone" and self._rng.random() < faults.drop:
-            self._network.count("everyone_lost")
-            self._network.note(self.label, "everyone lost", _describe(delivery))
-            return
-        copies = 1
-        if delivery.lane != "queue" and self._rng.random() < faults.duplicate:
-            self._network.count("duplicated")
-            self._network.note(self.label, "duplicate", _describe(delivery))
-            copies = 2
-        for _ in range(copies):
-            due = self._last_due = max(self._last_due, anyio.current_time() + self._rng.uniform(*faults.delay))
-            if self._rng.random() < faults.reorder:
-                self._network.count("reordered")
-                self._network.note(self.label, "reorder", _describe(delivery))
-                due += self._rng.uniform(0, max(LEAST_HOLD, 2 * faults.delay[1]))
-            self._push(due, delivery)
-
-    def _carry_again(self, batch: Sequence[Delivery]) -> None:
-        for delivery in batch:
-            if delivery.lane == "inbox":
-                self._push(0.0, delivery)
-
-    def _push(self, due: float, delivery: Delivery) -> None:
-        self._number += 1
-        heapq.heappush(self._carried, (due, self._number, delivery))
-
-    def _arrived(self, now: float) -> list[Delivery]:
-        batch: list[Delivery] = []
-        while self._carried and self._carried[0][0] <= now and len(batch) < BATCH:
-            batch.append(heapq.heappop(self._carried)[2])
-        return batch
-
-    def __repr__(self) -> str:
-        state = "dead" if self._dead.is_set() else "closed" if self._node is None else "open"
-        return f"<SimulatedTransport {self.label!r}: {state}, {len(self._carried)} frames on their way>"
-
-
-def _describe(delivery: Delivery) -> str:
-    if delivery.lane == "queue":
-        return f"queue:{delivery.queue} attempt {delivery.attempt}, {len(delivery.body)} bytes"
-    return f"{delivery.lane}, {len(delivery.body)} bytes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ class Delivery(msgspec.Struct, frozen=True):
         body: The bytes.
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
+        count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
     """
 
     lane: Lane
@@ -44,6 +45,7 @@ class Delivery(msgspec.Struct, frozen=True):
     body: bytes
     attempt: int = 1
     token: object = None
+    count: int = 0
 
 
 class Settlement(Enum):
@@ -72,6 +74,9 @@ class Transport(Protocol):
     * `everyone` may be lost: nothing but presence and session control travels there.
     * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
       sent, except where the network reordered or doubled them.
+
+    * A claim is handed over while its lease lasts, or not at all.
+    * Where the network has lost what it had stored, `receive` raises `DataLostError`, once.
 
     Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
     or raising.
@@ -114,11 +119,39 @@ class Transport(Protocol):
 
 
 @runtime_checkable
+class Prompt(Protocol):
+    """A transport that saves wake-ups for frames of the lane `direct`."""
+
+    def hand_over(self, take: Callable[[Delivery], None]) -> None:
+        """Call `take`, which must not raise, for each of them from now on, instead of returning them by `receive`."""
+
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
+
+
+@runtime_checkable
 class SettlesTogether(Protocol):
     """A transport that ends many claims in one round trip."""
 
     async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
+
+
+@runtime_checkable
+class StaysAlive(Protocol):
+    """A transport that can speak for its node while the event loop of the node is blocked."""
+
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send `frames` to everyone, and renew every claim of the node, over a connection made for that alone.
+
+        Called from another thread, in an event loop of its own, and not twice at a time.
+
+        Returns:
+            The tokens of the claims that are still ours.
+
+        Raises:
+            BusError: It could not be done; some claims may be renewed. A `TransportError`, unless it never will be.
+        """
 
 
 class DeadFrame(msgspec.Struct, frozen=True):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import urlsplit
 
 from bus.bus import WorkerBus
 from bus.local import AsyncQueueBus
+from bus.names import check_name, nearest
+from bus.server_url import redacted
 
 ENVIRONMENT = "ACTORBUS_BUS"
+SCHEMES = ("memory", "redis", "rediss", "nats", "tls")
 
 _SYNONYMS = {"heartbeat_seconds": "heartbeat", "reclaim_min_idle": "ack_wait"}
 _OF_TRANSPORTS = ("namespace", "ack_wait", "consumer_id")
@@ -31,30 +33,38 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
         ValueError: Nothing is known under that scheme, or an option is out of its range.
         TypeError: No bus has an option of that name.
     """
-    url = url or os.environ.get(ENVIRONMENT) or "memory://"
-    parts = urlsplit(url)
+    if not url and os.environ.get(ENVIRONMENT):
+        try:
+            return open_bus(os.environ[ENVIRONMENT], **options)
+        except ValueError as error:
+            error.add_note(f"The URL of the bus comes from the environment variable {ENVIRONMENT}.")
+            raise
+    url = url or "memory://"
+    scheme, _, place = url.partition("://")
+    scheme = scheme.lower()
     options = {_SYNONYMS.get(name, name): value for name, value in options.items()}
     if options:
         _check(options)
-    if parts.scheme == "memory":
-        if not parts.netloc:
+    if scheme == "memory":
+        if not place:
             return AsyncQueueBus()
         from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
         from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
 
         general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
-        return NetworkBus(MemoryTransport(broker(parts.netloc)), **general)
-    if parts.scheme in {"redis", "rediss"}:
+        return NetworkBus(MemoryTransport(broker(check_name("memory://", place))), **general)
+    if scheme in {"redis", "rediss"}:
         from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
         return RedisBus(url, **options)
-    if parts.scheme in {"nats", "tls"}:
+    if scheme in {"nats", "tls"}:
         from bus.nats_bus import NatsBus  # noqa: PLC0415
 
         return NatsBus(url, **options)
+    guess = nearest(scheme.partition(":")[0], SCHEMES, 1)
     raise ValueError(
-        f"no bus for the scheme {parts.scheme!r}: use memory://, memory://name, redis://host:port/db, rediss://, "
-        "nats://host:port or tls://host:port"
+        f"no bus for the scheme {redacted(scheme)!r}: {f'did you mean {guess[0]}://? There are' if guess else 'use'} "
+        "memory://, memory://name, redis://host:port/db, rediss://, nats://host:port or tls://host:port"
     )
 
 

@@ -43,6 +43,7 @@ def unit(*tests: str) -> tuple[str, ...]:
 
 
 FLEET = unit("simulation/test_fleet.py")
+FAULTS = unit("simulation/test_broken_fleet.py")
 DIRECT = unit("simulation/test_direct.py")
 STEPS = unit("unit/test_run_store_steps.py")
 FEEDS = unit("unit/test_run_feeds.py")
@@ -55,28 +56,57 @@ MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/member.py",
-        "if self.result is not None or message.attempt < self.attempt:",
-        "if self.result is not None:",
-        unit("unit/test_groups.py", "unit/test_order.py", "unit/test_outcomes.py"),
+        "elif message.attempt < self.attempt or message.origin in self.former:",
+        "elif message.origin in self.former:",
+        FAULTS,
+    ),
+    Mutant(
+        "a paused process answers although its lease is over",
+        "bus/claimer.py",
+        "if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:",
+        "if False:",
+        FAULTS,
+    ),
+    Mutant(
+        "a claim is taken over by its age, although its owner renews it",
+        "bus/transports/queues.py",
+        "                entry.lease_end = now + self._ack_wait\n                self._claims.move_to_end(entry)\n",
+        "                pass\n",
+        FLEET,
+    ),
+    Mutant(
+        "leases of jobs that have been answered are not renewed until the network knows",
+        "bus/claimer.py",
+        "[*claims, *self.claims.ending, *self._outbox.settling]",
+        "[*claims]",
+        FAULTS,
+    ),
+    Mutant(
+        "nobody is told that the network has lost what it had stored",
+        "bus/claimer.py",
+        "self._bus.tell_of_loss(error)",
+        "pass",
+        FAULTS,
     ),
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        self.claims.hold(request, delivery, now)\n",
-        "        self.claims.hold(request, delivery, now)\n        self.settle(delivery, Settlement.ACK, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n"
+        "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
     Mutant(
         "leases are never renewed",
         "bus/claimer.py",
-        "kept = await self._transport.extend([delivery for delivery in leased if delivery])",
-        "kept = [True for claim in claims]",
+        "kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])",
+        "kept = [True for lease in leases]",
         FLEET,
     ),
     Mutant(
         "a request that comes again runs again",
         "bus/claimer.py",
-        "        answer = self.claims.remembered(request)\n",
+        "        answer = self.claims.remembered(request, frame_id)\n",
         "        answer = None\n",
         FLEET,
     ),
@@ -92,16 +122,15 @@ MUTANTS = (
     Mutant(
         "who has lost its lease goes on",
         "bus/claimer.py",
-        'self._stop(request, "its lease was lost: another worker has it, or will")',
+        'self._stop(claim, "its lease was lost: another worker has it, or will")',
         "pass",
         FLEET,
     ),
     Mutant(
         "who has lost its lease still answers",
         "bus/network.py",
-        "                self._claimer.claims.refused += 1  # its lease was lost: somebody else answers\n"
-        "                return None\n",
-        '                return self.put("inbox", message.destination, message)\n',
+        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
+        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
         FLEET,
     ),
     Mutant(
@@ -156,15 +185,15 @@ MUTANTS = (
     Mutant(
         "jobs are never given up",
         "bus/claimer.py",
-        "elif delivery.attempt > self._max_deliver:",
+        "elif (delivery.count or delivery.attempt) > self._max_deliver:",
         "elif False:",
         FLEET,
     ),
     Mutant(
         "a cancel that overtakes its request is forgotten",
         "bus/claimer.py",
-        'self.claims.forbid(key, cancel.reason or "cancelled")',
-        "pass",
+        "forgotten = self.claims.forbid(key, reason)",
+        "forgotten = None",
         FLEET,
     ),
     Mutant(
@@ -411,6 +440,27 @@ MUTANTS = (
         "_OTHER_VERSION) is not None",
         "0) is not None",
         NATS,
+    ),
+    Mutant(
+        "signatures are not looked at",
+        "bus/reader.py",
+        "lane=delivery.lane, verifier=self._signer",
+        "lane=delivery.lane, verifier=None",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a frame from one inbox counts in another",
+        "bus/reader.py",
+        "        if not right:",
+        "        if False:",
+        unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "a request that is played again is done again",
+        "bus/claimer.py",
+        "done = self.claims.is_done(frame_id)",
+        "done = False",
+        unit("unit/test_forged_frames.py"),
     ),
 )
 

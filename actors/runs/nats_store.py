@@ -138,7 +138,7 @@ class NatsLedger:
                 try:
                     self._link = await connect(self._url, "actorbus runs", lambda: None)
                 except BusError as error:
-                    raise (RunStoreError if error.retryable else RunError)(str(error)) from error
+                    raise (RunStoreError if isinstance(error, TransportError) else RunError)(str(error)) from error
             return self._link
 
     async def _ask(self, *requests: tuple[str, bytes], headers: dict[str, str] | None = None) -> list[Any]:

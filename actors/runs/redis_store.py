@@ -75,7 +75,7 @@ class RedisLedger:
             await inspect_server(link, where)
         except BusError as error:
             await self.close()
-            raise (RunStoreError if error.retryable else RunError)(str(error)) from error
+            raise (RunStoreError if isinstance(error, TransportError) else RunError)(str(error)) from error
         except BaseException:
             await self.close()
             raise

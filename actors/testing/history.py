@@ -9,7 +9,7 @@ import msgspec
 
 from bus import JobStatus
 
-Kind = Literal["asked", "ended", "abandoned", "began", "finished", "saw", "died", "disturbed"]
+Kind = Literal["asked", "ended", "abandoned", "began", "finished", "saw", "died", "disturbed", "forgot"]
 
 
 class Happening(msgspec.Struct, frozen=True):
@@ -18,10 +18,11 @@ class Happening(msgspec.Struct, frozen=True):
     Attributes:
         kind: `asked`, `ended`, `abandoned` (the requester was cancelled) and `saw` (an event) at the requester;
             `began` and `finished` (its handler) at the performer; `died` of a runner's life; `disturbed` for anything
-            that excuses a second execution.
+            that excuses a second execution; `forgot` when the network forgets which frames it has had: what is sent
+            to it again is stored again, and may run once more as the same attempt.
         time: When, on the clock of the run.
         life: Which life of which runner it happened in.
-        job_id: The job, empty for `died` and `disturbed`.
+        job_id: The job, empty for `died`, `disturbed` and `forgot`.
         worker: Who was asked.
         attempt: Which delivery.
         number: For `saw`, the event's number as the performer counted; for `ended`, how many it should have been; for
@@ -70,14 +71,14 @@ def judge(history: list[Happening], *, grace: float = 5.0) -> Verdict:
         grace: Seconds in which a cancellation may still be on its way to a job that has not begun.
     """
     dead = {happening.life for happening in history if happening.kind == "died"}
-    excuses = [happening for happening in history if happening.kind in {"died", "disturbed"}]
+    excuses = [happening for happening in history if happening.kind in {"died", "disturbed", "forgot"}]
     by_job: dict[Key, list[Happening]] = defaultdict(list)
     for happening in history:
         if happening.job_id:
             by_job[happening.job_id, happening.worker].append(happening)
     violations: list[str] = []
     for (job_id, worker), lines in by_job.items():
-        found = [*_outcome(lines, dead), *_executions(lines, excuses), *_order(lines)]
+        found = [*_outcome(lines, dead), *_executions(lines, excuses), *_order(lines), *_stale(lines)]
         if not excuses:
             found += _too_late(lines, grace)
         violations += [f"job {job_id} on {worker}: {what}" for what in found]
@@ -120,7 +121,8 @@ def _executions(lines: list[Happening], excuses: list[Happening]) -> list[str]:
     began = [line for line in lines if line.kind == "began"]
     found = []
     attempts = Counter(line.attempt for line in began)
-    found += [f"attempt {attempt} ran {count} times" for attempt, count in attempts.items() if count > 1]
+    most = 1 + sum(excuse.kind == "forgot" for excuse in excuses)
+    found += [f"attempt {attempt} ran {count} times" for attempt, count in attempts.items() if count > most]
     if len(began) > 1 and any(line.once for line in lines):
         found.append(f"it ran {len(began)} times although it was asked for at most once")
     elif len(began) > 1:
@@ -135,7 +137,7 @@ def _executions(lines: list[Happening], excuses: list[Happening]) -> list[str]:
 
 def _excuse(excuse: Happening, asked: float) -> int:
     """How many further executions something excuses of a job asked for then."""
-    if excuse.kind == "died":
+    if excuse.kind in {"died", "forgot"}:
         return int(excuse.time >= asked)
     return excuse.number
 
@@ -145,6 +147,18 @@ def _too_late(lines: list[Happening], grace: float) -> list[str]:
     began = [line.time for line in lines if line.kind == "began"]
     if over and began and began[-1] > over[0] + grace:
         return [f"it began {began[-1] - over[0]:g} s after it was over"]
+    return []
+
+
+def _stale(lines: list[Happening]) -> list[str]:
+    """Whether the outcome is that of an attempt which was answered after the next one had begun elsewhere."""
+    ended = next((line for line in lines if line.kind == "ended" and line.status is JobStatus.COMPLETED), None)
+    if ended is None:
+        return []
+    answered = [line.time for line in lines if line.kind == "finished" and line.attempt == ended.attempt]
+    newer = [line.time for line in lines if line.kind == "began" and line.attempt > ended.attempt]
+    if answered and newer and min(answered) > min(newer):
+        return [f"attempt {ended.attempt} counts, answered after the next attempt had begun"]
     return []
 
 

@@ -12,6 +12,7 @@ from trio._core import _run as trio_run
 from trio.testing import MockClock
 
 from actors.runner import WorkerRunner
+from actors.testing.process import Process, let_processes_pause
 from actors.worker import BaseWorker
 from bus import NetworkBus
 from bus.simulated import Faults, SimulatedNetwork, TraceEvent
@@ -33,6 +34,7 @@ class _Node:
         self.ready = ready
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
+        self.process = Process()
 
 
 class Simulation:
@@ -143,6 +145,7 @@ class Simulation:
         node = self._nodes.pop(label)
         node.ended.set()
         node.ready.set()
+        node.process.resume()
         self.network.kill(label)
         node.scope.cancel()
 
@@ -154,9 +157,23 @@ class Simulation:
         if self._nodes.get(label) is node:
             del self._nodes[label]
 
+    def pause(self, label: str) -> None:
+        """Let a runner's process stand still, as SIGSTOP does: none of its tasks takes a step until `resume`."""
+        self._nodes[label].process.pause()
+        self.network.note(label, "pause", "")
+
+    def resume(self, label: str) -> None:
+        """Let it go on: what should have happened meanwhile happens late."""
+        self._nodes[label].process.resume()
+        self.network.note(label, "resume", "")
+
     def partition(self, label: str) -> None:
         """Cut a runner off from the network, until `heal`."""
         self.network.partition(label)
+
+    def black_hole(self, label: str) -> None:
+        """Let nothing flow to or from a runner until `heal`; of what it sends some arrives then."""
+        self.network.black_hole(label)
 
     def heal(self, label: str) -> None:
         """Connect it again."""
@@ -174,11 +191,13 @@ class Simulation:
         return "; ".join(ends) or "no job or group is open"
 
     async def _live(self, node: _Node) -> None:
+        node.process.enter()
         with node.scope:
             await node.runner.run(auto_end=False)
         node.ended.set()
 
     async def _run(self, program: Callable[[Simulation], Awaitable[ResultT]]) -> ResultT:
+        let_processes_pause()
         results: list[ResultT] = []
         stuck: list[str] = []
 

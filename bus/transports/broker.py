@@ -124,6 +124,25 @@ class MemoryBroker:
             self._forgotten += 1
             self._drop(node)
 
+    def restart(self, *, empty: bool = False) -> None:
+        """Do what a broker's process does that ends and starts again: all nodes are to connect anew.
+
+        What was stored and claimed is kept, unless `empty`; the ids of frames that were taken are forgotten.
+        """
+        for node in tuple(self._nodes.values()):
+            self.lose_direct(node)
+            self.interrupt(node)
+            node.arrived.clear()
+            if empty:
+                node.claims.clear()
+            for name in tuple(node.demand):
+                self._queues.demand(node, name, 0, 0.0)
+        if empty:
+            self._nodes.clear()
+            self._dead.clear()
+            self._queues = Queues(self.ack_wait, fenced_ack=self.fenced_ack)
+        self._remembered = OrderedDict.fromkeys(self._queues.ids())
+
     def interrupt(self, node: Node) -> None:
         """Make a `receive` of `node` that waits return empty; until the next one nothing is given to `node`."""
         node.wake()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Literal
 
 import anyio
@@ -12,16 +12,18 @@ import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import BusError, PartlySentError, TransportError
+from bus.errors import AccessDeniedError, BusError, DataLostError, PartlySentError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
-from bus.transports.jetstream_inbox import Inbox, packs
+from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
 from bus.transports.jetstream_layout import Layout
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.nats_answers import Answers, status_of
-from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect, redacted
+from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect
+from bus.transports.nats_servers import servers
 
 __all__ = ["JetStreamStatistics", "JetStreamTransport"]
 
@@ -81,6 +83,9 @@ class JetStreamTransport:
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds a claim lasts unless renewed. All nodes must agree.
         max_frame_bytes: Most bytes of a frame: a server that takes less is refused.
+
+    Raises:
+        ValueError: Not exactly one of `url` and `client`, or one that names no server; or an `ack_wait` not above 0.
     """
 
     def __init__(
@@ -94,13 +99,15 @@ class JetStreamTransport:
     ) -> None:
         if bool(url) == (client is not None):
             raise ValueError("give either a url or a client")
+        if url:
+            servers(url)
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         self._url = url
         self._client = client
         self._ack_wait = ack_wait
         self._max_frame_bytes = max_frame_bytes
-        self._where = redacted(url) if client is None else "the client's server"
+        self._where = redacted(",".join(servers(url))) if client is None else "the client's server"
         self._layout = Layout(namespace, ack_wait)
         self._arrivals = Arrivals()
         self._queues = Queues(self._layout, self._arrivals)
@@ -110,6 +117,7 @@ class JetStreamTransport:
         self._connections = 0
         self._errors = 0
         self._closed = False
+        self._take_direct: Callable[[Delivery], None] = self._arrivals.put
 
     @property
     def ack_wait(self) -> float:
@@ -129,9 +137,8 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        library = sniffio.current_async_library()
-        if library != "asyncio":
-            raise BusError(f"a NATS bus runs on asyncio, not on {library}: its client library knows nothing else")
+        if sniffio.current_async_library() != "asyncio":
+            raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
         self._inbox = Inbox(self._layout, self._arrivals, node)
@@ -208,17 +215,37 @@ class JetStreamTransport:
             subject = self._layout.direct_subject(to)
             for body in [pack[1] for pack in packs(batch)]:
                 try:
-                    await link.tell(subject, body)
+                    if not link.write(subject, body):
+                        await link.tell(subject, body)
                 except TransportError as error:  # some of them may be on their way: they must not be sent again
                     log().debug("direct frames may be lost", error=str(error))
                     return
+
+    def hand_over(self, take: Callable[[Delivery], None]) -> None:
+        """Give frames of the lane `direct` to `take` as they come, instead of to who calls `receive`."""
+        self._take_direct = take
+
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Write frames of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
+        link = self._link
+        if link is None or not link.alive or sum(len(frame.body) for frame in frames) > PACK_BYTES:
+            return False
+        return link.write(self._layout.direct_subject(frames[0].to), packed(frames))
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
 
         Raises:
             TransportError: The connection is lost, or could not be made again.
+            DataLostError: The streams are new ones.
         """
+        try:
+            return await self._receive()
+        except DataLostError:
+            self._queues.forget()  # their numbers are given to others now
+            raise
+
+    async def _receive(self) -> Sequence[Delivery]:
         if self._closed or self._inbox is None:
             raise TransportError("the transport is not open")
         link = self._link
@@ -271,6 +298,25 @@ class JetStreamTransport:
         """
         return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
 
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`.
+
+        Raises:
+            TransportError: The server did not answer, or refused.
+            BusError: This transport was given a client, and cannot make another.
+        """
+        if self._client is not None:
+            raise BusError("a connected client was given, and there is no second one: give the bus a URL instead")
+        link = await connect(self._url, f"{self._node} while it is blocked", lambda: None)
+        try:
+            for frame in frames:
+                await link.tell(self._layout.everyone, frame.body)
+            kept = await self._queues.keep_all(link)
+            await link.api("INFO")  # the server has all that was written before
+            return kept
+        finally:
+            await link.close()
+
     def statistics(self) -> JetStreamStatistics:
         """What is held now, and has been counted."""
         link, inbox = self._link, self._inbox
@@ -301,13 +347,15 @@ class JetStreamTransport:
                     f"{self._max_frame_bytes + OVERHEAD}: raise its max_payload, or lower max_message_bytes"
                 )
             inbox.reset()
-            self._queues.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
+            self._queues.reset(await self._layout.life(link))
             await link.listen(self._layout.everyone, self._heard_everyone)
-            await link.listen(self._layout.direct_subject(self._node), self._heard_direct)
+            await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
             if link.forbidden:
-                raise TransportError(f"a right is missing at {link.where}: {link.forbidden}")  # noqa: TRY301
+                raise AccessDeniedError(  # noqa: TRY301
+                    f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
+                )
         except BaseException:
             await link.close()
             self._errors += link.errors
@@ -325,9 +373,9 @@ class JetStreamTransport:
     async def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
 
-    async def _heard_direct(self, message: Msg) -> None:
+    def _heard_direct(self, data: bytes) -> None:
         if self._inbox is not None:
-            self._inbox.take(message.data, "direct")
+            self._inbox.take(data, "direct", self._take_direct)
 
     async def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)

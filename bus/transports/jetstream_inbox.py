@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bus.errors import DataLostError
 from bus.events import log
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
@@ -52,6 +53,11 @@ def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]
 
 def _packed(batch: list[Outgoing]) -> tuple[str, bytes, list[Outgoing]]:
     return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch]), batch
+
+
+def packed(frames: Sequence[Outgoing]) -> bytes:
+    """The content of one message for all these frames."""
+    return _pack([frame.body for frame in frames])
 
 
 class Inbox:
@@ -113,8 +119,10 @@ class Inbox:
         await self._layout.ensure_streams(link)
         birth = await self._layout.inbox_birth(link)
         if birth != self._birth:
-            self._birth = birth
+            lost, self._birth = self._birth, birth
             self._position = self._purged = 0
+            if lost:
+                raise DataLostError(f"{link.where} has lost everything it had accepted")
         self._epoch += 1
         self._number = 0
         self._broken = False
@@ -162,7 +170,7 @@ class Inbox:
                 self._break()
                 return
             self._number = number
-            self.take(message.data, "inbox")
+            self.take(message.data, "inbox", self._arrivals.put)
             self._position = position
             return
         headers = message.headers or {}
@@ -175,8 +183,8 @@ class Inbox:
         if int(headers.get("Nats-Last-Consumer", self._number)) > self._number:
             self._break()
 
-    def take(self, data: bytes, lane: Lane) -> None:
-        """Take in the frames of one message."""
+    def take(self, data: bytes, lane: Lane, take: Callable[[Delivery], None]) -> None:
+        """Give the frames of one message to `take`."""
         try:
             bodies = _unpack(data)
         except msgspec.MsgspecError as error:
@@ -184,7 +192,7 @@ class Inbox:
             log().warning("message refused", lane=lane, error=str(error))
             return
         for body in bodies:
-            self._arrivals.put(Delivery(lane, "", body))
+            take(Delivery(lane, "", body))
 
     def _break(self) -> None:
         self._broken = True

@@ -20,7 +20,8 @@ from bus.transports.nats_answers import Answers, numbers, status_of
 from bus.transports.nats_link import NatsLink
 
 PULL_TIME = 10.0
-"""Seconds a request for work waits at the server: after it, one that was lost there is made again."""
+"""Most seconds a request for work waits at the server, where it outlives who made it: after them, one that was lost
+there is made again. No longer than a lease, so that a node that stands still is not given a job again and again."""
 
 SECOND_THOUGHTS = 0.05
 """Seconds a smaller demand must last before a request for more is withdrawn: local jobs come and go faster."""
@@ -37,6 +38,12 @@ EXTEND_TIMEOUT = 3.0
 CONFIRMATION = 2.0
 """Seconds after which an acknowledgement that was not confirmed is sent again."""
 
+UNWRITTEN = 2.0
+"""Seconds after which a server has certainly written down what it gave out; it does so about ten times a second."""
+
+LIFE = 1000
+"""What is added to the number of an attempt when the server was killed since: more than it can have been given out."""
+
 _IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
@@ -45,13 +52,14 @@ _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+
 class Claim:
     """A job that is ours until `until`, on our clock: at the server its lease ends no earlier."""
 
-    __slots__ = ("body", "id", "queue", "sent", "subject", "until", "word")
+    __slots__ = ("body", "id", "queue", "sent", "since", "subject", "until", "word")
 
-    def __init__(self, queue: str, message: Msg, until: float) -> None:
+    def __init__(self, queue: str, message: Msg, now: float, until: float) -> None:
         self.queue = queue
         self.subject = message.reply
         self.id = (message.headers or {}).get("Nats-Msg-Id", "")
         self.body = message.data
+        self.since = now
         self.until = until
         self.word = b""
         self.sent = 0.0
@@ -133,7 +141,9 @@ class Queues:
         self._changed: dict[_Served, None] = {}
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
-        self._next_look = 0.0
+        self._pull_time = min(PULL_TIME, layout.ack_wait)
+        self._life = 0
+        self._read = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -148,17 +158,34 @@ class Queues:
             if slots <= 0:
                 return
             served = self._served[name] = _Served(name)
+        elif slots == served.want:
+            return
         served.want = max(0, slots)
         self._changed[served] = None
         self._arrivals.wake()
 
-    def reset(self) -> None:
-        """The connection is a new one: what was asked is forgotten, the claims stay."""
+    def reset(self, life: int) -> None:
+        """The connection is a new one: what was asked is forgotten, the claims stay.
+
+        A server that was killed may have forgotten the last ones, and give their jobs to others: those claims end.
+
+        Args:
+            life: Where in the stream of jobs the present life of the server begins.
+        """
+        for claim in tuple(self._claims) if life > self._life else ():
+            if claim.since > self._read - UNWRITTEN:
+                del self._claims[claim]
+        self._life = life
         for served in self._served.values():
             served.ready = False
             served.pull = None
             served.retry_at = 0.0
             self._changed[served] = None
+
+    def forget(self) -> None:
+        """The server has lost everything: no claim is one any more."""
+        self._claims.clear()
+        self._unconfirmed.clear()
 
     async def keep(self, link: NatsLink, now: float) -> float:
         """Ask for what is in demand; return when to look again.
@@ -166,6 +193,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
+        self._read = now
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
@@ -194,7 +222,7 @@ class Queues:
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.attempt)
+            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.count)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
@@ -206,18 +234,10 @@ class Queues:
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
         if not ours:
             return [False] * len(claims)
-        # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
-        last = {claim.queue: claim for claim in ours}
-        answers = Answers(link)
-        for claim in ours:
-            if last[claim.queue] is claim:
-                await answers.ask(claim.subject, b"+WPI")
-            else:
-                await link.tell(claim.subject, b"+WPI")
-        messages = await answers.wait(EXTEND_TIMEOUT)
         gone: list[str] = []
-        if any(status_of(message) == "503" for message in messages):
-            gone = [queue for queue in last if await self._is_gone(link, queue)]
+        if not await _renewed(link, ours):
+            queues = dict.fromkeys(claim.queue for claim in ours)
+            gone = [queue for queue in queues if await self._is_gone(link, queue)]
         done = asyncio.get_running_loop().time()
         for claim in ours:
             if done < claim.until and claim.queue not in gone:
@@ -225,6 +245,18 @@ class Queues:
             else:
                 self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
+
+    async def keep_all(self, link: NatsLink) -> dict[Claim, None]:
+        """Renew all leases from another thread. Returns the claims that last; those that have ended are left as is."""
+        now = asyncio.get_running_loop().time()
+        ours = [claim for claim in tuple(self._claims) if now < claim.until]
+        if not ours or not await _renewed(link, ours):
+            return {}
+        done = asyncio.get_running_loop().time()
+        kept = [claim for claim in ours if done < claim.until]
+        for claim in kept:
+            claim.until = now + self._layout.ack_wait
+        return dict.fromkeys(kept)
 
     async def give_back(self, link: NatsLink, now: float) -> None:
         """End all claims without a result."""
@@ -274,8 +306,8 @@ class Queues:
         if not pull.out:
             pull.since = now
         pull.out += batch
-        pull.expires = now + PULL_TIME
-        request = b'{"batch":%d,"expires":%d}' % (batch, PULL_TIME * NANOSECONDS)
+        pull.expires = now + self._pull_time
+        request = b'{"batch":%d,"expires":%d}' % (batch, self._pull_time * NANOSECONDS)
         await link.tell(f"$JS.API.CONSUMER.MSG.NEXT.{self._layout.jobs}.{token(served.name)}", request, pull.subject)
 
     def _withdraw(self, link: NatsLink, served: _Served) -> None:
@@ -322,13 +354,15 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        claim = Claim(served.name, message, max(link.fresh, pull.since) + self._layout.ack_wait)
+        claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             return
         self._claims[claim] = None
-        attempt = numbers(message)[0]
-        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim))
+        count, place, _ = numbers(message)
+        # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
+        attempt = count if place > self._life else count + (self._life - place) * LIFE
+        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if pull is not served.pull:
@@ -343,6 +377,19 @@ class Queues:
                 served.retry_at = asyncio.get_running_loop().time() + PAUSE
         self._changed[served] = None
         self._arrivals.wake()
+
+
+async def _renewed(link: NatsLink, claims: Sequence[Claim]) -> bool:
+    """Ask for the renewal of leases. False if some queue is not there."""
+    # Each queue handles what it is sent in order: its answer to the last renewal stands for all before.
+    last = {claim.queue: claim for claim in claims}
+    answers = Answers(link)
+    for claim in claims:
+        if last[claim.queue] is claim:
+            await answers.ask(claim.subject, b"+WPI")
+        else:
+            await link.tell(claim.subject, b"+WPI")
+    return all(status_of(message) != "503" for message in await answers.wait(EXTEND_TIMEOUT))
 
 
 def _claim(delivery: Delivery) -> Claim:

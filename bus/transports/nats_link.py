@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import msgspec
@@ -15,9 +14,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import BusError, TransportError
+from bus.errors import AccessDeniedError, BusError, TransportError
 from bus.events import log
+from bus.server_url import redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
+from bus.transports.nats_servers import servers
 
 CONNECT_TIMEOUT = 5.0
 """Seconds an attempt to connect may take."""
@@ -110,6 +111,20 @@ class NatsLink:
         except FAILURES as error:
             raise self.failed("writing", error) from error
 
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
+        return isinstance(self.client, _Client) and self.alive and self.client.write(subject, payload)
+
+    async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
+
+        async def heard(message: Msg) -> None:
+            take(message.data)
+
+        subscription = await self.listen(subject, heard)
+        if isinstance(self.client, _Client):
+            self.client.straight[subscription._id] = take
+
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
         """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
         self._count += 1
@@ -170,9 +185,13 @@ class NatsLink:
     def failed(self, what: str, error: Exception) -> TransportError:
         """The error of ours for one of the client."""
         words = told(error)
-        return TransportError(
-            f"{what} failed at {self.where}: {words}{self.reason() if words != self._last_error else ''}"
-        )
+        reason = f"{words}{self.reason() if words != self._last_error else ''}"
+        if "Authorization Violation" in reason:
+            return AccessDeniedError(
+                f"{self.where} does not let us in: {reason}. Check user and password, or token, in the URL: "
+                "nats://user:password@host:port"
+            )
+        return TransportError(f"{what} failed at {self.where}: {reason}")
 
     async def on_error(self, error: Exception) -> None:
         """The client reports something that nobody waits for. It goes on."""
@@ -272,6 +291,29 @@ class _Client(Client):
 
     secure = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.straight: dict[int, Callable[[bytes], None]] = {}
+
+    def write(self, subject: str, payload: bytes) -> bool:
+        """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._pending or writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
+            return False
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.straight.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            take(data)
+
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:
             self._status = Client.DISCONNECTED
@@ -305,7 +347,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
             await client.connect(
-                url.split(","),
+                servers(url),
                 name=name,
                 # A connection is not mended but made anew, with the jittered backoff of the project. The library's own
                 # way resends what it had buffered: an ack that slept through an outage may end the claim of another.
@@ -328,15 +370,6 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
-def redacted(url: str) -> str:
-    """A URL, or several, without user names, passwords and tokens."""
-    shown = []
-    for each in url.split(","):
-        parts = urlsplit(each)
-        shown.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-    return ",".join(shown)
-
-
 def told(error: Exception) -> str:
     """What an error says, or its name if it says nothing."""
-    return str(error) or type(error).__name__
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

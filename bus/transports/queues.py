@@ -110,6 +110,11 @@ class Queues:
         """Entries that are claimed."""
         return len(self._claims)
 
+    def ids(self) -> list[str]:
+        """Ids of the frames that wait or are claimed."""
+        waiting = [entry.id for queue in self._by_name.values() for entry in queue.ready]
+        return [*waiting, *(entry.id for entry in self._claims)]
+
     def put(self, entry: Entry, now: float) -> None:
         """Add a new entry at the end of its queue.
 

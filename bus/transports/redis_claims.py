@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from re import fullmatch
 from typing import NamedTuple
+
+from redis.exceptions import ResponseError
 
 from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.redis_link import Command, RedisLink
 from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
+
+COUNT = rb"\d{1,6}"
+"""How often a frame was claimed, as the scripts write it."""
+
+VANISHED = ("NOGROUP", "UNBLOCKED")
+"""How the errors begin that say that a stream, or its group, is not there any more."""
 
 
 class Claim(NamedTuple):
@@ -92,11 +101,13 @@ class RedisClaims:
         self._known.update(dict.fromkeys(queues))
 
     def claimed(self, queue: str, key: bytes, entry: bytes, fields: Sequence[bytes]) -> Delivery:
-        """A frame of a queue is ours now."""
+        """A frame of a queue is ours now, or what somebody else has written there: a frame that nobody can read."""
         values = dict(zip(fields[::2], fields[1::2], strict=True))
+        attempts = values.get(b"a", b"")
         claim = Claim(self._queues[key][1], entry)
         self._open[claim] = None
-        return Delivery("queue", queue, values[b"b"], int(values.get(b"a", 0)) + 1, claim)
+        attempt = int(attempts) + 1 if fullmatch(COUNT, attempts) else 1
+        return Delivery("queue", queue, values.get(b"b", b""), attempt, claim)
 
     def exceeding(self, key: bytes, entry: bytes) -> None:
         """A frame came for which there is no demand any more: it goes back, as if it had not come."""
@@ -120,11 +131,33 @@ class RedisClaims:
             for (stream, how), run in runs.items()
         ]
 
-    def renewals(self, claims: Sequence[Claim]) -> list[Command]:
-        """The commands that renew leases; each returns the ids whose claims have not ended."""
+    async def renew(self, claims: Sequence[Claim], link: RedisLink) -> dict[Claim, None]:
+        """Renew leases. Returns the claims that have not ended.
+
+        Raises:
+            TransportError: No answer, or refused; some leases may be renewed.
+        """
+        runs = _by_stream(claims)
         # JUSTID sets the idle time to 0 and nothing else, and takes only what is claimed: since an entry belongs to one
         # claim for all its life, what is claimed is ours.
-        return [("XCLAIM", stream, GROUP, self.owner, 0, *ids, "JUSTID") for stream, ids in _by_stream(claims).items()]
+        replies = await link.exchange(
+            [("XCLAIM", stream, GROUP, self.owner, 0, *ids, "JUSTID") for stream, ids in runs.items()]
+        )
+        kept: dict[Claim, None] = {}
+        for stream, reply in zip(runs, replies, strict=True):
+            if not isinstance(reply, ResponseError):
+                kept.update(dict.fromkeys(Claim(stream, entry) for entry in reply))
+            elif not str(reply).startswith(VANISHED):
+                await link.refused(reply)
+        return kept
+
+    async def keep(self, beats: Sequence[Command], link: RedisLink) -> dict[Claim, None]:
+        """Say that we are alive, and renew every lease, from another thread. Returns the claims that have not ended."""
+        try:
+            await link.checked(beats)
+            return await self.renew(list(self._open), link)
+        finally:
+            await link.shut()
 
     def forget(self, claim: Claim) -> None:
         """A claim has ended."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from re import fullmatch
 
 from bus.transport import DeadFrame
+from bus.transports.redis_claims import COUNT
 from bus.transports.redis_link import RedisLink
 
+_CLAIM = r"(\d+) (\S+) (\w+) (\d{1,19})"
 _PLACE = r"\d{1,19}-\d{1,19}"
 
 
@@ -46,11 +48,23 @@ def _frame(entry: bytes, fields: Sequence[bytes]) -> DeadFrame:
     told = dict(zip(fields[::2], fields[1::2], strict=True))
     place = entry.decode()
     history = []
-    for line in told[b"h"].decode().splitlines():
-        attempt, owner, how, when = line.split(" ")
+    for line in told.get(b"h", b"").decode(errors="replace").splitlines():
+        claim = fullmatch(_CLAIM, line)
+        if claim is None:  # not written by the scripts
+            history.append(line)
+            continue
+        attempt, owner, how, when = claim.groups()
         history.append(f"attempt {attempt} on {owner}: {_WORDS.get(how, how)} at {int(when) / 1000:.3f}")
     died_at = int(place.partition("-")[0]) / 1000
-    return DeadFrame(place, told[b"q"].decode(), told[b"b"], int(told[b"a"]), died_at, history)
+    attempts = told.get(b"a", b"")
+    return DeadFrame(
+        place,
+        told.get(b"q", b"").decode(errors="replace"),
+        told.get(b"b", b""),
+        int(attempts) if fullmatch(COUNT, attempts) else 0,
+        died_at,
+        history,
+    )
 
 
 _WORDS = {"nak": "given back", "term": "given up", "expired": "lease ended"}

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 import anyio
 import hiredis
-from redis.asyncio import Connection, Redis
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
-from bus.errors import PartlySentError, TransportError
+from bus.errors import AccessDeniedError, PartlySentError, TransportError
+from bus.server_url import check_server_url, is_here, redacted
 from bus.transports.redis_replies import RedisReplies
 
 RedisClient: TypeAlias = Redis
@@ -143,7 +144,17 @@ class RedisLink:
             TransportError: Always.
         """
         await self.drop()
+        if str(reply).startswith("NOPERM"):
+            raise AccessDeniedError(
+                f"{self._label} refuses a right that is needed, see docs/redis-acl.conf: {reply}"
+            ) from reply
+        if str(reply).startswith("NOAUTH"):
+            raise self._not_let_in(reply) from reply
         raise TransportError(f"{self._label} refused: {reply}") from reply
+
+    def _not_let_in(self, error: RedisError) -> AccessDeniedError:
+        advice = "Check user and password in the URL: redis://user:password@host:port/db"
+        return AccessDeniedError(f"{self._label} does not let us in: {error} {advice}")
 
     async def shut(self) -> None:
         """Drop the connection for good."""
@@ -166,6 +177,11 @@ class RedisLink:
         except TimeoutError as error:
             await self.drop()
             raise TransportError(f"{self._label} {_silent(patience)}") from error
+        except (AuthenticationError, AuthorizationError) as error:
+            await self.drop()
+            raise self._not_let_in(error) from error
+        except ResponseError as error:
+            await self.refused(error)
         except (RedisError, OSError) as error:
             await self.drop()
             raise TransportError(f"{self._label}: {error}") from error
@@ -216,10 +232,7 @@ def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnec
         options = dict(client.connection_pool.connection_kwargs)
         kind = client.connection_pool.connection_class
     else:
-        try:
-            options = dict(parse_url(url or ""))
-        except ValueError as error:
-            raise ValueError(f"{redacted(url or '')!r} is not the URL of a Redis server: {error}") from error
+        options = _options(url or "")
         kind = options.pop("connection_class", Connection)
     settings = {key: value for key, value in options.items() if not key.startswith(_OF_CLIENTS)} | _OURS
 
@@ -230,13 +243,26 @@ def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnec
     try:
         make()
     except TypeError as error:
-        raise ValueError(f"an option of the Redis URL or client is not known: {error}") from error
+        raise ValueError(f"an option of the Redis URL or client is not known: {error}") from None
     place = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
     return make, f"redis at {place}"
 
 
-def redacted(url: str) -> str:
-    """A URL without its password, to be shown."""
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***{at}{place}" if at else place, query="").geturl()
+def _options(url: str) -> dict[str, Any]:
+    check_server_url(url, ("redis", "rediss", "unix"))
+    try:
+        options = dict(parse_url(url))
+    except ValueError as error:
+        problem = str(error)
+    else:
+        if options.get("path") or "db" in options or not urlsplit(url).path.strip("/"):
+            return options
+        problem = "what follows the host is the number of its database, redis://host:port/0"
+    raise ValueError(f"{redacted(url)!r} is not the URL of a Redis server: {problem}")
+
+
+def exposed(make: MakeConnection) -> str:
+    """The host that is reached without encryption beyond this machine; empty if there is none."""
+    connection: Any = make()
+    host = getattr(connection, "host", None)  # a socket of this machine has none
+    return "" if host is None or isinstance(connection, SSLConnection) or is_here(host) else host

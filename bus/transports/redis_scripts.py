@@ -42,7 +42,9 @@ local function move(prefix, from, to, group, how, owner, id)
   if not entry then return 1 end
   local old = {}
   for n = 1, #entry[2], 2 do old[entry[2][n]] = entry[2][n + 1] end
-  local attempt, history = tonumber(old.a or '0'), old.h or ''
+  -- What others have written there may lack a field, or hold anything in it.
+  local attempt, history = tonumber(string.match(old.a or '', '^%d%d?%d?%d?%d?%d?$') or '0'), old.h or ''
+  old.i, old.b = old.i or '', old.b or ''
   if how ~= 'free' then
     attempt = attempt + 1
     history = history .. attempt .. ' ' .. owner .. ' ' .. how .. ' ' .. now() .. '\\n'
@@ -96,12 +98,15 @@ end
 """
 
 ALIVE = """
--- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease.
+-- KEYS: the inbox, the nodes, the lease, when all this began. Returns the last: another one means that all was lost.
+-- ARGV: group, node, milliseconds until they are forgotten, those of a lease.
 redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000 + ARGV[3]), ARGV[2])
+redis.call('SET', KEYS[4], time[1] .. ' ' .. time[2] .. ' ' .. ARGV[2], 'NX')
+return redis.call('GET', KEYS[4])
 """
 
 SERVE = """

@@ -12,6 +12,7 @@ import pytest
 from bus.brokers import NatsBroker
 from bus.errors import TransportError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.transport import Delivery, Outgoing
 from bus.transports.jetstream import JetStreamTransport
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -55,10 +56,42 @@ async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: N
 
 async def test_a_missing_right_is_named() -> None:
     lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone", ', 'subscribe: ["_INBOX.>", ')
-    with NatsBroker(lacking) as server, pytest.raises(TransportError, match=r"a right is missing.*actorbus\.everyone"):
+    with (
+        NatsBroker(lacking) as server,
+        pytest.raises(TransportError, match=r"a right that is needed.*actorbus\.everyone"),
+    ):
         await JetStreamTransport(url(server)).open("node#1")
 
 
 async def test_wrong_credentials_are_named(server: NatsBroker) -> None:
     with pytest.raises(TransportError, match="Authorization Violation"):
         await JetStreamTransport(server.url).open("node#1")
+
+
+async def test_direct_frames_are_handed_over_as_they_come_in_the_order_sent_by_either_way(server: NatsBroker) -> None:
+    async with over(server)(2) as network:
+        (here, a), (there, b) = network.transports.items()
+        assert isinstance(a, JetStreamTransport)
+        assert isinstance(b, JetStreamTransport)
+        got: list[Delivery] = []
+        all_here = anyio.Event()
+
+        def take(delivery: Delivery) -> None:
+            got.append(delivery)
+            if len(got) == 300:
+                all_here.set()
+
+        b.hand_over(take)
+        sent = 0
+        for number in range(300):
+            frame = Outgoing("direct", there, str(number), b"%d" % number)
+            if number % 3 and a.tell_at_once([frame]):
+                sent += 1
+            else:
+                await a.tell([frame])
+        with anyio.fail_after(30):
+            await all_here.wait()
+        assert sent > 100
+        assert [(delivery.lane, delivery.body) for delivery in got] == [("direct", b"%d" % n) for n in range(300)]
+        await a.close()
+        assert not a.tell_at_once([Outgoing("direct", here, "late", b"")])

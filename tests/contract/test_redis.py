@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 
 import anyio
 import pytest
 import redis
 
+from actors.runs import redis_store as runs
 from bus.brokers import RedisBroker
 from bus.errors import PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
@@ -20,6 +22,7 @@ from bus.transports.redis_streams import RedisTransport
 pytestmark = pytest.mark.anyio
 
 ACK_WAIT = 1.0
+ROOT = Path(__file__).resolve().parents[2]
 
 namespaces = (f"test{number}" for number in count())
 
@@ -76,3 +79,24 @@ async def test_a_key_that_takes_no_frames_does_not_keep_the_others_from_being_st
             pass
     assert [delivery.body for delivery in deliveries] == [b"work"]
     await transport.close()
+
+
+def test_the_documented_user_has_the_rights_that_are_tested() -> None:
+    lines = (ROOT / "docs" / "redis-acl.conf").read_text("utf-8").splitlines()
+    (user,) = (line for line in lines if not line.startswith("#"))
+    user, _, rights = user.partition(" +select ")
+    assert user == "user actorbus on >choose-one ~actorbus:* resetchannels -@all"
+    assert set(rights.split()) == {*RIGHTS.split(), *runs.RIGHTS.split()}
+
+
+async def test_the_documented_user_can_work() -> None:
+    documented = (ROOT / "docs" / "redis-acl.conf").read_text("utf-8")
+    with RedisBroker(documented) as broker:
+        transport = RedisTransport(broker.url.replace("//", "//actorbus:choose-one@") + "/1")
+        await transport.open("node#1")
+        await transport.send([Outgoing("inbox", "node#1", "1", b"hello")])
+        with anyio.fail_after(60):
+            while not (received := await transport.receive()):
+                pass
+        assert [delivery.body for delivery in received] == [b"hello"]
+        await transport.close()

@@ -106,11 +106,11 @@ def test_the_first_program_of_the_readme_runs() -> None:
 
 def test_the_readme_names_every_example_and_no_other() -> None:
     named = set(re.findall(r"`examples/(\w+)(?:\.py|/)`", (ROOT / "README.md").read_text()))
-    assert named == {*EXAMPLES, "code_review"}
+    assert named == {*EXAMPLES, "code_review", "fleet"}
 
 
 def test_every_file_the_readme_names_is_there() -> None:
-    named = re.findall(r"`([\w/]+\.py|[\w/]+/)`", (ROOT / "README.md").read_text())
+    named = re.findall(r"`([\w/]+\.py|[\w/]+/|docs/[\w.-]+)`", (ROOT / "README.md").read_text())
     assert len(named) > 40
     for name in named:
         places = [folder / name for folder in (ROOT, ROOT / "bus", ROOT / "actors")]

@@ -296,5 +296,5 @@ async def test_trio_is_refused_by_name() -> None:
 
 def test_a_password_is_never_shown() -> None:
     assert "secret" not in repr(open_bus("redis://user:secret@127.0.0.1:1/0"))
-    with pytest.raises(ValueError, match=r"^'http://user:\*\*\*@host/' is not the URL of a Redis server"):
+    with pytest.raises(ValueError, match=r"^'http://\*\*\*@host/' is not the URL of a server"):
         RedisTransport("http://user:secret@host/")

@@ -12,6 +12,11 @@ from actors.testing import Faults
 NAMES = ("w0", "w1", "w2", "w3")
 RUNNERS = ("r0", "r1", "r2")
 
+CHAOS = (
+    *("crash", "crash", "partition", "end", "remove", "sleep", "pause", "pause"),
+    *("black_hole", "broker_restart", "broker_loss", "slow_broker", "fleet_restart"),
+)
+"""What goes wrong with a runner, or with what all of them share."""
 Delivery = Literal["at_least_once", "at_most_once"]
 DELIVERIES: tuple[Delivery, ...] = ("at_least_once", "at_most_once")
 
@@ -75,7 +80,7 @@ def make_scenario(seed: int) -> Scenario:
         chaos += [
             (
                 round(rng.uniform(1, 40), 3),
-                rng.choice(("crash", "crash", "partition", "end", "remove", "sleep")),
+                rng.choice(CHAOS),
                 rng.choice(RUNNERS),
             )
             for _ in range(rng.randint(1, 5))
@@ -85,7 +90,7 @@ def make_scenario(seed: int) -> Scenario:
         drop=rng.choice((0.0, 0.05, 0.3)) if noisy else 0.0,
         duplicate=rng.choice((0.0, 0.3)) if noisy else 0.0,
         reorder=rng.choice((0.0, 0.3)) if noisy else 0.0,
-        delay=(0.0, rng.choice((0.0, 0.01, 0.5))),
+        delay=rng.choice(((0.0, 0.0), (0.0, 0.01), (0.0, 0.5), (2.0, 2.0))),
         timeout=1.0,
     )
     asks = {

@@ -15,7 +15,7 @@ from anyio import get_cancelled_exc_class
 from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobGroupResponse, JobStatus, job
 from actors.testing import Simulation
 from actors.testing.history import Happening
-from bus import BusJobRequestMessage, BusJobResponseMessage, EncodeError
+from bus import BusJobRequestMessage, BusJobResponseMessage, EncodeError, NetworkBus
 from bus.codec import MAX_MESSAGE_BYTES
 from tests.simulation.plan import Ask, Step
 from tests.simulation.truth import Circumstances, count_events, is_plain, untrue
@@ -36,6 +36,8 @@ class Recorder:
         self.problems: list[str] = []
         self.told: Counter[tuple[str, str]] = Counter()
         self.disturbed = False
+        self.paused: dict[str, None] = {}
+        """Lives that were paused: what they do late is excused."""
         self.lossy = False
         self.delivery = "at_least_once"
         self.plain = self.plain_completed = 0
@@ -165,7 +167,7 @@ class Actor(Asker):
         self.max_concurrency = max_concurrency
         self.mailbox_size = mailbox_size
         self.running: dict[Job[Any], None] = {}
-        self.answered: set[tuple[str, str]] = set()
+        self.answered: dict[tuple[str, str], int] = {}
 
     @job(name="work")
     async def work(self, job: Job[Any]) -> dict[str, int]:
@@ -237,13 +239,18 @@ class Actor(Asker):
                     await self._do(step, job)
         return {"events": number}
 
+    @property
+    def _refused(self) -> int:
+        assert isinstance(self.bus, NetworkBus)
+        return self.bus.network_statistics().claims.refused
+
     @contextmanager
     def _running(self, job: Job[Any]) -> Iterator[None]:
         """Write down that a handler runs, and look at what runs beside it and how long."""
         self._note("began", job.id, self.name, attempt=job.attempt)
         limit = math.inf if job.remaining is None else anyio.current_time() + job.remaining
         key = job.request.origin, job.id
-        if key in self.answered:
+        if self.answered.get(key) == self._refused:
             self.recorder.problems.append(f"{self.name} does job {job.id} again, which it has answered")
         self.running[job] = None
         # One that swallows its cancellation is over for the others; one asked for inside another uses its slot.
@@ -255,12 +262,13 @@ class Actor(Asker):
         try:
             yield
             if not job.cancelled:
-                self.answered.add(key)
+                self.answered[key] = self._refused  # if that is more later, the answer may be what was refused
         finally:
             del self.running[job]
             self._note("finished", job.id, self.name, attempt=job.attempt)
             swallows = any(step.do == "swallow" for step in _plan(job.payload))
-            if anyio.current_time() > limit + (CANCEL_GRACE if swallows else 0.0) + 1.0 and not job.ended:
+            limit += 1.0 + (CANCEL_GRACE if swallows else 0.0)
+            if anyio.current_time() > limit and not job.ended and self.life not in self.recorder.paused:
                 self.recorder.problems.append(f"job {job.id} of {self.name} went on after its deadline")
 
     async def _do(self, step: Step, job: Job[Any]) -> None:

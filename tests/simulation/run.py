@@ -11,7 +11,7 @@ import msgspec
 
 from actors import JobGroupError, RunnerStateError, WorkerRunner
 from actors.testing import Faults, Simulation, SimulationError
-from actors.testing.history import judge
+from actors.testing.history import Happening, judge
 from tests.simulation.plan import NAMES, RUNNERS, Ask, Scenario, make_scenario
 from tests.simulation.program import CANCEL_GRACE, Actor, Asker, Recorder
 
@@ -20,6 +20,9 @@ MAX_DELIVER = 5
 
 LEAST_DISTANT = 0.1
 """Of all jobs, those that complete in another process than the one that asks: less than half of what is usual."""
+
+CLAIMS_END = ("partition", "black_hole", "pause", "broker_restart", "broker_loss")
+"""Disturbances that last longer than claims do: each excuses one more execution of a job."""
 
 QUIET_LIMIT = 600.0
 """Simulated seconds in which everything must have settled after the last fault."""
@@ -93,7 +96,7 @@ def simulate(seed: int) -> Outcome:
         problems.append(str(error))
     except Exception as error:  # noqa: BLE001 - a crash of the system itself is a finding like any other
         problems.append(f"seed {seed}: {error!r}\n{''.join(format_exception(error))}")
-    verdict = judge(recorder.lines)
+    verdict = judge(recorder.lines, grace=5.0 + 4 * scenario.faults.delay[1])
     if not verdict.jobs:
         problems.append("no job was asked for: this run says nothing")
     problems += [*verdict.violations, *recorder.problems]
@@ -165,14 +168,15 @@ class _Chaos:
         self._sim = sim
         self._scenario = scenario
         self._recorder = recorder
+        self._broker_is_down = False
 
     async def disturb(self, delay: float, what: str, label: str) -> None:
         """Do one of them after a while, unless that runner is down or ending."""
         await anyio.sleep(delay)
         host = self._sim.runner(label)
         if host is not None and host.accepting:
-            self._recorder.note("disturbed", what, number=int(what == "partition"))
-            self._recorder.lossy = self._recorder.lossy or what in {"crash", "partition"}
+            self._recorder.note("disturbed", what, number=int(what in CLAIMS_END))
+            self._recorder.lossy = self._recorder.lossy or what not in {"remove", "sleep", "slow_broker"}
             await getattr(self, what)(label, host)
 
     async def crash(self, label: str, _host: WorkerRunner) -> None:
@@ -189,6 +193,43 @@ class _Chaos:
         self._sim.partition(label)
         await anyio.sleep(self._sim.rng.uniform(0.5, 40))
         self._sim.heal(label)
+
+    async def black_hole(self, label: str, _host: WorkerRunner) -> None:
+        self._sim.black_hole(label)
+        await anyio.sleep(self._sim.rng.uniform(5, 40))
+        self._sim.heal(label)
+
+    async def pause(self, label: str, _host: WorkerRunner) -> None:
+        self._recorder.paused[self._sim.bus(label).address] = None
+        self._sim.pause(label)
+        await anyio.sleep(self._sim.rng.uniform(1, 40))
+        if self._sim.runner(label) is not None:
+            self._sim.resume(label)
+
+    async def broker_restart(self, _label: str, _host: WorkerRunner, *, empty: bool = False) -> None:
+        if not self._broker_is_down:
+            self._broker_is_down = True
+            self._sim.network.stop_broker()
+            await anyio.sleep(self._sim.rng.uniform(0.1, 20))
+            self._sim.network.start_broker(empty=empty)
+            self._recorder.note("forgot", "the broker")
+            self._broker_is_down = False
+
+    async def broker_loss(self, label: str, host: WorkerRunner) -> None:
+        await self.broker_restart(label, host, empty=True)
+
+    async def slow_broker(self, _label: str, _host: WorkerRunner) -> None:
+        self._sim.network.faults = msgspec.structs.replace(self._scenario.faults, delay=(2.0, 2.0))
+        await anyio.sleep(self._sim.rng.uniform(5, 30))
+        self._sim.network.faults = self._scenario.faults
+
+    async def fleet_restart(self, _label: str, _host: WorkerRunner) -> None:
+        labels = self._sim.alive()
+        for label in labels:
+            self._recorder.note("died", self._sim.bus(label).address)
+            self._sim.crash(label)
+        for label in labels:
+            await self._start_again(label, 5)
 
     async def remove(self, label: str, host: WorkerRunner) -> None:
         name = self._sim.rng.choice(NAMES)
@@ -221,12 +262,15 @@ async def _settle(sim: Simulation, recorder: Recorder, problems: list[str]) -> N
         left = _left(sim)
     problems += left
     lives = {sim.bus(label).address for label in sim.alive()}
-    ended = dict.fromkeys(
-        (line.life, line.job_id)
-        for line in recorder.lines
-        if line.kind == "ended" and not (line.status == "cancelled" and not line.attempt)  # by the requester itself
-    )
-    for life, job_id in ended:
+    ended: dict[tuple[str, str], list[Happening]] = {}
+    for line in recorder.lines:
+        if line.kind == "ended":
+            ended.setdefault((line.life, line.job_id), []).append(line)
+    for (life, job_id), lines in ended.items():
+        statuses = {line.status for line in lines}
+        by_itself = any(line.status == "cancelled" and not line.attempt for line in lines)
+        if by_itself and statuses <= {"cancelled", "completed"}:
+            continue  # the requester has cancelled it: it need not be told
         if life in lives and recorder.told[life, job_id] != 1:
             problems.append(f"the hooks of {life} were told {recorder.told[life, job_id]} times how {job_id} ended")
 
@@ -245,7 +289,7 @@ def _left(sim: Simulation) -> list[str]:
             ("claims", network.claims.held),
             ("jobs asked for at most once", network.direct.asked + network.direct.parked),
             ("frames to send", network.outbox.frames),
-            ("frames it could not read", network.malformed),
+            ("frames it could not read", network.refused.total),
             ("parked requests", host.bus.statistics().parked),
         ):
             if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -9,7 +10,9 @@ import pytest
 
 from actors import BaseWorker, Job, job
 from actors.testing import Simulation
-from bus import BusDataMessage, register_message
+from bus import BusDataMessage, NetworkBus, register_message
+from bus.simulated_link import SimulatedTransport
+from bus.transport import Delivery
 
 
 class Worker(BaseWorker):
@@ -70,4 +73,95 @@ def test_g47_an_inbox_that_is_full_holds_up_nothing_that_goes_elsewhere(monkeypa
         assert sim.bus("a").network_statistics().outbox.held == 0
 
     monkeypatch.setattr("bus.transports.broker.INBOX_BOUND", 100)
+    run(program)
+
+
+def test_g47_messages_that_nobody_asked_for_are_dropped_and_counted_beyond_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Busy(Worker):
+        def __init__(self) -> None:
+            super().__init__("busy")
+            self.mailbox_size = 10
+            self.gate = anyio.Event()
+
+        async def on_bus_message(self, message: Any) -> None:
+            await self.gate.wait()
+            await super().on_bus_message(message)
+
+    async def program(sim: Simulation) -> None:
+        boss, busy = BaseWorker("boss"), Busy()
+        await sim.start("a", boss)
+        await sim.start("b", busy)
+        await anyio.sleep(3)
+        for number in range(100):
+            await boss.bus.send(Number(source="boss", target="busy", number=number))
+        await anyio.sleep(5)
+        dropped = sim.bus("b").statistics().undeliverable
+        assert dropped == pytest.approx(100 - 10 - 20, abs=2)
+        busy.gate.set()
+        await anyio.sleep(5)
+        assert busy.heard == list(range(100 - dropped))
+        assert await boss.job("busy", name="echo", payload=1) == 1
+
+    monkeypatch.setattr("bus.reader.EXCESS", 20)
+    run(program)
+
+
+def test_a_list_of_workers_that_is_too_long_for_a_message_travels_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        names = [f"worker-{number:05d}-{'x' * 50}" for number in range(3000)]
+        await sim.start("b", *(Worker(name) for name in names))
+        await sim.start("a", boss)
+        await anyio.sleep(10)
+        assert len(boss.registry.remote_workers) == len(names)
+        assert await boss.job(names[-1], name="echo", payload=1) == 1
+        statistics = sim.bus("a").network_statistics()
+        assert statistics.refused.total == 0
+        assert statistics.fleet.lists == 0
+
+    monkeypatch.setattr("actors.testing.simulation.NetworkBus", partial(NetworkBus, max_message_bytes=2**16))
+    run(program)
+
+
+def test_g27_a_runner_whose_beats_are_lost_is_asked_before_it_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, worker = BaseWorker("boss"), Worker("w")
+        await sim.start("a", boss)
+        await sim.start("b", worker)
+        await anyio.sleep(3)
+        carry = SimulatedTransport._carry
+
+        def carry_few_beats(transport: SimulatedTransport, delivery: Delivery) -> None:
+            own = f"{transport.label}#".encode() in delivery.body
+            if own or delivery.lane != "everyone":
+                carry(transport, delivery)
+
+        monkeypatch.setattr(SimulatedTransport, "_carry", carry_few_beats)
+        assert await boss.job("w", name="sleep", payload=200.0) == {"by": "b"}
+        assert len(worker.runs) == 1
+        assert "w" in boss.registry
+        sim.crash("b")
+        await anyio.sleep(6 + 2)
+        assert "w" not in boss.registry
+
+    run(program)
+
+
+def test_g47_the_tables_of_the_network_are_counted_and_empty_after_the_last_job() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        for number in range(50):
+            assert await boss.job("w", name="echo", payload=number) == number
+        await anyio.sleep(5)
+        statistics = sim.bus("b").network_statistics()
+        claims = statistics.claims
+        assert (claims.held, claims.waiting, claims.ending, claims.forbidden, claims.lost) == (0, 0, 0, 0, 0)
+        assert (claims.remembered, claims.introductions) == (50, 1)
+        assert (statistics.fleet.runners.alive, statistics.fleet.news, statistics.fleet.lists) == (1, 0, 0)
+        assert 0 < statistics.freshness.seen < 100
+
     run(program)

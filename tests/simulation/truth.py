@@ -7,7 +7,7 @@ import msgspec
 from actors import JobResult, JobStatus
 from tests.simulation.plan import Ask, Step
 
-DISTURBANCES = ("WorkerUnavailableError", "DeadLettered")
+DISTURBANCES = ("WorkerUnavailableError", "DeadLettered", "DataLostError")
 """What a job fails with that nobody could do."""
 
 LOST = "JobLost"
@@ -22,7 +22,7 @@ class Circumstances(msgspec.Struct, frozen=True):
         limited: It had a deadline, its own or that of the job inside which it was asked for.
         stopped: The job inside which it was asked for was cancelled, or is over.
         cut_short: A member of its group that failed ends the others.
-        lossy: A runner died, or was cut off, or the network loses what it carries.
+        lossy: A runner died, was cut off, or left while a request was on its way; or the network loses what it carries.
         once: It was asked for at most once.
     """
 

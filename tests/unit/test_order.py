@@ -496,3 +496,27 @@ async def test_the_runner_tells_of_the_jobs_in_order_and_of_the_start_of_each_be
         await anyio.wait_all_tasks_blocked()
         for group in groups:
             assert [what for what, job_id in seen if job_id == group.job_id] == ["start", "complete"]
+
+
+async def test_a_second_runner_with_the_number_of_the_first_is_one_attempt_more_in_events_and_in_the_result() -> None:
+    client = BaseWorker("client")
+    async with running(client):
+        async with client.job("ghost", job_id="j") as context:
+            withdraw(client, "j")
+            for origin in ("first#1", "second#1"):
+                message = event("j", 0)
+                message.origin = origin
+                client.bus.post(message)
+            client.bus.post(
+                BusJobResponseMessage(
+                    source="ghost",
+                    target="client",
+                    origin="second#1",
+                    job_id="j",
+                    sequence=1,
+                    status=JobStatus.COMPLETED,
+                )
+            )
+            attempts = [seen.attempt async for seen in context]
+        assert attempts == [1, 2]
+        assert context.results["ghost"].attempt == 2

@@ -169,8 +169,9 @@ def the_same(one: Any, other: Any) -> bool:
         return all(map(the_same, one, other))
     if isinstance(one, set | frozenset):
         return Counter(map(type, one)) == Counter(map(type, other))
-    if isinstance(one, msgspec.Struct):
-        return all(the_same(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__)
+    names: Any = getattr(one, "__struct_fields__", None) or getattr(one, "__dataclass_fields__", None)
+    if names is not None:
+        return all(the_same(getattr(one, name), getattr(other, name)) for name in names)
     return str(one) == str(other)  # tells 0.0 from -0.0 and 1.5 from 1.50
 
 
