@@ -476,7 +476,7 @@ def plant(mutant: Mutant, tree: Path) -> None:
 
 def copy_tree(to: Path) -> None:
     """Copy what the checks need."""
-    for name in ("actors", "bus", "tests"):
+    for name in ("actors", "bus", "docs", "tests"):
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", to)
 
