@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
-import sniffio
 
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
 from bus import BusError, TransportError
+from bus.tasks import on_asyncio
 
 if TYPE_CHECKING:
     from bus.transports.nats_link import NatsLink
@@ -49,7 +49,7 @@ class NatsLedger:
 
     async def open(self) -> None:
         """Connect, and make the bucket if there is none."""
-        if sniffio.current_async_library() != "asyncio":
+        if not on_asyncio():
             raise RunError("a run store on NATS works on asyncio only: its client library knows nothing else")
         self._open = True
         try:

@@ -8,12 +8,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import sniffio
 
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
 from bus import BusError, TransportError
+from bus.tasks import on_asyncio
 
 if TYPE_CHECKING:
     from bus.transports.redis_link import Command, RedisLink
@@ -64,7 +64,7 @@ class RedisLedger:
 
     async def open(self) -> None:
         """Connect, and see that the server is new enough and keeps what it accepts."""
-        if sniffio.current_async_library() != "asyncio":
+        if not on_asyncio():
             raise RunError("a run store on Redis works on asyncio only: its client library knows nothing else")
         from bus.transports.redis_link import RedisLink, connections  # noqa: PLC0415 - only who uses it loads it
         from bus.transports.redis_server import inspect_server  # noqa: PLC0415

@@ -8,13 +8,13 @@ from typing import Literal
 
 import anyio
 import msgspec
-import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus.errors import AccessDeniedError, BusError, DataLostError, PartlySentError, TransportError
 from bus.events import log
 from bus.server_url import redacted
+from bus.tasks import on_asyncio
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
@@ -137,7 +137,7 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        if sniffio.current_async_library() != "asyncio":
+        if not on_asyncio():
             raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False

@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from bus.errors import BusError, TransportError
 from bus.names import check_name
+from bus.tasks import on_asyncio
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import VANISHED, Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
@@ -110,7 +111,7 @@ class RedisTransport:
             TransportError: The server cannot be reached, or refuses us.
             BusError: The server is too old, or this is not asyncio.
         """
-        if not isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop):
+        if not on_asyncio():
             raise BusError("RedisBus needs asyncio, as the client library of Redis does: run the program under asyncio")
         if self._reader.is_shut:
             self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))

@@ -10,6 +10,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -390,6 +391,30 @@ def test_importing_actors_loads_no_library_before_it_is_used() -> None:
     loaded = loaded_by("import actors; assert actors.__file__")
     assert {"actors", "bus", "anyio", "msgspec"} <= loaded
     assert not loaded & HEAVY
+
+
+DISTRIBUTIONS = {"nats": "nats-py", "hiredis": "redis[hiredis]"}
+"""Of the libraries that are not called as they are imported."""
+
+
+def undeclared(library: str) -> bool:
+    """Whether a library is neither Python's nor ours, nor one of those that pyproject.toml names for users."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
+    name = DISTRIBUTIONS.get(library, library)
+    ours = library in sys.stdlib_module_names or library in {*CODE, "pytest"}  # pytest loads its plugin, bus.fixtures
+    return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """One that only came along with another is gone when that one changes its mind, as anyio did with sniffio."""
+    used = {
+        module.partition(".")[0] for folder in CODE for source in sources(folder) for _, module, _ in imports(source)
+    }
+    assert {"anyio", "nats", "hiredis", "rocksdict"} <= used
+    assert [library for library in sorted(used) if undeclared(library)] == []
+    assert undeclared("sniffio")
 
 
 def test_a_loaded_library_is_noticed() -> None:
