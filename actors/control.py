@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.member import holds
 from actors.outcome import lost
 from bus import (
     BusAddWorkerMessage,
@@ -17,6 +16,7 @@ from bus import (
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
     JobStatus,
+    NetworkBus,
     WorkerErrorData,
     WorkerReadyData,
 )
@@ -52,7 +52,7 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
     elif isinstance(message, BusWorkerRegistryMessage):
         await runner.registry.replace_runner(message.runner, message.origin, message.workers)
     elif isinstance(message, BusDataLostMessage):
-        _give_up_distant_jobs(runner)
+        _give_up_stored_jobs(runner)
     elif isinstance(message, BusAddWorkerMessage):
         if message.target == runner.name or _is_ours(runner, message):
             await runner.add_workers(message.worker)
@@ -60,12 +60,23 @@ async def obey(runner: WorkerRunner, message: BusMessage) -> None:
         runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
 
 
-def _give_up_distant_jobs(runner: WorkerRunner) -> None:
+def _give_up_stored_jobs(runner: WorkerRunner) -> None:
     """End what others were asked for: the requests, or their answers, may be among what was lost."""
+    bus = runner.bus
+    # What runs at most once is stored nowhere, and what waits here to be sent will be.
+    safe = frozenset((*bus._direct.asked(), *bus._outbox.jobs())) if isinstance(bus, NetworkBus) else frozenset()
     for group in tuple(runner.open_groups):
         for name in group.worker_names:
-            if group.awaits(name) and not holds(runner, name, group.job_id):
+            stored = (name, group._owner.name, group.job_id) not in safe
+            if group.awaits(name) and stored and not _stays_here(runner, name, group.job_id):
                 group.fail_member(name, JobStatus.FAILED, lost(name))
+
+
+def _stays_here(runner: WorkerRunner, name: str, job_id: str) -> bool:
+    """Whether a worker of this process has a job that was never on the network."""
+    worker = runner.get_worker(name)
+    job = worker._executor.jobs.get(job_id) if worker is not None and worker._executor is not None else None
+    return job is not None and not job.request.origin
 
 
 def _is_ours(runner: WorkerRunner, message: BusMessage) -> bool:

@@ -134,7 +134,7 @@ class Claimer:
             self.claims.repeated += 1
             message = "it was done here before, and its answer is not kept any more"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
-        elif delivery.attempt > self._max_deliver:
+        elif (delivery.count or delivery.attempt) > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
         elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):

@@ -123,6 +123,10 @@ class Direct:
             self._park(ask)
         return None
 
+    def asked(self) -> list[Key]:
+        """The jobs that have not ended."""
+        return [*self._asked, *(key for parked in self._parked.values() for key in parked)]
+
     def cancel(self, message: BusJobCancelMessage) -> bool:
         """Pass on a cancellation to who has the job. False if it is none of ours."""
         key = (message.target or "", message.source, message.job_id)

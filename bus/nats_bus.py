@@ -16,8 +16,9 @@ class NatsBus(NetworkBus):
     """A bus over a NATS server with JetStream, 2.9 or newer: see `NetworkBus` for what it does.
 
     A job, and every message to one runner, is on the server's disk before it counts as sent. It survives the death of
-    any process and of the server; not that of the server's machine, whose files are synced every two minutes. Works on
-    asyncio only.
+    any process and of the server; not that of the server's machine, whose files are synced every two minutes. A
+    server that is killed forgets what it gave out in its last moments: such a job runs again, and `attempt` of all that
+    were stored before goes on from a number in the thousands. Works on asyncio only.
 
     Args:
         url: `nats://host:port` or `tls://host:port`, with `user:password@` or `token@` in front if need be; several

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from typing import Any
 
 import anyio
 import msgspec
 
+from bus.codec import decode_header
 from bus.errors import PartlySentError, TransportError
 from bus.events import log
 from bus.mailbox import Room
@@ -143,6 +144,13 @@ class Outbox:
         """The claims that are to end and have not yet: their leases must not run out meanwhile."""
         return list(self._settlements)
 
+    def jobs(self) -> Iterator[tuple[str, str, str]]:
+        """The requests that the network has not accepted yet, as far as we know: worker, requester, id."""
+        for line in (self._line, *self._held.values()):
+            for frame in (item.frame for item in line.items if item.frame.lane == "queue"):
+                header, _ = decode_header(frame.body, max_message_bytes=len(frame.body))
+                yield (header.target or "", header.source, header.job_id or "")
+
     def statistics(self) -> OutboxStatistics:
         """How much waits now."""
         held = sum(len(line.items) for line in self._held.values())
@@ -182,7 +190,7 @@ class Outbox:
         return self._held.get(place, self._line)
 
     async def _send(self) -> None:
-        while self._line.items:
+        if self._line.items:  # one batch: over a slow network more is always waiting, and claims have to be settled
             missing = await self._send_from(self._line)
             places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
             for place in places:

@@ -180,6 +180,11 @@ def _same(after: Context, before: Context) -> bool:
     return len(after) == len(before) and all(map(is_, after.values(), before.values()))
 
 
+def on_asyncio() -> bool:
+    """Whether this task runs on asyncio: the client libraries of Redis and NATS know nothing else."""
+    return isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop)
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Whether `error` tells that a scope around the current task was cancelled: only that must be raised again."""
     if not cancelled_from_outside():

@@ -37,6 +37,7 @@ class Delivery(msgspec.Struct, frozen=True):
         body: The bytes.
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
+        count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
     """
 
     lane: Lane
@@ -44,6 +45,7 @@ class Delivery(msgspec.Struct, frozen=True):
     body: bytes
     attempt: int = 1
     token: object = None
+    count: int = 0
 
 
 class Settlement(Enum):

@@ -10,9 +10,13 @@ from actors.runs.errors import (
     RunStoreError,
 )
 from actors.runs.handle import Run
-from actors.runs.ledger import Entry, Ledger, MemoryLedger
+from actors.runs.ledger import Changes, Entry, Ledger
 from actors.runs.ledger_store import LedgerRunStore
+from actors.runs.memory_store import InMemoryRunStore, MemoryLedger
+from actors.runs.nats_store import NatsRunStore
 from actors.runs.owner import RunOwner
+from actors.runs.redis_store import RedisRunStore
+from actors.runs.rocksdb_store import RocksDBRunStore
 from actors.runs.run import (
     Lease,
     RunEvent,
@@ -22,14 +26,21 @@ from actors.runs.run import (
     RunState,
     RunStatus,
 )
+from actors.runs.sqlite_store import SQLiteRunStore
 from actors.runs.store import RunStore
+from actors.runs.url import open_run_store
 
 __all__ = [
+    "Changes",
     "Entry",
+    "InMemoryRunStore",
     "Lease",
     "Ledger",
     "LedgerRunStore",
     "MemoryLedger",
+    "NatsRunStore",
+    "RedisRunStore",
+    "RocksDBRunStore",
     "Run",
     "RunConflictError",
     "RunError",
@@ -46,4 +57,6 @@ __all__ = [
     "RunStatus",
     "RunStore",
     "RunStoreError",
+    "SQLiteRunStore",
+    "open_run_store",
 ]

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import anyio
-from anyio.lowlevel import checkpoint
+
+from bus import EncodeError
+
+MOST_KEYS = 256
+"""Keys that are read or deleted in one call, at most."""
 
 
 class Entry(NamedTuple):
-    """A value, and the version by which it can be replaced."""
+    """A value, and the version by which it can be replaced: 1 or more, and another after each change of its key."""
 
     value: bytes
     version: int
 
 
 class Ledger(Protocol):
-    """Keys and values. Keys consist of letters, digits, `-`, `_` and `/`; values of at most what the database takes.
+    """Keys and values. A key is `folder/name`, or `folder/folder/name`, of letters, digits, `-` and `_`.
 
-    Every method may raise `RunStoreError`: then a `put` may have happened or not.
+    Every method may raise `RunStoreError`: then what was to be changed may have been changed or not.
+
+    Attributes:
+        changes: Who waits in this process for news. A ledger only has it; the store gives the news.
     """
+
+    changes: Changes
 
     async def open(self) -> None:
         """Connect."""
@@ -28,87 +38,50 @@ class Ledger(Protocol):
     async def close(self) -> None:
         """Disconnect. Never raises."""
 
-    async def get(self, key: str) -> Entry | None:
-        """The value under a key; None if there is none."""
+    async def read(self, keys: Sequence[str]) -> Sequence[Entry | None]:
+        """What lies under each of at most `MOST_KEYS` keys; None where nothing does."""
 
     async def put(self, key: str, value: bytes, version: int) -> bool:
-        """Keep a value, if the key's version is that one; 0 if there must be none. False, and nothing kept, if not."""
+        """Keep a value, if the key's version is that one; 0 if there must be none. False, and nothing kept, if not.
 
-    async def delete(self, key: str) -> None:
-        """Forget a key, if there is one."""
+        Raises:
+            EncodeError: The value is too large for the database. Nothing is kept.
+        """
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        """All keys that start with `prefix`, in order."""
+    async def delete(self, keys: Sequence[str], version: int | None = None) -> None:
+        """Forget at most `MOST_KEYS` keys, if they are there; with a version, only where the key still has it."""
 
-    async def changed(self, run_id: str, seconds: float) -> None:
-        """Return when something of a run may have changed, at the latest after `seconds`.
+    async def keys(self, folder: str, before: str = "", limit: int | None = None) -> Sequence[str]:
+        """The keys in a folder, last first.
 
-        All keys are `kind/run id`, or start with that and a slash.
+        Args:
+            folder: A folder that has no folders inside.
+            before: Only keys that sort before this one.
+            limit: How many at most.
         """
 
 
-class MemoryLedger:
-    """Keeps everything in this process, as long as it lives."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._version = 0
-        self._waiting = Waiting()
-
-    async def open(self) -> None:
-        """Nothing to do."""
-
-    async def close(self) -> None:
-        """Nothing to do: who opens it again finds everything."""
-
-    async def get(self, key: str) -> Entry | None:
-        """See `Ledger`."""
-        await checkpoint()
-        return self._entries.get(key)
-
-    async def put(self, key: str, value: bytes, version: int) -> bool:
-        """See `Ledger`."""
-        await checkpoint()
-        entry = self._entries.get(key)
-        if (entry.version if entry is not None else 0) != version:
-            return False
-        self._version += 1
-        self._entries[key] = Entry(value, self._version)
-        self._waiting.wake(key)
-        return True
-
-    async def delete(self, key: str) -> None:
-        """See `Ledger`."""
-        await checkpoint()
-        self._entries.pop(key, None)
-        self._waiting.wake(key)
-
-    async def keys(self, prefix: str) -> list[str]:
-        """See `Ledger`."""
-        await checkpoint()
-        return sorted(key for key in self._entries if key.startswith(prefix))
-
-    async def changed(self, run_id: str, seconds: float) -> None:
-        """See `Ledger`."""
-        await self._waiting.wait(run_id, seconds)
-
-
-class Waiting:
+class Changes:
     """Who waits in this process for changes of which run."""
 
     def __init__(self) -> None:
-        self._events: dict[str, anyio.Event] = {}
+        self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
 
-    def wake(self, key: str) -> None:
-        """Something under `kind/run id` has changed."""
-        event = self._events.pop(key.split("/")[1], None)
-        if event is not None:
-            event.set()
-
-    async def wait(self, run_id: str, seconds: float) -> None:
-        """Return at the next change of a run that this process makes, or after `seconds`."""
+    def next(self, run_id: str) -> anyio.Event:
+        """What is set at the next change of a run. Take it before you look: so no change falls between."""
         event = self._events.get(run_id)
         if event is None:
             event = self._events[run_id] = anyio.Event()
-        with anyio.move_on_after(seconds):
-            await event.wait()
+        return event
+
+    def note(self, run_id: str) -> None:
+        """A run has changed."""
+        event = self._events.pop(run_id, None)
+        if event is not None:
+            event.set()
+
+
+def too_large(key: str, size: int, most: int, where: str) -> EncodeError:
+    """The error for a value that a database does not take."""
+    reason = f"it has {size} bytes, and {where} keeps at most {most}: keep it elsewhere, and where it is here"
+    return EncodeError(key.partition("/")[0], reason)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from random import Random, SystemRandom
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from random import Random
 from typing import Any, Self
 
+import anyio
 import msgspec
 
-from actors.runs.errors import RunConflictError, RunNotFoundError, RunStateError
-from actors.runs.ledger import Entry, Ledger
+from actors.runs.entrance import Entrance
+from actors.runs.errors import RunLostError, RunNotFoundError, RunStateError, RunStoreError
+from actors.runs.event_log import EventLog
+from actors.runs.ledger import MOST_KEYS, Entry, Ledger
+from actors.runs.readers import Readers
 from actors.runs.record import (
     Record,
     decode_record,
     encode_record,
-    event_key,
     is_id,
-    is_over,
-    key_of,
-    last_event,
+    kept_error,
     lease_of,
+    open_key,
+    over_key,
+    request_key,
     require,
+    result_key,
+    run_key,
+    stamp,
 )
 from actors.runs.run import (
     STEPS,
@@ -34,25 +43,14 @@ from actors.runs.run import (
     RunStatus,
 )
 from bus import ErrorInfo, dumps, loads
-
-LOOK = 0.5
-"""Seconds between two looks at a run that another process may change; changes of this process are seen at once."""
-
-PAGE = 256
-"""Events fetched at a time by a stream."""
-
-ORPHAN_AGE = 3600.0
-"""Seconds after which what belongs to no run is what a crash left behind, not a run that is being entered."""
-
-
-_Change = Callable[[Record], Record | None]
+from bus.events import log
 
 
 class LedgerRunStore:
     """Keeps runs in a `Ledger`; see `RunStore`.
 
     What an owner that has lost its run still writes is never seen: its record is fenced by version and attempt, its
-    results lie under its own attempt, and its events are passed over behind the first of the next attempt.
+    results lie under its own attempt, and its events do not count behind the first of the next attempt.
 
     Args:
         ledger: The database.
@@ -61,51 +59,41 @@ class LedgerRunStore:
     """
 
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.time, rng: Random | None = None) -> None:
+        rng = rng or Random(secrets.randbits(64))
         self._ledger = ledger
         self._clock = clock
-        self._rng = rng or SystemRandom()
-        self._next: dict[str, int] = {}
+        self._entrance = Entrance(ledger, clock, rng)
+        self._log = EventLog(ledger, clock, rng)
+        self._readers = Readers(self._log, ledger.changes, self._record)
+        self._opening = anyio.Lock()
+        self._users = 0
+        self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Open the database."""
-        await self._ledger.open()
+        """Open the database, if nobody else in this process has opened this store."""
+        async with self._opening:
+            if not self._users:
+                await self._ledger.open()
+                self._closed = False
+            self._users += 1
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Close it."""
-        await self._ledger.close()
+        """Close it, if nobody else in this process still has it open."""
+        with anyio.CancelScope(shield=True):
+            async with self._opening:
+                self._users -= 1
+                if not self._users:
+                    self._closed = True
+                    self._readers.wake()
+                    await self._ledger.close()
 
     async def create(
         self, request: RunRequest, *, idempotency_key: str | None = None, ttl: float | None = None
     ) -> RunStatus:
         """See `RunStore`."""
-        _check(request, idempotency_key, ttl)
-        content = dumps(msgspec.structs.asdict(request), "request")
-        run_id = f"{int(self._clock() * 1000):011x}-{self._rng.getrandbits(40):010x}"
-        if idempotency_key is not None:
-            key = key_of(idempotency_key)
-            # The key comes first: whoever finds it without a run makes that run, so a crash in between doubles nothing.
-            if not await self._ledger.put(key, run_id.encode(), 0):
-                entry = await self._ledger.get(key)
-                run_id = entry.value.decode() if entry is not None else run_id
-        await self._ledger.put(f"request/{run_id}", content, 0)
-        kept = await self._ledger.get(f"request/{run_id}")
-        if idempotency_key is not None and (kept is None or kept.value != content):
-            raise RunConflictError(idempotency_key, run_id)
-        status = RunStatus(
-            run_id=run_id,
-            state=RunState.PENDING,
-            worker_names=request.worker_names,
-            job_name=request.name,
-            label=request.label,
-            created_at=self._clock(),
-            progress=RunProgress(total=len(request.worker_names)),
-            idempotency_key=idempotency_key,
-            ttl=ttl,
-        )
-        if not await self._ledger.put(f"run/{run_id}", encode_record(Record(status)), 0):
-            status = (await self._record(run_id))[0].status
-        return status
+        self._check_open()
+        return await self._entrance.enter(request, idempotency_key, ttl)
 
     async def get(self, run_id: str) -> RunStatus:
         """See `RunStore`."""
@@ -114,7 +102,7 @@ class LedgerRunStore:
     async def request(self, run_id: str) -> RunRequest:
         """See `RunStore`."""
         await self._record(run_id)
-        entry = await self._ledger.get(f"request/{run_id}")
+        (entry,) = await self._ledger.read([request_key(run_id)])
         if entry is None:
             raise RunNotFoundError(run_id)
         return RunRequest(**loads(entry.value))
@@ -128,21 +116,28 @@ class LedgerRunStore:
         after: str | None = None,
     ) -> list[RunStatus]:
         """See `RunStore`."""
-        found: list[RunStatus] = []
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit!r}")
-        for key in reversed(await self._ledger.keys("run/")):
-            if after is not None and key >= f"run/{after}":
-                continue
-            entry = await self._ledger.get(key)
-            if entry is None:
-                continue
-            status = decode_record(entry.value).status
-            if (state is None or status.state is state) and (worker_name is None or worker_name in status.worker_names):
-                found.append(status)
-                if len(found) >= limit:
-                    break
-        return found
+        if after is not None and not is_id(after):
+            raise RunNotFoundError(after)
+        self._check_open()
+        found: list[RunStatus] = []
+        folder = "open" if state is not None and not state.terminal else "run"
+        many = MOST_KEYS if state is not None or worker_name is not None else min(limit, MOST_KEYS)
+        while len(found) < limit:
+            keys = await self._ledger.keys(folder, f"{folder}/{after}" if after is not None else "", many)
+            if not keys:
+                break
+            run_ids = [key.rpartition("/")[2] for key in keys]
+            found += [
+                record.status
+                for record in await self._records(run_ids)
+                if record is not None
+                and (state is None or record.status.state is state)
+                and (worker_name is None or worker_name in record.status.worker_names)
+            ]
+            after = run_ids[-1]
+        return found[:limit]
 
     async def set_state(
         self,
@@ -157,71 +152,73 @@ class LedgerRunStore:
         """See `RunStore`."""
         if state not in STEPS[expected]:
             raise RunStateError(f"a run that is {expected.value} cannot become {state.value}")
-        events = await self._count_events(run_id) if state.terminal else -1
+        if state is RunState.RUNNING:
+            raise RunStateError("a run becomes running when somebody takes it: use `take`")
+        done = False
 
         def change(record: Record) -> Record | None:
+            nonlocal done
             status = record.status
+            # A store that did not answer may have done it: who asks again shall not hear that all is lost.
+            done = lease is not None and state.terminal and (status.state, status.attempts) == (state, lease.attempt)
+            if done:
+                return None
             if lease is not None:
                 require(record, lease)
             if status.state is not expected:
                 return None
-            if state is RunState.COMPLETED and status.cancel_requested_at is not None:
-                return None  # who asked to cancel it was told that it will not complete
-            changes: dict[str, Any] = {"state": state, "error": error or status.error}
+            if status.cancel_requested_at is not None and state in {RunState.COMPLETED, RunState.PENDING}:
+                return None  # who asked to cancel it was told that it will not complete any more
+            changes: dict[str, Any] = {"state": state, "error": kept_error(error) or status.error}
             if progress is not None:
                 changes["progress"] = progress
-            if state.terminal:
-                changes["finished_at"] = self._clock()
-            return Record(msgspec.structs.replace(status, **changes), record.beat + 1, events)
+            return self._changed(record, changes)
 
-        return await self._change(run_id, change) is not None
+        changed = await self._change(run_id, change)
+        return done or changed is not None
 
     async def set_progress(self, lease: Lease, progress: RunProgress) -> None:
         """See `RunStore`."""
 
         def change(record: Record) -> Record:
             require(record, lease)
-            return msgspec.structs.replace(
-                record, status=msgspec.structs.replace(record.status, progress=progress), beat=record.beat + 1
-            )
+            return self._changed(record, {"progress": progress})
 
         await self._change(lease.run_id, change)
 
     async def set_result(self, lease: Lease, result: Any) -> None:
         """See `RunStore`."""
-        record, _ = await self._record(lease.run_id)
-        require(record, lease)
-        key, value = f"result/{lease.run_id}/{lease.attempt}", dumps(result, "result")
-        while not await self._ledger.put(key, value, await self._version(key)):
-            pass
+        await self._require(lease)
+        key, value = result_key(lease.run_id, lease.attempt), dumps(result, "result")
+        while True:
+            (entry,) = await self._ledger.read([key])
+            if await self._ledger.put(key, value, entry.version if entry is not None else 0):
+                return
 
     async def result(self, run_id: str) -> Any:
         """See `RunStore`."""
         status = await self.get(run_id)
         if status.state is not RunState.COMPLETED:
             raise RunStateError(f"run {run_id!r} is {status.state.value}: it has no result")
-        entry = await self._ledger.get(f"result/{run_id}/{status.attempts}")
+        (entry,) = await self._ledger.read([result_key(run_id, status.attempts)])
+        if entry is None:
+            await self._record(run_id)  # it may have been deleted just now; else its owner kept none
         return loads(entry.value) if entry is not None else None
 
     async def cancel(self, run_id: str, reason: str | None = None) -> RunStatus:
         """See `RunStore`."""
-        error = ErrorInfo(type="RunCancelled", message=reason or "cancelled on request")
+        error = kept_error(ErrorInfo(type="RunCancelled", message=reason or "cancelled on request"))
 
         def change(record: Record) -> Record | None:
-            status, now = record.status, self._clock()
-            if status.state.terminal or status.cancel_requested_at is not None:
+            status = record.status
+            if status.state.terminal or (status.state is RunState.RUNNING and status.cancel_requested_at is not None):
                 return None
+            changes: dict[str, Any] = {"cancel_requested_at": self._clock(), "error": error}
             if status.state is RunState.PENDING:
-                ended = {"state": RunState.CANCELLED, "finished_at": now}
-                return Record(
-                    msgspec.structs.replace(status, cancel_requested_at=now, error=error, **ended),
-                    record.beat + 1,
-                    events,
-                )
-            status = msgspec.structs.replace(status, cancel_requested_at=now, error=error)
-            return msgspec.structs.replace(record, status=status)
+                return self._changed(record, changes | {"state": RunState.CANCELLED})
+            # The beat is the owner's: to cancel the run of a dead owner is no sign of life.
+            return msgspec.structs.replace(record, status=msgspec.structs.replace(status, **changes))
 
-        events = await self._count_events(run_id)
         changed = await self._change(run_id, change)
         return changed.status if changed is not None else await self.get(run_id)
 
@@ -229,44 +226,28 @@ class LedgerRunStore:
         self, lease: Lease, kind: RunEventType, worker_name: str | None = None, data: Any = None
     ) -> int:
         """See `RunStore`."""
-        record, _ = await self._record(lease.run_id)
-        require(record, lease)
-        if lease.run_id not in self._next:
-            self._next[lease.run_id] = await self._count_events(lease.run_id)
-        value = dumps([kind.value, worker_name, data, lease.attempt, self._clock()], "event")
-        while True:
-            offset = self._next[lease.run_id]
-            if await self._ledger.put(event_key(lease.run_id, offset), value, 0):
-                self._next[lease.run_id] = offset + 1
-                return offset
-            self._next[lease.run_id] = offset + 1
+        if kind.terminal:
+            raise ValueError(f"{kind.value} is the event of a run that has ended: `set_state` adds it")
+        await self._require(lease)
+        return await self._log.add(lease, kind, worker_name, data)
 
     async def events(self, run_id: str, after: int = -1, limit: int = 1000) -> Sequence[RunEvent]:
         """See `RunStore`."""
-        record, _ = await self._record(run_id)
-        return await self._events(run_id, after, limit, record)
+        return await self._readers.events(run_id, after, limit)
 
-    async def stream(self, run_id: str, after: int = -1) -> AsyncIterator[RunEvent]:
+    def stream(self, run_id: str, after: int = -1) -> AsyncGenerator[RunEvent, None]:
         """See `RunStore`."""
-        while True:
-            record, _ = await self._record(run_id)
-            events = await self._events(run_id, after, PAGE, record)
-            for event in events:
-                yield event
-                after = event.offset
-            if events and events[-1].type.terminal:
-                return
-            if not events:
-                if record.events >= 0:
-                    return  # `after` is the last offset, or beyond it
-                await self._ledger.changed(run_id, LOOK)
+        return self._readers.stream(run_id, after)
 
     async def leases(self) -> list[Lease]:
         """See `RunStore`."""
+        self._check_open()
+        run_ids = sorted(key.rpartition("/")[2] for key in await self._ledger.keys("open"))
         found = []
-        for key in await self._ledger.keys("run/"):
-            entry = await self._ledger.get(key)
-            if entry is not None and not (record := decode_record(entry.value)).status.state.terminal:
+        for record in await self._records(run_ids):
+            if record is not None and record.status.state.terminal:
+                await self._put_away(record)  # who ended it died before
+            elif record is not None:
                 found.append(lease_of(record))
         return found
 
@@ -279,9 +260,7 @@ class LedgerRunStore:
                 return None
             changes = {"state": RunState.RUNNING, "owner": owner, "attempts": status.attempts + 1}
             progress = RunProgress(total=len(status.worker_names))
-            return Record(
-                msgspec.structs.replace(status, **changes, started_at=self._clock(), progress=progress), record.beat + 1
-            )
+            return self._changed(record, changes | {"started_at": self._clock(), "progress": progress})
 
         changed = await self._change(lease.run_id, change)
         return lease_of(changed) if changed is not None else None
@@ -291,7 +270,7 @@ class LedgerRunStore:
 
         def change(record: Record) -> Record:
             require(record, lease)
-            return msgspec.structs.replace(record, beat=record.beat + 1)
+            return self._changed(record, {})
 
         changed = await self._change(lease.run_id, change)
         assert changed is not None
@@ -299,96 +278,96 @@ class LedgerRunStore:
 
     async def release(self, lease: Lease) -> None:
         """See `RunStore`."""
-        await self.set_state(lease.run_id, RunState.RUNNING, RunState.PENDING, lease=lease)
+
+        def change(record: Record) -> Record:
+            require(record, lease)
+            cancelled = record.status.cancel_requested_at is not None
+            return self._changed(record, {"state": RunState.CANCELLED if cancelled else RunState.PENDING})
+
+        await self._change(lease.run_id, change)
+        self._log.forget(lease.run_id)
 
     async def delete(self, run_id: str) -> None:
         """See `RunStore`."""
         status = await self.get(run_id)
         if not status.state.terminal:
             raise RunStateError(f"run {run_id!r} is {status.state.value}: cancel it before it is deleted")
-        await self._forget(run_id, status.idempotency_key)
+        over = over_key(run_id, 0.0)
+        await self._ledger.put(over, b"", 0)  # `sweep` ends what is begun here
+        await self._entrance.forget(run_id)
+        await self._ledger.delete([over, *self._over(status)])
 
     async def sweep(self) -> int:
         """See `RunStore`."""
-        now, swept = self._clock(), 0
-        runs = dict.fromkeys(await self._ledger.keys("run/"))
-        for key in runs:
-            entry = await self._ledger.get(key)
-            status = decode_record(entry.value).status if entry is not None else None
-            if status is not None and is_over(status, now):
-                await self._forget(status.run_id, status.idempotency_key)
-                swept += 1
-        for key in await self._ledger.keys("request/"):  # left by who died between this and the record
-            run_id = key.removeprefix("request/")
-            if f"run/{run_id}" not in runs and int(run_id.partition("-")[0], 16) / 1000 + ORPHAN_AGE < now:
-                await self._ledger.delete(key)
+        self._check_open()
+        swept = 0
+        for key in await self._ledger.keys("over", f"over/{stamp(self._clock())}~"):
+            swept += await self._entrance.forget(key.partition("-")[2])
+            await self._ledger.delete([key])
+        await self._entrance.sweep()
         return swept
 
-    async def _events(self, run_id: str, after: int, limit: int, record: Record) -> list[RunEvent]:
-        found: list[RunEvent] = []
-        attempt = 0
-        if after >= 0 and (before := await self._event(run_id, after)) is not None:
-            attempt = before.attempt
-        offset = max(after, -1) + 1
-        while len(found) < limit and (record.events < 0 or offset < record.events):
-            event = await self._event(run_id, offset)
-            if event is None:
-                break
-            if event.attempt >= attempt:  # else an owner that had lost the run wrote it
-                attempt = event.attempt
-                found.append(event)
-            offset += 1
-        if 0 <= record.events <= offset and len(found) < limit and after < record.events:
-            found.append(last_event(record))
-        return found
-
-    async def _event(self, run_id: str, offset: int) -> RunEvent | None:
-        entry = await self._ledger.get(event_key(run_id, offset))
-        if entry is None:
-            return None
-        kind, worker_name, data, attempt, at = loads(entry.value)
-        return RunEvent(offset, RunEventType(kind), worker_name, data, attempt, at)
-
-    async def _count_events(self, run_id: str) -> int:
-        keys = await self._ledger.keys(f"event/{run_id}/")
-        return int(keys[-1].rpartition("/")[2]) + 1 if keys else 0
-
     async def _record(self, run_id: str) -> tuple[Record, Entry]:
-        entry = await self._ledger.get(f"run/{run_id}") if is_id(run_id) else None
+        self._check_open()
+        entry = (await self._ledger.read([run_key(run_id)]))[0] if is_id(run_id) else None
         if entry is None:
             raise RunNotFoundError(run_id)
-        return decode_record(entry.value), entry
+        return decode_record(run_id, entry.value), entry
 
-    async def _change(self, run_id: str, change: _Change) -> Record | None:
+    async def _records(self, run_ids: Sequence[str]) -> list[Record | None]:
+        found: list[Record | None] = []
+        for first in range(0, len(run_ids), MOST_KEYS):
+            some = run_ids[first : first + MOST_KEYS]
+            entries = await self._ledger.read([run_key(run_id) for run_id in some])
+            for run_id, entry in zip(some, entries, strict=True):
+                try:
+                    found.append(decode_record(run_id, entry.value) if entry is not None else None)
+                except RunStoreError as error:  # the others are none the worse for it
+                    log().warning("a run cannot be read", run=run_id, error=str(error))
+                    found.append(None)
+        return found
+
+    async def _require(self, lease: Lease) -> None:
+        def change(record: Record) -> None:
+            require(record, lease)
+
+        await self._change(lease.run_id, change)
+
+    async def _change(self, run_id: str, change: Callable[[Record], Record | None]) -> Record | None:
         """Change a record, again if another was faster; None if `change` does not want to."""
         while True:
             record, entry = await self._record(run_id)
-            changed = change(record)
+            try:
+                changed = change(record)
+            except RunLostError:
+                self._log.forget(run_id)
+                raise
             if changed is None:
                 return None
-            if await self._ledger.put(f"run/{run_id}", encode_record(changed), entry.version):
+            if await self._ledger.put(run_key(run_id), encode_record(changed), entry.version):
                 if changed.status.state.terminal:
-                    self._next.pop(run_id, None)
+                    with suppress(RunStoreError):  # readers do the one, `leases` the other, if need be
+                        await self._log.close(changed)
+                        await self._put_away(changed)
                 return changed
 
-    async def _version(self, key: str) -> int:
-        entry = await self._ledger.get(key)
-        return entry.version if entry is not None else 0
+    def _changed(self, record: Record, changes: dict[str, Any]) -> Record:
+        if "state" in changes and changes["state"].terminal:
+            changes = changes | {"finished_at": self._clock()}
+        return Record(msgspec.structs.replace(record.status, **changes), record.beat + 1)
 
-    async def _forget(self, run_id: str, idempotency_key: str | None) -> None:
-        for kind in ("event", "result"):
-            for key in await self._ledger.keys(f"{kind}/{run_id}/"):
-                await self._ledger.delete(key)
-        await self._ledger.delete(f"run/{run_id}")
-        await self._ledger.delete(f"request/{run_id}")
-        if idempotency_key is not None:
-            await self._ledger.delete(key_of(idempotency_key))
+    async def _put_away(self, record: Record) -> None:
+        """Take a run that has ended from those that are open."""
+        for key in self._over(record.status):
+            await self._ledger.put(key, b"", 0)
+        await self._ledger.delete([open_key(record.status.run_id)])
 
+    def _over(self, status: RunStatus) -> list[str]:
+        """The mark of a run that has ended, and is to be forgotten some day."""
+        if status.ttl is None or status.finished_at is None:
+            return []
+        return [over_key(status.run_id, status.finished_at + status.ttl)]
 
-def _check(request: RunRequest, idempotency_key: str | None, ttl: float | None) -> None:
-    if not request.worker_names:
-        raise ValueError("a run needs at least one worker name")
-    if idempotency_key is not None and not idempotency_key:
-        raise ValueError("an idempotency key must have at least one character; None is for none")
-    if ttl is not None and not ttl >= 0:
-        raise ValueError(f"ttl must be seconds, 0 or more, or None; got {ttl!r}")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RunStoreError("the run store is closed")

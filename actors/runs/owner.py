@@ -15,6 +15,7 @@ from actors.events import JobEvent
 from actors.handlers import subscribe
 from actors.requests import JobGroup
 from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError
+from actors.runs.record import kept_error
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
 from actors.worker import BaseWorker
@@ -191,8 +192,12 @@ class _Attempt:
         else:
             single = len(request.worker_names) == 1
             result = self._answers[request.worker_names[0]] if single else self._answers
-            await self._again(lambda: self._store.set_result(self._lease, result))
-            await self._end(RunState.COMPLETED)
+            try:
+                await self._again(lambda: self._store.set_result(self._lease, result))
+            except EncodeError as error:  # all answers together are more than the store takes
+                await self._end(RunState.FAILED, ErrorInfo(type="EncodeError", message=str(error)))
+            else:
+                await self._end(RunState.COMPLETED)
 
     async def _end(self, state: RunState, error: ErrorInfo | None = None) -> None:
         progress = msgspec.structs.replace(self._progress, running=0)
@@ -244,6 +249,7 @@ class _Attempt:
                 async for event in job:
                     if event.type in _KINDS:
                         await self._push(_KINDS[event.type], name, event.data)
+            await self._push(RunEventType.AGENT_COMPLETED, name, job.response)
         except JobError as error:
             await self._failed(name, error.status, error.error, request)
         except (EncodeError, TransportError) as error:
@@ -252,14 +258,14 @@ class _Attempt:
             )
         else:
             self._answers[name] = job.response
-            await self._push(RunEventType.AGENT_COMPLETED, name, job.response)
             await self._count(completed=1)
         finally:
             self._groups.pop(name, None)
 
     async def _failed(self, name: str, status: JobStatus, error: ErrorInfo | None, request: RunRequest) -> None:
         self._groups.pop(name, None)
-        self._errors[name] = info = error or ErrorInfo(type=status.name, message=f"the job ended {status.value}")
+        info = kept_error(error) or ErrorInfo(type=status.name, message=f"the job ended {status.value}")
+        self._errors[name] = info
         data = {"status": status.value, "error": msgspec.structs.asdict(info)}
         await self._push(RunEventType.AGENT_FAILED, name, data)
         await self._count(failed=1)

@@ -11,8 +11,7 @@ import anyio
 from actors.params import JobGroupParams
 from actors.runner import WorkerRunner
 from actors.runs.handle import Run
-from actors.runs.ledger import MemoryLedger
-from actors.runs.ledger_store import LedgerRunStore
+from actors.runs.memory_store import InMemoryRunStore
 from actors.runs.owner import TOPIC, RunOwner
 from actors.runs.run import RunRequest
 from actors.runs.store import RunStore
@@ -82,4 +81,4 @@ def store_for(url: str | None, to: str | WorkerBus | WorkerRunner, runner: Worke
         url = to
     if url is not None:
         return open_run_store(url)
-    return _in_memory.setdefault(runner, LedgerRunStore(MemoryLedger()))
+    return _in_memory.setdefault(runner, InMemoryRunStore())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol, Self
 
 from actors.runs.run import Lease, RunEvent, RunEventType, RunProgress, RunRequest, RunState, RunStatus
@@ -19,13 +19,15 @@ class RunStore(Protocol):
     * What is written under a lease is refused once another has taken the run: `RunLostError`.
     * Events come out in the order of their offsets, none missing, none twice, the terminal one last.
 
-    Every method may raise `RunStoreError` when the store cannot be reached, is full or broken; what was accepted before
-    is kept, and the store goes on when the cause is gone. Methods with a `run_id` raise `RunNotFoundError` if there is
-    no such run.
+    Every method may raise `RunStoreError` when the store cannot be reached, is full or broken: what was to be changed
+    may have been changed or not, what was accepted before is kept, and the store goes on when the cause is gone. What
+    an owner does under its lease may then be done again, and counts once. Methods with a `run_id` raise
+    `RunNotFoundError` if there is no such run, whatever text it is. A result, an event or a payload that is too large
+    for the database is an `EncodeError`.
     """
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open it. Who shares a store in one process may open it again; it is closed by the last."""
 
     async def __aexit__(self, *exc: object) -> None:
         """Close it. Streams that wait end with `RunStoreError`."""
@@ -38,6 +40,7 @@ class RunStore(Protocol):
         Raises:
             RunConflictError: Under that key another request was entered.
             EncodeError: A payload cannot be kept.
+            ValueError: No worker name, one that is none or that stands twice, or another argument out of its range.
         """
 
     async def get(self, run_id: str) -> RunStatus:
@@ -60,7 +63,7 @@ class RunStore(Protocol):
             state: Only those in this state.
             worker_name: Only those that ask this worker.
             limit: How many at most.
-            after: Only those that come after this id in the list: how to read on.
+            after: Only those that come after this id in the list: how to read on. The run itself may be gone.
         """
 
     async def set_state(
@@ -75,8 +78,11 @@ class RunStore(Protocol):
     ) -> bool:
         """Change the state if it is `expected`, and `lease`, if given, still holds. False if it is another.
 
+        True as well if the attempt of this lease has already ended the run so. A run that is to be cancelled becomes
+        neither COMPLETED nor PENDING: False. An error that is None leaves the one that `cancel` has noted.
+
         Raises:
-            RunStateError: The one state does not follow the other.
+            RunStateError: The one state does not follow the other, or it is RUNNING: that is what `take` is for.
             RunLostError: The lease holds no more.
         """
 
@@ -107,21 +113,26 @@ class RunStore(Protocol):
     async def push_event(
         self, lease: Lease, kind: RunEventType, worker_name: str | None = None, data: Any = None
     ) -> int:
-        """Add an event, and return its offset.
+        """Add an event, and return its offset. The terminal event adds itself when the run ends.
 
         Raises:
             EncodeError: The data cannot be kept.
+            ValueError: It is a terminal one.
             RunLostError: Another has the run.
         """
 
     async def events(self, run_id: str, after: int = -1, limit: int = 1000) -> Sequence[RunEvent]:
-        """The events that there are now, after an offset."""
+        """The events that there are now, after an offset: at most `limit`, of which there may be more."""
 
-    def stream(self, run_id: str, after: int = -1) -> AsyncIterator[RunEvent]:
-        """The events after an offset: those that there are, then each as it comes; ends after the terminal one."""
+    def stream(self, run_id: str, after: int = -1) -> AsyncGenerator[RunEvent, None]:
+        """The events after an offset: those that there are, then each as it comes; ends after the terminal one.
+
+        Any number of readers in one process cost the database one. An offset that is beyond all waits for what follows
+        it, and ends with the run. Who does not read to the end closes it: `contextlib.aclosing`.
+        """
 
     async def leases(self) -> Sequence[Lease]:
-        """The leases of all runs that have not ended."""
+        """The leases of all runs that have not ended, the oldest run first."""
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
         """Begin the next attempt at a run, if its lease is still exactly that; None if it is not."""
@@ -134,7 +145,11 @@ class RunStore(Protocol):
         """
 
     async def release(self, lease: Lease) -> None:
-        """Leave a run to another: PENDING again."""
+        """Leave a run to another: PENDING again; or CANCELLED, if that was asked for.
+
+        Raises:
+            RunLostError: Another has the run.
+        """
 
     async def delete(self, run_id: str) -> None:
         """Forget a run that has ended.

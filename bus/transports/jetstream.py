@@ -8,13 +8,13 @@ from typing import Literal
 
 import anyio
 import msgspec
-import sniffio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.errors import AccessDeniedError, BusError, PartlySentError, TransportError
+from bus.errors import AccessDeniedError, BusError, DataLostError, PartlySentError, TransportError
 from bus.events import log
 from bus.server_url import redacted
+from bus.tasks import on_asyncio
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
@@ -137,7 +137,7 @@ class JetStreamTransport:
             BusError: It cannot work like that: another event loop than asyncio, a server without TLS or that takes
                 smaller messages, a stream of another kind under our name.
         """
-        if sniffio.current_async_library() != "asyncio":
+        if not on_asyncio():
             raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
@@ -237,7 +237,15 @@ class JetStreamTransport:
 
         Raises:
             TransportError: The connection is lost, or could not be made again.
+            DataLostError: The streams are new ones.
         """
+        try:
+            return await self._receive()
+        except DataLostError:
+            self._queues.forget()  # their numbers are given to others now
+            raise
+
+    async def _receive(self) -> Sequence[Delivery]:
         if self._closed or self._inbox is None:
             raise TransportError("the transport is not open")
         link = self._link
@@ -339,8 +347,8 @@ class JetStreamTransport:
                     f"{self._max_frame_bytes + OVERHEAD}: raise its max_payload, or lower max_message_bytes"
                 )
             inbox.reset()
-            self._queues.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
+            self._queues.reset(await self._layout.life(link))
             await link.listen(self._layout.everyone, self._heard_everyone)
             await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
             await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard

@@ -10,6 +10,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bus.errors import DataLostError
 from bus.events import log
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
@@ -118,8 +119,10 @@ class Inbox:
         await self._layout.ensure_streams(link)
         birth = await self._layout.inbox_birth(link)
         if birth != self._birth:
-            self._birth = birth
+            lost, self._birth = self._birth, birth
             self._position = self._purged = 0
+            if lost:
+                raise DataLostError(f"{link.where} has lost everything it had accepted")
         self._epoch += 1
         self._number = 0
         self._broken = False

@@ -6,8 +6,11 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from bus.errors import BusError, TransportError
 from bus.events import log
+from bus.transports.nats_answers import Answers, status_of
 from bus.transports.nats_link import NatsLink
 
 NANOSECONDS = 1_000_000_000
@@ -33,7 +36,7 @@ CONSUMER_AGE = 7 * 86_400
 MAX_WAITING = 16_384
 """Requests for work of all nodes together that may wait at one queue; the server's own bound is 512."""
 
-_STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND, _STREAM_EXISTS = 10059, 10014, 10058
+_STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND, _STREAM_EXISTS, _MARKED = 10059, 10014, 10058, 10071
 
 
 @lru_cache(maxsize=4096)
@@ -134,6 +137,28 @@ class Layout:
                 "max_msgs": -1,
             },
         )
+
+    async def life(self, link: NatsLink) -> int:
+        """Where in the stream of jobs the present life of the server begins: later ones begin further on.
+
+        Whoever connects first leaves a mark there. In a cluster, where a job outlives a server, there is one life.
+        """
+        server = link.client._server_info
+        if "cluster" in server:
+            return 0
+        answers = Answers(link)
+        await answers.ask(
+            f"{self._prefix}.jobs.=life-{server['server_id']}", b"", {"Nats-Expected-Last-Subject-Sequence": "0"}
+        )
+        (message,) = await answers.wait()
+        if status_of(message) == "503":
+            raise TransportError(f"stream {self.jobs!r} is missing at {link.where}")
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+        if "error" not in answer:
+            return int(answer["seq"])
+        if answer["error"].get("err_code") != _MARKED:
+            raise refusal(f"a mark in stream {self.jobs!r}", answer)
+        return int(answer["error"]["description"].rpartition(" ")[2])  # "wrong last sequence: 7"
 
     async def inbox_birth(self, link: NatsLink) -> str:
         """When the stream of the inboxes was made: another time means another stream, which counts anew."""

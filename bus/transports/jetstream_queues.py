@@ -38,6 +38,12 @@ EXTEND_TIMEOUT = 3.0
 CONFIRMATION = 2.0
 """Seconds after which an acknowledgement that was not confirmed is sent again."""
 
+UNWRITTEN = 2.0
+"""Seconds after which a server has certainly written down what it gave out; it does so about ten times a second."""
+
+LIFE = 1000
+"""What is added to the number of an attempt when the server was killed since: more than it can have been given out."""
+
 _IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
@@ -46,13 +52,14 @@ _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+
 class Claim:
     """A job that is ours until `until`, on our clock: at the server its lease ends no earlier."""
 
-    __slots__ = ("body", "id", "queue", "sent", "subject", "until", "word")
+    __slots__ = ("body", "id", "queue", "sent", "since", "subject", "until", "word")
 
-    def __init__(self, queue: str, message: Msg, until: float) -> None:
+    def __init__(self, queue: str, message: Msg, now: float, until: float) -> None:
         self.queue = queue
         self.subject = message.reply
         self.id = (message.headers or {}).get("Nats-Msg-Id", "")
         self.body = message.data
+        self.since = now
         self.until = until
         self.word = b""
         self.sent = 0.0
@@ -135,8 +142,8 @@ class Queues:
         self._claims: dict[Claim, None] = {}
         self._unconfirmed: dict[Claim, None] = {}
         self._pull_time = min(PULL_TIME, layout.ack_wait)
-        self._doubtful: dict[str, Claim] = {}
-        self._next_look = 0.0
+        self._life = 0
+        self._read = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -157,14 +164,28 @@ class Queues:
         self._changed[served] = None
         self._arrivals.wake()
 
-    def reset(self) -> None:
-        """The connection is a new one: what was asked is forgotten, the claims stay."""
-        self._doubtful = {claim.id: claim for claim in self._claims}
+    def reset(self, life: int) -> None:
+        """The connection is a new one: what was asked is forgotten, the claims stay.
+
+        A server that was killed may have forgotten the last ones, and give their jobs to others: those claims end.
+
+        Args:
+            life: Where in the stream of jobs the present life of the server begins.
+        """
+        for claim in tuple(self._claims) if life > self._life else ():
+            if claim.since > self._read - UNWRITTEN:
+                del self._claims[claim]
+        self._life = life
         for served in self._served.values():
             served.ready = False
             served.pull = None
             served.retry_at = 0.0
             self._changed[served] = None
+
+    def forget(self) -> None:
+        """The server has lost everything: no claim is one any more."""
+        self._claims.clear()
+        self._unconfirmed.clear()
 
     async def keep(self, link: NatsLink, now: float) -> float:
         """Ask for what is in demand; return when to look again.
@@ -172,6 +193,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
+        self._read = now
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
@@ -200,7 +222,7 @@ class Queues:
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.attempt)
+            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.count)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
@@ -332,20 +354,15 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        claim = Claim(served.name, message, max(link.fresh, pull.since) + self._layout.ack_wait)
+        claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             return
-        held = self._doubtful.pop(claim.id, None) if self._doubtful else None
-        if held is not None and held in self._claims:
-            # The server was killed before it had written down that it gave us this one: it is the same claim.
-            held.subject, held.until = claim.subject, claim.until
-            served.want += 1
-            self._changed[served] = None
-            return
         self._claims[claim] = None
-        attempt = numbers(message)[0]
-        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim))
+        count, place, _ = numbers(message)
+        # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
+        attempt = count if place > self._life else count + (self._life - place) * LIFE
+        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if pull is not served.pull:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from bus.errors import DataLostError
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.redis_link import Command
 from bus.transports.redis_scripts import GROUP
@@ -31,6 +32,13 @@ class RedisInbox:
         """Queues that have a frame, as we wanted to be told; for the reader to take out."""
         self._read: list[bytes] = []
         self._last = (0, 0)
+        self._birth: bytes | None = None
+        self._lost = False
+
+    def born(self, birth: bytes) -> None:
+        """The server says when what it keeps began."""
+        self._lost = self._lost or self._birth not in {None, birth}
+        self._birth = birth
 
     def take(self, entries: Iterable[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
         """The frames of entries that were read."""
@@ -47,19 +55,32 @@ class RedisInbox:
                         deliveries.append(Delivery(_LANES[field], "", body))
         return deliveries
 
-    def recover(self, entries: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
+    def recover(self, birth: bytes, entries: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> list[Delivery]:
         """The frames of entries that were read and not deleted, without those that came before the connection broke."""
+        self.born(birth)
+        if self._lost:
+            self._last = (0, 0)
         last = self._last
         self._read = [entry for entry, _ in entries if _place(entry) <= last]
         return self.take([entry for entry in entries if _place(entry[0]) > last])
 
     def delete(self) -> list[Command]:
-        """The commands that delete what was read."""
+        """The commands that delete what was read.
+
+        Raises:
+            DataLostError: Everything is deleted already, also what was not read.
+        """
+        if self._lost:
+            self._lost = False
+            raise DataLostError("the Redis server has lost everything it had accepted")
         return [("XACK", self.key, GROUP, *self._read), ("XDEL", self.key, *self._read)] if self._read else []
 
-    def deleted(self) -> None:
-        """They were executed."""
+    def deleted(self, replies: Iterable[object]) -> None:
+        """They were executed; some of the replies may say when what the server keeps began."""
         self._read.clear()
+        for reply in replies:
+            if isinstance(reply, bytes):
+                self.born(reply)
 
 
 def direct(frames: Sequence[Outgoing], inbox_of: Callable[[str], str]) -> Iterable[Command]:

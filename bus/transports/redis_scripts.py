@@ -98,12 +98,15 @@ end
 """
 
 ALIVE = """
--- KEYS: the inbox, the nodes, the lease. ARGV: group, node, milliseconds until they are forgotten, those of a lease.
+-- KEYS: the inbox, the nodes, the lease, when all this began. Returns the last: another one means that all was lost.
+-- ARGV: group, node, milliseconds until they are forgotten, those of a lease.
 redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000 + ARGV[3]), ARGV[2])
+redis.call('SET', KEYS[4], time[1] .. ' ' .. time[2] .. ' ' .. ARGV[2], 'NX')
+return redis.call('GET', KEYS[4])
 """
 
 SERVE = """

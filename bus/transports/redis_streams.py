@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from bus.errors import BusError, TransportError
 from bus.names import check_name
+from bus.tasks import on_asyncio
 from bus.transport import Delivery, Lane, Outgoing, Settlement
 from bus.transports.redis_claims import VANISHED, Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
@@ -110,7 +111,7 @@ class RedisTransport:
             TransportError: The server cannot be reached, or refuses us.
             BusError: The server is too old, or this is not asyncio.
         """
-        if not isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop):
+        if not on_asyncio():
             raise BusError("RedisBus needs asyncio, as the client library of Redis does: run the program under asyncio")
         if self._reader.is_shut:
             self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
@@ -121,7 +122,7 @@ class RedisTransport:
             if not self._inspected:
                 await inspect_server(self._writer, self._label)
                 self._inspected = True
-            await self._reader.checked([self._alive(node)])
+            self._inbox.born(*await self._reader.checked([self._alive(node)]))
         except BaseException:
             await self._writer.drop()
             raise
@@ -307,7 +308,7 @@ class RedisTransport:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
             self._blocked = None
-        self._inbox.deleted()
+        self._inbox.deleted(replies)
         self._claims.excess_returned()
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -354,8 +355,8 @@ class RedisTransport:
         self._claims.served.clear()
         self._watch_anew()
         read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
-        _, streams = await self._reader.checked([self._alive(node), read])
-        return self._inbox.recover([entry for _, entries in streams or () for entry in entries])
+        birth, streams = await self._reader.checked([self._alive(node), read])
+        return self._inbox.recover(birth, [entry for _, entries in streams or () for entry in entries])
 
     def _take(self, streams: Iterable[Any]) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -386,7 +387,7 @@ class RedisTransport:
         return f"{self._prefix}inbox:{node}"
 
     def _alive(self, node: str) -> Command:
-        keys = [self._inbox_of(node), self._nodes, self._lease]
+        keys = [self._inbox_of(node), self._nodes, self._lease, self._prefix + "born"]
         return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
 
     def _connected(self) -> str:

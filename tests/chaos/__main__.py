@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
-import msgspec
-
-from tests.chaos.checker import Verdict, check
-from tests.chaos.scenarios import SCENARIOS, Scenario, Size
-from tests.chaos.stage import KINDS, Kind, Stage
+from tests.chaos.checker import Verdict
+from tests.chaos.play import Played, play_on
+from tests.chaos.scenarios import SCENARIOS, Scenario
+from tests.chaos.stage import KINDS, Kind
 
 
 def main() -> int:
@@ -35,49 +31,29 @@ def main() -> int:
             if arguments.only and arguments.only not in scenario.name:
                 continue
             size = scenario.quick if arguments.quick else scenario.full
-            for kind in (arguments.bus,) if arguments.bus else KINDS:
-                if size is not None:
-                    verdicts[kind].append(played(scenario, kind, size, seed + number))
+            kinds = (arguments.bus,) if arguments.bus else KINDS
+            for played in play_on(kinds, scenario, size, seed + number) if size is not None else ():
+                show(scenario, played, seed + number)
+                verdicts[played.kind].append(played.verdict)
     closing_table(verdicts)
     return int(any(verdict.violations for each in verdicts.values() for verdict in each))
 
 
-def played(scenario: Scenario, kind: Kind, size: Size, seed: int) -> Verdict:
-    """Play one and print what came of it."""
-    begin = time.monotonic()
-    verdict, notes, logs = play(scenario, kind, size, seed)
+def show(scenario: Scenario, played: Played, seed: int) -> None:
+    """Print what came of one scenario."""
+    kind, verdict = played.kind, played.verdict
     print(
-        f"{kind:6}{scenario.name:18}{time.monotonic() - begin:6.1f} s  {verdict.jobs:5} jobs {verdict.kills:3} kills"
+        f"{kind:6}{scenario.name:18}{played.seconds:6.1f} s  {verdict.jobs:5} jobs {verdict.kills:3} kills"
         f"  lost {verdict.lost}  {verdict.executions:5} executions  stale refused {verdict.refused}"
         f"{times('  detect', verdict.detect)}{times('  recover', verdict.recover)}{times('  wake', verdict.wake)}",
         flush=True,
     )
-    for note in notes:
+    for note in played.notes:
         print(f"        {note}")
     for violation in verdict.violations:
         print(f"  VIOLATION: {violation}  (--bus {kind} --seed {seed} --only '{scenario.name}')", flush=True)
-    if verdict.violations and logs:
-        print(logs, flush=True)
-    return verdict
-
-
-def play(scenario: Scenario, kind: Kind, size: Size, seed: int) -> tuple[Verdict, list[str], str]:
-    """Play one scenario; what it did not get to is a violation too."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        failure: list[str] = []
-        limits = None
-        with Stage(kind, Path(directory), Random(f"{seed} {scenario.name} {kind}")) as stage:
-            try:
-                limits = scenario.play(stage, size)
-                stage.finish()
-            except (AssertionError, TimeoutError) as error:
-                failure.append(f"{type(error).__name__}: {error}")
-            verdict = check(stage.lines, limits)
-            notes = [line.detail for line in stage.of("up") if line.node == "stage"]
-            logs = stage.logs()
-        if failure:
-            verdict = msgspec.structs.replace(verdict, violations=(*failure, *verdict.violations[:5]))
-        return verdict, notes, logs
+    if verdict.violations and played.logs:
+        print(played.logs, flush=True)
 
 
 def closing_table(verdicts: dict[Kind, list[Verdict]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -9,6 +10,7 @@ import msgspec
 
 from actors.testing.history import Happening, Kind, judge
 from bus import JobStatus
+from bus.transports.jetstream_queues import LIFE
 from tests.chaos.lines import Line
 
 _KINDS: dict[str, Kind] = {
@@ -35,8 +37,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         executions: Most executions of all jobs together.
         statuses: How jobs may end.
         settled: Whether every handler that began must have come to its end, but those that died.
-        recounts: Whether a broker that was killed may give a job to another runner under a number it has had. It is
-            the next attempt all the same, and its requester must take it for that.
+        forgets: Whether a broker that is killed may forget what it gave out last, so that for a moment nobody knows
+            that two have the same job. Attempts from before and after that are `LIFE` apart.
     """
 
     recover: float | None = None
@@ -47,7 +49,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     executions: int | None = None
     statuses: frozenset[str] = frozenset({"completed"})
     settled: bool = True
-    recounts: bool = False
+    forgets: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -109,16 +111,16 @@ class Case:
             and not any(line.event == "ended" for line in lines)
         ]
 
-    def stale(self) -> Iterator[str]:
+    def stale(self, *, forgets: bool) -> Iterator[str]:
         """What was accepted of an attempt although it was sent after a later one had begun."""
         for job, lines in self.by_job.items():
             began = {line.attempt: line for line in lines if line.event == "began"}
             sent = {(line.attempt, line.number): line.time for line in lines if line.event == "sent"}
             finished = {line.attempt: line.time for line in lines if line.event == "finished"}
             for line in lines:
-                own = began.get(line.attempt)
-                later = [each.time for each in began.values() if own is not None and _given(each) > _given(own)]
-                if not later:
+                most = line.attempt + LIFE if forgets else math.inf
+                later = [each.time for each in began.values() if line.attempt < each.attempt < most]
+                if not later or not line.attempt:
                     continue
                 since = min(later)
                 if line.event == "saw" and sent.get((line.attempt, line.number), 0.0) > since:
@@ -153,12 +155,12 @@ class Case:
 def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
     """Judge a whole run, once every process has ended."""
     limits = limits or Limits()
-    case = Case(_renumbered(lines) if limits.recounts else lines)
-    lost, stale = case.lost(), list(case.stale())
+    case = Case(lines)
+    lost, stale = case.lost(), list(case.stale(forgets=limits.forgets))
     recoveries = list(case.recoveries())
     wakes = list(_wakes(case, limits))
     found = [
-        *judge(_happenings(case)).violations,
+        *_judged(case, limits),
         *stale,
         *_statuses(case, limits),
         *_recovered(recoveries, limits),
@@ -182,27 +184,11 @@ def check(lines: Sequence[Line], limits: Limits | None = None) -> Verdict:
     )
 
 
-def _renumbered(lines: Sequence[Line]) -> list[Line]:
-    """The lines with the attempts of each job counted as they began, where they have one number on several nodes."""
-    numbers: dict[tuple[str, int, str], int] = {}
-    latest: dict[str, int] = {}
-    for line in sorted(lines, key=lambda line: line.time):
-        if line.event == "began":
-            number = max(line.attempt, latest.get(line.job, 0) + 1)
-            latest[line.job] = numbers[line.job, line.attempt, line.node] = number
-    return [
-        msgspec.structs.replace(
-            line,
-            attempt=numbers.get((line.job, line.attempt, line.node), line.attempt),
-            number=line.attempt if line.event == "began" else line.number,
-        )
-        for line in lines
-    ]
-
-
-def _given(began: Line) -> int:
-    """The number under which the broker gave out an attempt: who has the same one cannot know that it is late."""
-    return began.number or began.attempt
+def _judged(case: Case, limits: Limits) -> Iterator[str]:
+    """What the judge finds. It does not know of attempts of two lives of a broker, which `Case.stale` compares."""
+    for violation in judge(_happenings(case)).violations:
+        if not (limits.forgets and violation.endswith("answered after the next attempt had begun")):
+            yield violation
 
 
 def _happenings(case: Case) -> list[Happening]:

@@ -58,7 +58,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         at_once: How many of them at a time.
         seconds: Between these, each takes.
         events: Updates or chunks that each sends.
-        how: What its handler does at its end: `return`, `exit` (the process), or the name of something to raise.
+        how: What its handler does at its end: `return`, `exit` (the process), or the name of something to raise; with
+            `block` it has blocked the event loop before, for as long as it takes altogether.
         timeout: Of each.
         label: How their ids begin.
         seed: Of what is drawn for them.
@@ -81,7 +82,7 @@ class Mute(Exception):  # noqa: N818 - it is what a handler of somebody else may
 
 def throw(how: str) -> None:
     """Raise what goes under that name."""
-    if how == "return":
+    if how in {"return", "block"}:
         return
     if how == "Mute":
         raise Mute
@@ -109,6 +110,8 @@ class Performer(BaseWorker):
         plan = job.payload
         self.journal.write("began", **which)
         try:
+            if plan["how"] == "block":
+                time.sleep(plan["seconds"])  # noqa: ASYNC251 - what nobody should do
             for number in range(plan["events"]):
                 await anyio.sleep(plan["seconds"] / (plan["events"] + 1))
                 self.journal.write("sent", number=number, **which)

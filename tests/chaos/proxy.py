@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -63,7 +65,7 @@ class _Connection:
                 side.writer.transport.abort()
 
     def half_close(self) -> None:
-        if self.inward.writer.can_write_eof() and not self.inward.writer.is_closing():
+        with suppress(OSError, RuntimeError):  # it is closed
             self.inward.writer.write_eof()
 
     def garble(self) -> None:
@@ -71,8 +73,9 @@ class _Connection:
 
     def reset(self) -> None:
         for side in (self.inward, self.outward):
-            found = side.writer.transport.get_extra_info("socket")
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # it is closed
+                found = side.writer.transport.get_extra_info("socket")
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             side.writer.transport.abort()
 
 
@@ -136,14 +139,16 @@ class Proxy:
         self._do_itself(to_all)
 
     def _do_itself(self, what: Callable[[], None]) -> None:
-        done = threading.Event()
+        done: Future[None] = Future()
 
         def do() -> None:
-            what()
-            done.set()
+            try:
+                done.set_result(what())  # type: ignore[func-returns-value]  # it returns when it is done
+            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+                done.set_exception(error)
 
         self._loop.call_soon_threadsafe(do)
-        assert done.wait(20)
+        done.result(20)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -169,5 +174,7 @@ class Proxy:
         self._connections[connection] = None
         try:
             await connection.pump()
+        except asyncio.CancelledError:  # the proxy ends, and asyncio would print that
+            pass
         finally:
             del self._connections[connection]

@@ -18,6 +18,9 @@ SLACK = 3.0
 MANY = {"max_deliver": 50.0}
 """Enough deliveries for a run with many deaths: that a job is given up is the subject of another."""
 
+PATIENT = {**MANY, "lease": 20.0}
+"""A requester that is cut off for longer than a lease counts as dead, and its jobs are cancelled: not here."""
+
 
 class Size(msgspec.Struct, frozen=True):
     """How much of a fault: a quick look, or a long one."""
@@ -122,6 +125,38 @@ def zombie(stage: Stage, size: Size) -> Limits:
     return Limits(wake=QUICK["heartbeat"] + SLACK)
 
 
+def zombie_alone(stage: Stage, size: Size) -> Limits:
+    """The only worker stands still for longer than its leases: it gets its own jobs again."""
+    sleeper = stage.node("w0", slots=size.jobs, options=MANY)
+    requester = stage.node("r")
+    stage.ready()
+    for number in range(size.faults):
+        label = f"turn{number}"
+        requester.ask(label=label, count=size.jobs, at_once=size.jobs, seconds=(1.5, 2.5), events=10)
+        stage.until(lambda label=label: len(of_job(stage.of("saw"), label)) > size.jobs, "the jobs do not begin")  # type: ignore[misc]
+        sleeper.signal(signal.SIGSTOP, "paused")
+        stage.pass_time(stage.rng.uniform(1.5, 3) * LEASE)
+        sleeper.signal(signal.SIGCONT, "resumed")
+        stage.all_told()
+    return Limits()
+
+
+def loop_blocked(stage: Stage, size: Size) -> Limits:
+    """Handlers block the event loop for longer than the leases: the worker is not dead, and nothing runs twice."""
+    names = ("w0", "w1")
+    for name in names:
+        stage.node(name, slots=4)
+    requester = stage.node("r", watches=names)
+    stage.ready()
+    requester.ask(label="good", count=size.jobs, at_once=4, seconds=(0.1, 0.5), events=2)
+    requester.ask(label="block", count=size.faults, at_once=1, seconds=(3 * LEASE, 3 * LEASE), how="block")
+    stage.until(lambda: len(stage.of("asked")) == size.jobs + size.faults, "jobs do not go on")
+    stage.all_told()
+    assert not stage.of("lost"), "a blocked one was taken for dead"
+    assert "time.sleep(" in stage.logs(), "the stack that blocks is not logged"
+    return Limits(executions=size.jobs + size.faults)
+
+
 def broker_killed(stage: Stage, size: Size) -> Limits:
     """The broker is killed under load, and comes back with what it had written."""
     names = ("w0", "w1", "w2")
@@ -135,12 +170,13 @@ def broker_killed(stage: Stage, size: Size) -> Limits:
         stage.until(lambda share=share: len(stage.of("ended")) >= share, "jobs do not go on")  # type: ignore[misc]
         stage.broker.kill()
         stage.note("disturbed", number=1, detail="broker killed")
-        stage.until(lambda: stage.of("disconnected"), "nobody notices")
+        noticed = lambda number=number: len(stage.of("disconnected")) >= number  # noqa: E731
+        stage.until(noticed, "nobody notices")
         stage.broker.start()
         all_read_again(stage, f"again{number}", names)
     stage.until(lambda: len(stage.of("asked")) >= size.jobs, "jobs do not go on")
     stage.all_told()
-    return Limits(recounts=stage.kind == "nats")
+    return Limits(forgets=stage.kind == "nats")
 
 
 def all_read_again(stage: Stage, label: str, names: tuple[str, ...]) -> None:
@@ -165,8 +201,10 @@ def broker_emptied(stage: Stage, size: Size) -> Limits:
         before = len(stage.of("ended"))
         requester.ask(label=f"turn{number}", count=size.jobs, at_once=size.jobs, seconds=(0.2, 0.6), events=3)
         stage.until(lambda before=before: len(stage.of("ended")) > before + 3, "the jobs do not go on")  # type: ignore[misc]
+        knew = len(requester.lines("connected"))
         stage.empty_broker()
         stage.note("disturbed", number=1, detail="broker emptied")
+        stage.until(lambda knew=knew: len(requester.lines("connected")) > knew, "its emptiness is not noticed")  # type: ignore[misc]
         requester.ask(label=f"after{number}", count=10, at_once=1, seconds=(0.0, 0.1))
         after = [f"after{number}.{each}" for each in range(10)]
         took = stage.until(lambda after=after: completed(stage, after), "it does not work again", LEASE + 5 + SLACK)  # type: ignore[misc]
@@ -179,8 +217,8 @@ def connections_cut(stage: Stage, size: Size) -> Limits:
     """Connections are reset, half closed, filled with noise and held up, again and again."""
     names = ("w0", "w1", "w2")
     for name in names:
-        stage.node(name, slots=8, proxied=True, options=MANY)
-    requester = stage.node("r", proxied=True)
+        stage.node(name, slots=8, proxied=True, options=PATIENT)
+    requester = stage.node("r", proxied=True, options=PATIENT)
     stage.ready()
     baseline = {name: node.statistics()["files"] for name, node in stage.nodes.items()}
     asked = 0
@@ -386,7 +424,45 @@ def all_killed(stage: Stage, size: Size) -> Limits:
             "it does not work again",
         )
     stage.until(lambda: not any(stage.nodes[name].statistics()["held"] for name in names), "jobs of the dead go on")
-    return Limits(orphans=LEASE + 2 + SLACK, recounts=stage.kind == "nats")
+    return Limits(orphans=LEASE + 2 + SLACK, forgets=stage.kind == "nats")
+
+
+def all_at_once(stage: Stage, size: Size) -> Limits:
+    """Kills, stand-stills, cut connections and deaths of the broker, in any order, under load."""
+    names = ("w0", "w1", "w2", "w3")
+    for name in names:
+        stage.node(name, slots=6, proxied=True, options=PATIENT)
+    for name in ("r", "s"):
+        stage.node(name, proxied=True, options=PATIENT)
+    stage.ready()
+    each = max(1, size.jobs // size.faults)
+    for number in range(size.faults):
+        requester = stage.nodes[stage.rng.choice(("r", "s"))]
+        requester.ask(label=f"part{number}", count=each, at_once=12, seconds=(0.0, 1.0), events=5)
+        stage.pass_time(stage.rng.uniform(0.0, 1.0))
+        how = stage.rng.choice(("kill", "kill", "pause", "pause", "reset", "half_close", "garble", "hold", "broker"))
+        node = stage.nodes[stage.rng.choice(names if how in {"kill", "pause"} else (*names, "r", "s"))]
+        assert node.proxy is not None
+        if how == "kill":
+            node.kill()
+            node.again()
+        elif how == "pause":
+            node.signal(signal.SIGSTOP, "paused")
+            stage.pass_time(stage.rng.uniform(0.2, 1.6) * LEASE)
+            node.signal(signal.SIGCONT, "resumed")
+        elif how == "broker":
+            stage.note("disturbed", number=1, detail=how)
+            stage.broker.kill()
+            stage.pass_time(stage.rng.uniform(0.0, 1.0))
+            stage.broker.start()
+        else:
+            stage.note("disturbed", number=1, detail=f"{how} {node.life}")
+            getattr(node.proxy, how)()
+            stage.pass_time(stage.rng.uniform(0.0, 1.0))
+            node.proxy.release()
+    stage.until(lambda: len(stage.of("asked")) >= each * size.faults, "jobs do not go on")
+    stage.all_told()
+    return Limits(forgets=stage.kind == "nats")
 
 
 def busy(node: Node) -> bool:
@@ -416,8 +492,10 @@ SCENARIOS = (
     Scenario("drained", drained, Size(110, 1), Size(550, 1)),
     Scenario("second signal", hurried, Size(10, 1), Size(50, 1)),
     Scenario("zombie", zombie, Size(3, 1), Size(4, 4)),
+    Scenario("zombie alone", zombie_alone, Size(4, 1), Size(10, 4)),
+    Scenario("loop blocked", loop_blocked, None, Size(40, 2)),
     Scenario("broker killed", broker_killed, Size(150, 2), Size(1000, 10)),
-    Scenario("broker emptied", broker_emptied, None, Size(60, 5)),
+    Scenario("broker emptied", broker_emptied, Size(30, 1), Size(60, 5)),
     Scenario("connections cut", connections_cut, Size(150, 10), Size(1500, 100)),
     Scenario("black hole", black_hole, None, Size(60, 2)),
     Scenario("slow broker", slow_broker, None, Size(20, 1)),
@@ -425,5 +503,6 @@ SCENARIOS = (
     Scenario("anything raised", anything_raised, Size(10, 1), Size(50, 5)),
     Scenario("requester killed", requester_killed, Size(4, 1), Size(10, 3)),
     Scenario("clocks jump", clocks_jump, None, Size(60, 1)),
+    Scenario("all at once", all_at_once, None, Size(1000, 60)),
     Scenario("all killed", all_killed, Size(40, 1), Size(100, 3)),
 )

@@ -133,6 +133,7 @@ class Stage:
                 node.process.wait()
             node.close()
         self._stack.close()
+        self._reader.read()
         self._journal.close()
 
     @property

@@ -179,7 +179,7 @@ async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBrok
     assert letter.headers is not None
     assert (letter.headers["Actorbus-Queue"], letter.headers["Actorbus-Attempt"]) == ("some.work", "1")
     jobs = await client.jsm().stream_info(f"{namespace}_jobs")
-    assert jobs.state.messages == 0
+    assert jobs.state.messages == 1  # the mark of the server's life
     await client.close()
 
 
@@ -294,3 +294,48 @@ async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_s
         assert caught.value.missing == ("no answer",)
         assert bodies(await take(transport, 1)) == [b"mine"]
         await listener.close()
+
+
+async def test_g33_an_attempt_has_a_number_of_its_own_although_the_server_was_killed_before_it_wrote_that_down(
+    namespace: str,
+) -> None:
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with (
+            node(server.url, namespace, "first#1", ack_wait=2.0) as first,
+            node(server.url, namespace, "second#1", ack_wait=2.0) as second,
+        ):
+            latest = 0
+            await put(first, "queue", "work", b"old")
+            for taker, other in ((first, second), (second, first), (first, second)):
+                taker.demand("work", 1)
+                (delivery,) = await take(taker, 1)
+                assert delivery.attempt > latest
+                assert delivery.count < 1000
+                latest = delivery.attempt
+                lives = [each.statistics().connections for each in (taker, other)]
+                server.restart()  # at once: it may have forgotten the delivery, or not
+                while any(
+                    each.statistics().connections == life for each, life in zip((taker, other), lives, strict=True)
+                ):
+                    assert not [*await receive(taker), *await receive(other)]
+                assert await taker.extend([delivery]) == [False]
+                assert not await taker.settle(delivery, Settlement.ACK)
+            await put(first, "queue", "fresh", b"new")
+            second.demand("fresh", 1)
+            (delivery,) = await take(second, 1)
+            assert delivery.attempt == 1
+
+
+async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: str) -> None:
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with node(server.url, namespace, "first#1", ack_wait=30.0) as first:
+            await put(first, "queue", "work", b"long")
+            first.demand("work", 1)
+            (delivery,) = await take(first, 1)
+            for _ in range(4):  # a second each
+                assert not await receive(first)
+            server.restart()
+            while first.statistics().connections == 1:
+                assert not await receive(first)
+            assert await first.extend([delivery]) == [True]
+            assert await first.settle(delivery, Settlement.ACK)

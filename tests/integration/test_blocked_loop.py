@@ -16,10 +16,9 @@ import pytest
 
 from actors import BaseWorker, Client, WorkerRunner
 from bus import WorkerLostData, open_bus
-from tests.brokers import valkey
+from bus.brokers import Broker
 from tests.integration.blocked_program import Blocking
 from tests.integration.fleet_worker import QUICK
-from tests.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -28,10 +27,9 @@ LONGEST_WAIT = 100.0
 LEASE = QUICK["lease"]
 
 
-@pytest.fixture(params=["redis", "nats"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    with valkey(tmp_path) if request.param == "redis" else NatsServer() as broker:
-        yield broker.url
+@pytest.fixture
+def url(each_broker: Broker) -> str:
+    return each_broker.url
 
 
 class Watcher(BaseWorker):

@@ -301,7 +301,7 @@ def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
         (["--bus", "foo"], r"BUS \(--bus\) must be redis, nats or the URL of a broker, .* not 'foo'"),
         (["--bus", "reddis://a:secret@b"], r"BUS \(--bus\) must be redis, .* not 'reddis'"),
         (["--bus", "memory://a"], r"BUS \(--bus\) must be redis, .* not 'memory'"),
-        (["--bus", "redis://a:b"], "'redis://a:b' is not the URL of a Redis server.*"),
+        (["--bus", "redis://a:b"], "'redis://a:.*' is not the URL of a server.*"),
         (["--bus", "redis", "--workers", "0"], r"WORKERS \(--workers\) must be a number from 1 to 32, not '0'"),
         (["--bus", "redis", "--workers", "33"], r"WORKERS \(--workers\) must be a number from 1 to 32, not '33'"),
         (["--bus", "redis", "--workers", "few"], r"WORKERS \(--workers\) must be a number from 1 to 32, not 'few'"),

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import anyio
 import anyio.to_thread
 import pytest
 
 from bus import open_bus
+from bus.brokers import Broker
 from bus.network import NetworkBus
-from tests.brokers import valkey
 from tests.integration.fleet_worker import QUICK
-from tests.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -21,14 +17,8 @@ LONGEST_WAIT = 60.0
 KILLS = 3
 
 
-@pytest.fixture(params=["redis", "nats"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    with valkey(tmp_path) if request.param == "redis" else NatsServer() as broker:
-        yield broker
-
-
-async def test_g37_each_change_of_the_connection_is_told_once_and_in_turn(broker: Any) -> None:
-    bus = open_bus(broker.url, **QUICK)
+async def test_g37_each_change_of_the_connection_is_told_once_and_in_turn(each_broker: Broker) -> None:
+    bus = open_bus(each_broker.url, **QUICK)
     assert isinstance(bus, NetworkBus)
     told: list[bool] = []
     changed = [anyio.Event() for _ in range(2 * KILLS + 1)]
@@ -49,12 +39,12 @@ async def test_g37_each_change_of_the_connection_is_told_once_and_in_turn(broker
             await changed[0].wait()
             assert bus.network_statistics().connection.last_error == ""
             for kill in range(KILLS):
-                await anyio.to_thread.run_sync(broker.kill)
+                await anyio.to_thread.run_sync(each_broker.kill)
                 await changed[2 * kill + 1].wait()
                 away = bus.network_statistics().connection
                 assert not away.connected
                 assert away.last_error
-                await anyio.to_thread.run_sync(broker.start)
+                await anyio.to_thread.run_sync(each_broker.start)
                 await changed[2 * kill + 2].wait()
                 back = bus.network_statistics().connection
                 assert back.connected

@@ -11,8 +11,8 @@ import pytest
 
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
 from actors.member import Member
-from actors.testing import Simulation
-from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, register_type
+from actors.testing import Faults, Simulation
+from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, TransportError, register_type
 from bus.codec import encode
 from bus.shapes import REGISTERED
 from bus.simulated import SimulatedTransport
@@ -367,3 +367,71 @@ def test_g12_who_had_the_number_of_another_attempt_is_not_listened_to_any_more()
     heard = [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("b", 2, 1), ("c", 1, 1), ("b", 0, 2), ("c", 2, 1)]
     taken = [message for message in heard if list(member.in_order(told(*message)) or ())]
     assert taken == [("b", 0, 1), ("b", 1, 1), ("c", 0, 1), ("c", 1, 1), ("b", 0, 2)]
+
+
+def test_g37_a_network_that_loses_everything_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(_transport: SimulatedTransport, _frames: Any) -> None:
+        raise TransportError("down")
+
+    async def program(sim: Simulation) -> None:
+        distant, own = Worker("w", limit=2), Worker("own", limit=1)
+        boss = await _pair(sim, distant)
+        await sim.runner("a").add_workers(own)  # type: ignore[union-attr]  # it lives
+        told: dict[str, Any] = {}
+
+        async def ask(job_id: str, name: str, seconds: float, **options: Any) -> None:
+            try:
+                told[job_id] = await boss.job(name, name="sleep", payload=seconds, job_id=job_id, **options)
+            except JobError as error:
+                told[job_id] = error
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(ask, f"{number}", "w", 40.0)
+            tasks.start_soon(ask, "here", "own", 40.0)
+            tasks.start_soon(ask, "nowhere", "nobody", 40.0)
+            await anyio.sleep(2)
+            with monkeypatch.context() as patch:
+                patch.setattr(SimulatedTransport, "send", down)
+                tasks.start_soon(ask, "unsent", "w", 1.0)
+                await anyio.sleep(1)
+                sim.network.stop_broker()
+                sim.network.start_broker(empty=True)
+                await anyio.sleep(3)
+            await anyio.sleep(5)
+            assert told.pop("unsent") == {"by": "b"}
+            assert sorted(told) == ["0", "1", "2", "3", "nowhere"]
+            assert {error.error.type for error in told.values()} == {"DataLostError"}
+            assert all(error.status is JobStatus.FAILED and error.error.retryable for error in told.values())
+            assert distant.active_jobs == {}
+            assert await boss.job("w", name="echo", payload=2, timeout=5) == 2
+        assert told["here"] == {"by": "a"}
+        assert len(distant.runs) == 4
+
+    run(program)
+
+
+def test_g37_jobs_that_a_network_does_not_store_are_not_lost_with_it() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _pair(sim, Worker("w"))
+        async with boss.job("w", name="sleep", payload=20.0, delivery="at_most_once") as asked:
+            await anyio.sleep(2)
+            sim.network.stop_broker()
+            sim.network.start_broker(empty=True)
+        assert asked.response == {"by": "b"}
+
+    run(program)
+
+
+def test_g34_over_a_slow_network_answers_are_settled_although_something_always_waits_to_be_sent() -> None:
+    async def program(sim: Simulation) -> None:
+        worker, other = Worker("w"), Worker("w")
+        boss = await _pair(sim, worker)
+        await sim.start("c", other)
+        await anyio.sleep(10)
+        async with boss.job("w", name="report"):
+            pass
+        await anyio.sleep(60)
+        assert len(worker.runs + other.runs) == 1
+
+    Simulation(1, faults=Faults(delay=(2.0, 2.1)), limit=2000.0).run(program)

@@ -10,7 +10,7 @@ import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from actors.runs import (
-    LedgerRunStore,
+    InMemoryRunStore,
     MemoryLedger,
     Run,
     RunEventType,
@@ -19,6 +19,7 @@ from actors.runs import (
     RunOwner,
     RunState,
 )
+from actors.runs.ledger import too_large
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +44,10 @@ class Desk(BaseWorker):
     @job
     async def refuse(self, job: Job[str]) -> None:
         raise ValueError(job.payload)
+
+    @job
+    async def repeat(self, job: Job[int]) -> str:
+        return "x" * job.payload
 
     @job
     async def hold(self) -> str:
@@ -192,7 +197,7 @@ async def test_a_run_that_nobody_does_waits_and_can_be_cancelled_at_once() -> No
 
 
 async def test_a_run_survives_its_submitter_and_its_owner() -> None:
-    store = LedgerRunStore(MemoryLedger())
+    store = InMemoryRunStore()
     desk = Desk("desk")
     async with WorkerRunner() as runner:
         await runner.add_workers(desk)
@@ -209,7 +214,7 @@ async def test_a_run_survives_its_submitter_and_its_owner() -> None:
 
 
 async def test_a_run_whose_owner_died_is_taken_over_and_what_the_dead_one_says_is_refused() -> None:
-    store = LedgerRunStore(MemoryLedger())
+    store = InMemoryRunStore()
     async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
         await runner.add_workers(Desk("desk"))
         run = await client.submit("desk", name="shout", payload="x")
@@ -223,7 +228,7 @@ async def test_a_run_whose_owner_died_is_taken_over_and_what_the_dead_one_says_i
 
 
 async def test_a_run_that_costs_every_owner_is_failed() -> None:
-    store = LedgerRunStore(MemoryLedger())
+    store = InMemoryRunStore()
     async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
         run = await client.submit("desk", name="shout", payload="x")
         for _ in range(2):
@@ -241,6 +246,25 @@ async def test_a_worker_that_nobody_serves_fails_the_run_in_time() -> None:
         run = await client.submit("nobody")
         with pytest.raises(RunFailedError, match="nobody"):
             await run.result(60)
+
+
+class Narrow(MemoryLedger):
+    async def put(self, key: str, value: bytes, version: int) -> bool:
+        if len(value) > 3000:
+            raise too_large(key, len(value), 3000, "this one")
+        return await super().put(key, value, version)
+
+
+@pytest.mark.parametrize(("length", "what"), [(5000, "[ab]: event"), (2000, "result")])
+async def test_an_answer_that_the_store_does_not_take_fails_the_run_at_once(length: int, what: str) -> None:
+    """One answer alone, or all together."""
+    store = InMemoryRunStore(Narrow())
+    async with WorkerRunner() as runner, Client(runner, run_store=store) as client:
+        await runner.add_workers(Desk("a"), Desk("b"))
+        run = await client.submit("a", "b", name="repeat", payload=length)
+        with pytest.raises(RunFailedError, match=f"is failed: {what} cannot travel: it has"):
+            await run.result(60)
+        assert (await run.status()).attempts == 1
 
 
 async def test_one_key_is_one_run() -> None:
