@@ -64,14 +64,21 @@ SHARED_MACHINERY = {
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-    "rocksdict": ("actors/runs/rocksdb_store.py",),
-    "sqlite3": ("actors/runs/sqlite_store.py",),
-    "sse_starlette": ("actors/server/",),
-    "starlette": ("actors/server/",),
-    "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
-    # Only the type, which travels and is kept: ids come from outside.
-    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),
+HEAVY = {
+    "nats",
+    "prometheus_client",
+    "pydantic",
+    "redis",
+    "rich",
+    "rocksdict",
+    "sqlite3",
+    "sse_starlette",
+    "starlette",
+    "structlog",
+    "tenacity",
+    "trio",
+    "uvicorn",
+}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
