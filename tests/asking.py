@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from actors import BaseWorker, Job, function, job
 from actors.server import listen
-from tests.brokers import free_port
+from bus.brokers import free_port
 
 LONGEST_WAIT = 100.0
 
