@@ -44,4 +44,5 @@ async def test_workers_elsewhere_are_asked_and_a_dead_broker_is_noticed(each_bro
         assert (await client.get("/livez")).status_code == 200, "a new process would not find it either"
         await anyio.to_thread.run_sync(each_broker.start)
         await until_it_says(client, "/readyz", 200)
+        await until_it_says(client, "/workers", 200, '"desk"')  # the other process finds its way back by itself
         assert (await client.post("/invoke/desk:echo", json=2)).json()["result"] == 2
