@@ -420,7 +420,7 @@ def undeclared(library: str) -> bool:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
-    name = DISTRIBUTIONS.get(library, library)
+    name = DISTRIBUTIONS.get(library, library.replace("_", "-"))
     ours = library in sys.stdlib_module_names or library in {*CODE, "pytest"}  # pytest loads its plugin, bus.fixtures
     return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
 
