@@ -287,10 +287,18 @@ async def test_it_drains_what_is_under_way_before_it_ends() -> None:
 
         tasks.start_soon(ask)
         await desk.begun.wait()
-        tasks.start_soon(service_of(app).drain)
+
+        async def drain() -> None:
+            await service_of(app).drain()
+            drained.set()
+
+        drained = anyio.Event()
+        tasks.start_soon(drain)
         await anyio.wait_all_tasks_blocked()
         assert (await client.post("/invoke/greet", json="x")).status_code == 503
+        assert not drained.is_set()
         desk.open.set()
+        await drained.wait()
     assert answers[0].json()["result"] == "held"
 
 

@@ -299,3 +299,9 @@ async def test_an_invocation_may_take_longer_than_its_request() -> None:
 
         tasks.start_soon(let_go)
         assert (await client.post("/invoke/desk:hold")).json()["result"] == "held"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such limit")
+def test_the_system_gives_up_on_a_reader_that_was_given_up() -> None:
+    with listening_module._bind("127.0.0.1", 0, 0.5) as bound:
+        assert bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 500
