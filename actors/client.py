@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,14 +10,23 @@ import anyio
 
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import ActorError, JobError, RunnerStateError
+from actors.params import JobGroupParams, resolve
 from actors.runner import WorkerRunner
 from actors.worker import BaseWorker
-from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name, open_bus
+from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.runs.handle import Run
+    from actors.runs.run import RunStatus
+    from actors.runs.runs import Runs
+    from actors.runs.store import RunStore
     from bus import WorkerReadyData
+
+
+RUN_TTL = 7 * 86_400.0
+"""Seconds a run is kept after it has ended, unless said otherwise: long enough for somebody to come back to it."""
 
 
 class _Requester(BaseWorker):
@@ -27,17 +36,34 @@ class _Requester(BaseWorker):
 class Client:
     """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a")`."""
 
-    def __init__(self, to: str | WorkerBus | WorkerRunner, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        to: str | WorkerBus | WorkerRunner,
+        *,
+        name: str | None = None,
+        run_store: RunStore | str | None = None,
+        own_runs: bool = True,
+        **bus_options: Any,
+    ) -> None:
         """Make a client.
 
         Args:
             to: A bus URL, a bus, or a runner of this process that is running.
             name: The name it asks under; None makes one up.
+            run_store: Where its runs are kept: an open store, or the URL of one as `open_run_store` takes it. None is
+                the Redis or NATS server of the bus URL, or the memory of this process.
+            own_runs: Whether runs that nobody does are done by this process, as long as the client lives; else by the
+                owners of other processes alone.
+            bus_options: What `open_bus` takes beside a URL.
         """
         self._to = to
         self._worker = _Requester(name)
         self._runner: WorkerRunner | None = None
         self._stack: AsyncExitStack | None = None
+        self._run_store = run_store
+        self._own_runs = own_runs
+        self._bus_options = bus_options
+        self._runs: Runs | None = None
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -45,8 +71,7 @@ class Client:
         if isinstance(self._to, WorkerRunner):
             self._runner = self._to
         else:
-            bus = open_bus(self._to) if isinstance(self._to, str) else self._to
-            self._runner = WorkerRunner(bus=bus, handle_sigint=False, handle_sigterm=False)
+            self._runner = WorkerRunner(bus=self._to, handle_sigint=False, handle_sigterm=False, **self._bus_options)
             await stack.enter_async_context(self._runner)
         try:
             await self._runner.add_workers(self._worker)
@@ -61,7 +86,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Cancel what is still open, and disconnect."""
-        stack, self._stack = self._stack, None
+        stack, self._stack, self._runs = self._stack, None, None
         return await stack.__aexit__(kind, error, trace) if stack is not None else None
 
     async def request(self, worker_name: str, payload: Any = None, **keywords: Any) -> Any:
@@ -136,6 +161,47 @@ class Client:
             if not isinstance(self._runner.get_worker(name), _Requester) and not name.startswith(_Requester.__name__)
         ]
 
+    async def submit(
+        self,
+        *worker_names: str,
+        params: JobGroupParams | None = None,
+        idempotency_key: str | None = None,
+        ttl: float | None = RUN_TTL,
+        **keywords: Any,
+    ) -> Run:
+        """Enter a job, or a group of jobs, that outlives this client and whoever does it, and return at once.
+
+        Args:
+            worker_names: Whom to ask.
+            params: As for `BaseWorker.job_group`; either this or keywords.
+            idempotency_key: The same key gives the same run, however often it is submitted; None makes a new one.
+            ttl: Seconds the run is kept after it has ended; None for ever.
+            keywords: `name`, `payload`, `payloads`, `timeout`, `cancel_on_error`, `delivery` and `label` as for
+                `BaseWorker.job_group`; the timeout is that of one attempt.
+
+        Raises:
+            EncodeError: A payload cannot be kept.
+            RunConflictError: Something else was submitted under that key.
+            RunStoreError: The store does not answer; the run may be entered: submit it again under its key.
+            TypeError: A keyword is not known, or both spellings were used.
+            ValueError: A value is out of its range.
+        """
+        runs = await self._opened_runs()
+        return await runs.submit(worker_names, resolve(params, JobGroupParams, **keywords), idempotency_key, ttl)
+
+    async def run(self, run_id: str) -> Run:
+        """A run that was submitted, here or elsewhere.
+
+        Raises:
+            RunNotFoundError: There is none of that id.
+            RunStoreError: The store does not answer.
+        """
+        return await (await self._opened_runs()).find(run_id)
+
+    async def runs(self, **filters: Any) -> Sequence[RunStatus]:
+        """The latest runs, latest first; filters as for `RunStore.find`."""
+        return await (await self._opened_runs()).store.find(**filters)
+
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on: to be listed, inspected, discarded, or done again with `requeue`."""
@@ -170,6 +236,23 @@ class Client:
             raise
         await letters.discard(letter_id)
         return answer
+
+    async def _opened_runs(self) -> Runs:
+        """The runs of its store, opened when they are first asked for: most clients never do."""
+        worker = self._connected()
+        if self._runs is None:
+            from actors.runs.runs import Runs, store_for  # noqa: PLC0415 - see above
+
+            assert self._stack is not None
+            assert self._runner is not None
+            store = self._run_store
+            if store is None or isinstance(store, str):
+                store = await self._stack.enter_async_context(store_for(store, self._to, self._runner))
+            runs = Runs(store, worker)
+            if self._own_runs:
+                await self._stack.enter_async_context(runs.owned(self._runner))
+            self._runs = runs
+        return self._runs
 
     async def _leave(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -61,6 +61,7 @@ from bus.messages import (
 )
 from bus.names import check_name, nearest
 from bus.network import NetworkBus
+from bus.packing import dumps, loads
 from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
 from bus.registry_entry import WorkerRegistryEntry
 from bus.retry import Backoff
@@ -150,6 +151,8 @@ __all__ = [
     "WorkerRegistryEntry",
     "check_name",
     "convert",
+    "dumps",
+    "loads",
     "nearest",
     "open_bus",
     "register_message",

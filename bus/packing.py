@@ -9,14 +9,14 @@ from uuid import UUID
 
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from bus.errors import DecodeError
+from bus.errors import DecodeError, EncodeError
 from bus.shapes import REGISTERED, explain
 from bus.values import travel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["encode_packed", "pack", "unpack"]
+__all__ = ["dumps", "encode_packed", "loads", "pack", "unpack"]
 
 # These numbers are the wire format: never change one, never use one again.
 _INT, _TUPLE, _SET, _FROZENSET, _DICT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _OBJECT = range(1, 13)
@@ -41,6 +41,31 @@ def pack(value: Any, path: str = "payload") -> Any:
         EncodeError: It cannot travel.
     """
     return _pack(travel(value, path))
+
+
+def dumps(value: Any, path: str = "value") -> bytes:
+    """Return `value` as bytes, from which `loads` makes its equal: what may travel may also be kept.
+
+    Args:
+        value: The value.
+        path: What to call it in errors.
+
+    Raises:
+        EncodeError: It cannot travel.
+    """
+    try:
+        return encode_packed(pack(value, path))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeError(path, str(error)) from error
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """Return the value that `dumps` made bytes of. Nothing is imported or executed by what the bytes say.
+
+    Raises:
+        DecodeError: The bytes are none of ours, or hold an object of a type that is not registered here.
+    """
+    return unpack(data)
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -46,6 +46,12 @@ FLEET = unit("simulation/test_fleet.py")
 FAULTS = unit("simulation/test_broken_fleet.py")
 BOUNDS = unit("simulation/test_fleet_bounds.py")
 DIRECT = unit("simulation/test_direct.py")
+STEPS = unit("unit/test_run_store_steps.py")
+FEEDS = unit("unit/test_run_feeds.py")
+CONTRACT = (*unit("contract/test_run_stores.py"), "-k", "memory")
+SQLITE = (*unit("contract/test_run_stores.py"), "-k", "sqlite")
+REDIS = (*unit("contract/test_run_stores.py"), "-k", "redis")
+NATS = (*unit("contract/test_run_stores.py"), "-k", "nats")
 
 MUTANTS = (
     Mutant(
@@ -346,6 +352,153 @@ MUTANTS = (
         unit("unit/test_supervision.py", "unit/test_escalation.py"),
     ),
     Mutant(
+        "a lost owner is not refused",
+        "actors/runs/record.py",
+        "if status.state is not RunState.RUNNING or status.attempts != lease.attempt:",
+        "if status.state is not RunState.RUNNING:",
+        CONTRACT,
+    ),
+    Mutant(
+        "a run is taken under a lease that holds no more",
+        "actors/runs/ledger_store.py",
+        "if status.state.terminal or lease_of(record) != lease:",
+        "if status.state.terminal:",
+        CONTRACT,
+    ),
+    Mutant(
+        "a run that is to be cancelled completes",
+        "actors/runs/ledger_store.py",
+        "if status.cancel_requested_at is not None and state in {RunState.COMPLETED, RunState.PENDING}:",
+        "if state is RunState.PENDING:",
+        STEPS,
+    ),
+    Mutant(
+        "what a lost owner says is heard",
+        "actors/runs/event_log.py",
+        "if event.attempt == attempt:",
+        "if attempt:",
+        STEPS,
+    ),
+    Mutant(
+        "events are added behind the terminal one",
+        "actors/runs/event_log.py",
+        "return None if event.type.terminal else event.offset + 1, attempt",
+        "return event.offset + 1, attempt",
+        STEPS,
+    ),
+    Mutant(
+        "an event that seemed lost is added twice",
+        "actors/runs/event_log.py",
+        "                    adding.unsure[content] = offset, entry\n",
+        "",
+        STEPS,
+    ),
+    Mutant(
+        "a terminal event that its owner did not add is missing",
+        "actors/runs/readers.py",
+        "            await self._log.close(record)  # who ended it may have died before\n",
+        "",
+        STEPS,
+    ),
+    Mutant(
+        "a run that is being deleted ends too early",
+        "actors/runs/readers.py",
+        "                await self._record(status.run_id)",
+        "                pass",
+        STEPS,
+    ),
+    Mutant(
+        "a terminal event is left of a run that was deleted",
+        "actors/runs/event_log.py",
+        "                    await self._ledger.delete([event_key(run_id, offset)])\n",
+        "                    pass\n",
+        STEPS,
+    ),
+    Mutant(
+        "a run is entered under a key that was just freed",
+        "actors/runs/entrance.py",
+        "        if (await self._ledger.read([claim]))[0] == entry:\n            return entered\n",
+        "        return entered\n",
+        STEPS,
+    ),
+    Mutant(
+        "a key is freed after its run is gone",
+        "actors/runs/entrance.py",
+        "        await self._ledger.delete([run_key(run_id)])\n        for folder in",
+        "        for folder in",
+        STEPS,
+    ),
+    Mutant(
+        "a run that ended stays among the open ones",
+        "actors/runs/ledger_store.py",
+        "                await self._put_away(record)  # who ended it died before\n",
+        "                pass\n",
+        STEPS,
+    ),
+    Mutant(
+        "a run without a record is never swept",
+        "actors/runs/entrance.py",
+        "                if record is None:\n                    await self.forget(run_id)\n",
+        "                pass\n",
+        STEPS,
+    ),
+    Mutant(
+        "the key of a run that was never entered is taken for ever",
+        "actors/runs/entrance.py",
+        "if run_id < stamp(self._clock() - ORPHAN_AGE / 2):",
+        'if run_id < "":',
+        STEPS,
+    ),
+    Mutant(
+        "each reader of a run looks for itself",
+        "actors/runs/readers.py",
+        "        feed = self._feeds.get(run_id)\n        if feed is None:",
+        "        if True:",
+        FEEDS,
+    ),
+    Mutant(
+        "a feed begins behind all events",
+        "actors/runs/event_log.py",
+        "        if after <= LAST_OFFSET and await self._ledger.read([event_key(run_id, after)]) != [None]:",
+        "        if after <= LAST_OFFSET:",
+        FEEDS,
+    ),
+    Mutant(
+        "a slow reader misses what its feed forgot",
+        "actors/runs/feed.py",
+        "        return offset >= self._first",
+        "        return True",
+        FEEDS,
+    ),
+    Mutant(
+        "readers wait for one that has left",
+        "actors/runs/feed.py",
+        "            self._looking = None\n            look.over.set()",
+        "            self._looking = None",
+        FEEDS,
+    ),
+    Mutant(
+        "two processes replace one version",
+        "actors/runs/sqlite_store.py",
+        "WHERE key = ?1 AND version = ?3",
+        "WHERE key = ?1 AND ?3 > 0",
+        SQLITE,
+    ),
+    Mutant(
+        "redis replaces any version",
+        "actors/runs/redis_store.py",
+        "if (now or '0') ~= ARGV[2] then return 0 end",
+        "if (now or '0') == '-' then return 0 end",
+        REDIS,
+    ),
+    Mutant(
+        "nats replaces any version",
+        "actors/runs/nats_store.py",
+        "_OTHER_VERSION) is not None",
+        "0) is not None",
+        NATS,
+    ),
+    Mutant(
         "signatures are not looked at",
         "bus/reader.py",
         "lane=delivery.lane, verifier=self._signer",
@@ -380,7 +533,7 @@ def plant(mutant: Mutant, tree: Path) -> None:
 
 def copy_tree(to: Path) -> None:
     """Copy what the checks need."""
-    for name in ("actors", "bus", "tests"):
+    for name in ("actors", "bus", "docs", "tests"):
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", to)
 

@@ -36,23 +36,49 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
     "nats": ("bus/transports/",),
+    "prometheus_client": ("actors/server/",),
     "redis": ("bus/transports/",),
+    "rocksdict": ("actors/runs/rocksdb_store.py",),
+    "sqlite3": ("actors/runs/sqlite_store.py",),
+    "sse_starlette": ("actors/server/",),
+    "starlette": ("actors/server/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
+    "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
+    # Only the type, which travels and is kept: ids come from outside.
+    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),
 }
 
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
     "bus.deadlines": "one timer heap for the deadlines of both packages",
+    "bus.probe": "the contract of run stores speaks in the words of that of transports",
     "bus.events": "event handlers are declared alike on workers, runners and registries",
     "bus.mailbox": "a worker reads the queue that the bus fills",
     "bus.simulated": "the simulation builds its networks from it",
     "bus.tasks": "reused tasks: the hot path of both packages",
     "bus.values": "the types that a handler names in its signature may travel",
+    "bus.transports.nats_answers": "runs are kept on a server over the same kind of link as jobs travel",
+    "bus.transports.nats_link": "as bus.transports.nats_answers",
+    "bus.transports.redis_link": "as bus.transports.nats_answers",
+    "bus.transports.redis_server": "the settings under which a server loses jobs are those under which it loses runs",
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+HEAVY = {
+    "nats",
+    "prometheus_client",
+    "pydantic",
+    "redis",
+    "rich",
+    "rocksdict",
+    "sqlite3",
+    "sse_starlette",
+    "starlette",
+    "structlog",
+    "tenacity",
+    "trio",
+    "uvicorn",
+}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
@@ -394,7 +420,7 @@ def undeclared(library: str) -> bool:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
-    name = DISTRIBUTIONS.get(library, library)
+    name = DISTRIBUTIONS.get(library, library.replace("_", "-"))
     ours = library in sys.stdlib_module_names or library in {*CODE, "pytest"}  # pytest loads its plugin, bus.fixtures
     return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
 
@@ -404,7 +430,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
     used = {
         module.partition(".")[0] for folder in CODE for source in sources(folder) for _, module, _ in imports(source)
     }
-    assert {"anyio", "nats", "hiredis"} <= used
+    assert {"anyio", "nats", "hiredis", "rocksdict"} <= used
     assert [library for library in sorted(used) if undeclared(library)] == []
     assert undeclared("sniffio")
 

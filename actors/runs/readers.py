@@ -1,0 +1,106 @@
+"""The readers of events, who share the looks at the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from weakref import WeakValueDictionary
+
+import anyio
+
+from actors.runs.event_log import EventLog
+from actors.runs.feed import Feed
+from actors.runs.ledger import MOST_KEYS, Changes, Entry
+from actors.runs.record import Record
+from actors.runs.run import RunEvent
+
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
+"""Seconds between two looks at a run that another process may change, each longer than the one before as long as there
+is nothing new; changes of this process are seen at once."""
+
+
+class Readers:
+    """Reads the events of runs: what there is, and what comes. All that wait for one run make one look at a time.
+
+    Args:
+        log: The events.
+        changes: Tells of changes in this process.
+        record: Reads the record of a run.
+    """
+
+    def __init__(
+        self, log: EventLog, changes: Changes, record: Callable[[str], Awaitable[tuple[Record, Entry]]]
+    ) -> None:
+        self._log = log
+        self._changes = changes
+        self._record = record
+        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
+
+    def wake(self) -> None:
+        """Let those that wait look again."""
+        for run_id in tuple(self._feeds):
+            self._changes.note(run_id)
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[RunEvent]:
+        """See `RunStore.events`."""
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit!r}")
+        record, _ = await self._record(run_id)
+        place = await self._log.place(run_id, after)
+        found: list[RunEvent] = []
+        while len(found) < limit:
+            events, place, ended = await self._page(record, place, limit - len(found))
+            found += [event for event in events if event.offset > after]
+            if ended or not events:
+                break
+        return found
+
+    async def stream(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        """See `RunStore.stream`."""
+        await self._record(run_id)
+        place = await self._log.place(run_id, after)
+        feed = self._feeds.get(run_id)
+        if feed is None:
+            feed = self._feeds[run_id] = Feed(lambda place: self._look(run_id, place), place)
+        while True:
+            ended = feed.ended
+            if feed.has(place):
+                events = feed.since(place)
+                if not events and not ended:
+                    await feed.more()
+            else:
+                record, _ = await self._record(run_id)
+                events, place, ended = await self._page(record, place, MOST_KEYS)
+            for event in events:
+                if event.offset > after:
+                    yield event
+                if event.type.terminal:
+                    return
+                place = event.offset + 1
+            if ended and not events:
+                return
+
+    async def _look(self, run_id: str, place: int) -> tuple[list[RunEvent], int, bool]:
+        """Wait until there is something behind a place in the events of a run, or the run has ended there."""
+        wait = FIRST_WAIT
+        while True:
+            change = self._changes.next(run_id)
+            record, _ = await self._record(run_id)
+            events, place, ended = await self._page(record, place, MOST_KEYS)
+            if events or ended:
+                return events, place, ended
+            with anyio.move_on_after(wait):
+                await change.wait()
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _page(self, record: Record, place: int, limit: int) -> tuple[list[RunEvent], int, bool]:
+        """The events behind a place, the place behind them, and whether that is the end of the run."""
+        status = record.status
+        events, behind = await self._log.page(status.run_id, place, limit)
+        if not events and status.state.terminal and behind == place:
+            await self._log.close(record)  # who ended it may have died before
+            events, behind = await self._log.page(status.run_id, place, limit)
+            if not events:
+                # A run is deleted before its events: if they are missing because of that, it is missing too.
+                await self._record(status.run_id)
+                return [], behind, True
+        return events, behind, bool(events) and events[-1].type.terminal

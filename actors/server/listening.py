@@ -1,0 +1,143 @@
+"""The server on a port, run in the loop of its workers."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import signal
+import socket
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+
+from actors.server.app import service_of
+from actors.server.connection import Connection
+from actors.server.service import Service
+from bus.events import log
+
+DEFAULT_PORT = 8_000
+
+
+def check_binding(host: str, token: str | None) -> None:
+    """Refuse to be reachable from other machines without a token.
+
+    Args:
+        host: The address that is to be bound.
+        token: The operator's token.
+
+    Raises:
+        ValueError: The address is not one of loopback, and there is no token.
+    """
+    if token is None and not _is_loopback(host):
+        raise ValueError(
+            f"refusing to listen on {host!r} without a token: whoever reaches the port could submit and cancel. "
+            "Give token=, or listen on 127.0.0.1"
+        )
+
+
+async def listen(
+    app: Starlette,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    stop: anyio.Event | None = None,
+    **options: Any,
+) -> None:
+    """Serve an app until a signal ends it: first it takes no more work (503), then what is under way ends, then it.
+
+    A second signal ends it at once, and so does cancelling the call. Loopback by default.
+
+    Args:
+        app: What `create_app` or `serve` made.
+        host: The address to bind.
+        port: The port; 0 for a free one.
+        stop: Ends it as a signal does.
+        options: Further ones of `uvicorn.Config`.
+
+    Raises:
+        ValueError: The address can be reached from other machines, and the app has no token.
+        OSError: The address cannot be bound.
+        RuntimeError: The app did not start; the log says why.
+    """
+    service = service_of(app)
+    check_binding(host, service.settings.token)
+    settings: dict[str, Any] = {"lifespan": "on", "http": Connection, "ws": "none", "server_header": False, **options}
+    patience = math.ceil(service.settings.drain_timeout)
+    server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=patience, **settings), stop or anyio.Event())
+    with _bind(host, port, service.settings.send_timeout) as bound:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run, server, service, bound)
+            try:
+                await server.over.wait()
+            except BaseException:
+                service.streams.close()
+                server.should_exit = True
+                raise
+    if not server.started:
+        raise RuntimeError("the server did not start: the log says why")
+
+
+class _Server(uvicorn.Server):
+    """Drains before it stops to listen, so that who comes meanwhile is told to come back."""
+
+    def __init__(self, config: uvicorn.Config, asked: anyio.Event) -> None:
+        super().__init__(config)
+        self.asked = asked
+        self.over = anyio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came, in the main thread, between two steps of the loop."""
+        if self.asked.is_set():
+            super().handle_exit(sig, frame)
+            self.force_exit = True
+            return
+        log().info("signal: draining, once more to stop at once", signal=signal.Signals(sig).name)
+        self.asked.set()
+
+
+async def _run(server: _Server, service: Service, bound: socket.socket) -> None:
+    """Serve, shielded from whoever cancels: that ends it in order, like any other end."""
+    try:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_drain_first, server, service)
+                with suppress(SystemExit):  # how it says that the app did not start
+                    await server.serve(sockets=[bound])
+                tasks.cancel_scope.cancel()
+    finally:
+        server.over.set()
+
+
+async def _drain_first(server: _Server, service: Service) -> None:
+    await server.asked.wait()
+    await service.drain()
+    server.should_exit = True
+
+
+def _bind(host: str, port: int, patience: float) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it. A reader that stalls is given up by the server, but what it had been sent waits
+            # in the system for as long as the reader likes: seen on Linux, for ever without this.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(patience * 1000))
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False  # a name may stand for any address

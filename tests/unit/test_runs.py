@@ -1,0 +1,287 @@
+"""Runs outlive who submits them and who does them, and end once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from actors import BaseWorker, Client, Job, WorkerRunner, job
+from actors.runs import (
+    InMemoryRunStore,
+    MemoryLedger,
+    Run,
+    RunEventType,
+    RunFailedError,
+    RunNotFoundError,
+    RunOwner,
+    RunState,
+)
+from actors.runs.ledger import too_large
+
+pytestmark = pytest.mark.anyio
+
+
+class Desk(BaseWorker):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.begun = anyio.Event()
+        self.stopped = anyio.Event()
+        self.open = anyio.Event()
+
+    @job
+    async def shout(self, job: Job[str]) -> str:
+        await job.update({"half": job.payload[: len(job.payload) // 2]})
+        return job.payload.upper()
+
+    @job
+    async def count(self, job: Job[int]) -> AsyncIterator[int]:
+        for number in range(job.payload):
+            yield number
+
+    @job
+    async def refuse(self, job: Job[str]) -> None:
+        raise ValueError(job.payload)
+
+    @job
+    async def repeat(self, job: Job[int]) -> str:
+        return "x" * job.payload
+
+    @job
+    async def hold(self) -> str:
+        self.begun.set()
+        try:
+            await self.open.wait()
+        finally:
+            self.stopped.set()
+        return "held"
+
+
+async def happens(event: anyio.Event) -> None:
+    with anyio.fail_after(60):
+        await event.wait()
+
+
+async def ended(run: Run) -> RunState:
+    with anyio.fail_after(60):
+        async for _ in run.events():
+            pass
+    return (await run.status()).state
+
+
+async def test_a_run_of_one_worker_has_its_answer_and_its_events_in_order() -> None:
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Desk("desk"))
+        run = await client.submit("desk", name="shout", payload="hello")
+        assert await run.result(60) == "HELLO"
+        events = [event async for event in run.events()]
+        assert [(event.offset, event.type, event.worker_name) for event in events] == [
+            (0, RunEventType.AGENT_STARTED, "desk"),
+            (1, RunEventType.UPDATE, "desk"),
+            (2, RunEventType.AGENT_COMPLETED, "desk"),
+            (3, RunEventType.GROUP_COMPLETED, None),
+        ]
+        assert [event.data for event in events] == [
+            None,
+            {"half": "he"},
+            "HELLO",
+            {"state": "completed", "error": None},
+        ]
+        for after in range(-1, 4):
+            assert [event async for event in run.events(after)] == events[after + 1 :]
+        status = await run.status()
+        assert (status.state, status.attempts) == (RunState.COMPLETED, 1)
+        assert (status.progress.total, status.progress.completed, status.progress.running) == (1, 1, 0)
+        assert [each.run_id for each in await client.runs(state=RunState.COMPLETED)] == [run.run_id]
+        assert await (await client.run(run.run_id)).result() == "HELLO"
+
+
+async def test_chunks_of_a_stream_are_events() -> None:
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Desk("desk"))
+        run = await client.submit("desk", name="count", payload=300)
+        chunks = [event.data async for event in run.events() if event.type is RunEventType.STREAM]
+        assert chunks == list(range(300))
+
+
+async def test_a_group_has_the_answers_of_all_and_says_how_far_it_is() -> None:
+    a, b = Desk("a"), Desk("b")
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(a, b)
+        run = await client.submit("a", "b", name="hold")
+        await happens(a.begun)
+        await happens(b.begun)
+        a.open.set()
+        await progress_is(run, completed=1, running=1)
+        b.open.set()
+        assert await run.result(60) == {"a": "held", "b": "held"}
+
+
+async def progress_is(run: Run, *, completed: int, running: int) -> None:
+    with anyio.fail_after(60):
+        progress = (await run.status()).progress
+        while (progress.completed, progress.running) != (completed, running):
+            await anyio.lowlevel.checkpoint()
+            progress = (await run.status()).progress
+
+
+@pytest.mark.parametrize(("cancel_on_error", "state"), [(True, RunState.FAILED), (False, RunState.COMPLETED)])
+async def test_a_member_that_fails_fails_the_run_if_that_is_wanted(cancel_on_error: bool, state: RunState) -> None:
+    class Refusing(Desk):
+        @job
+        async def hold(self) -> str:
+            raise ValueError("I will not")
+
+    a = Desk("a")
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(a, Refusing("b"))
+        run = await client.submit("a", "b", name="hold", cancel_on_error=cancel_on_error)
+        if not cancel_on_error:
+            a.open.set()
+        assert await ended(run) is state
+        status = await run.status()
+        assert status.progress.failed >= 1
+        if state is RunState.FAILED:
+            assert status.error is not None
+            assert status.error.message == "b: I will not"
+            assert not a.begun.is_set() or a.stopped.is_set()
+            with pytest.raises(RunFailedError, match="is failed: b: I will not"):
+                await run.result()
+        else:
+            assert await run.result() == {"a": "held"}
+
+
+async def test_a_cancelled_run_says_when_its_work_has_stopped_and_stays_cancelled() -> None:
+    class Slow(Desk):
+        @job
+        async def hold(self) -> str:
+            self.begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.open.wait()
+                self.stopped.set()
+            return ""
+
+    desk = Slow("desk")
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(desk)
+        run = await client.submit("desk", name="hold")
+        await happens(desk.begun)
+        status = await run.cancel("enough")
+        assert status.cancel_requested_at is not None
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert (await run.status()).state is RunState.RUNNING
+        desk.open.set()
+        assert await ended(run) is RunState.CANCELLED
+        assert desk.stopped.is_set()
+        assert (await run.cancel()).state is RunState.CANCELLED
+        status = await run.status()
+        assert status.error is not None
+        assert status.error.message == "enough"
+        assert status.finished_at is not None
+        with pytest.raises(RunFailedError, match="is cancelled: enough"):
+            await run.result()
+
+
+async def test_a_run_that_nobody_does_waits_and_can_be_cancelled_at_once() -> None:
+    async with WorkerRunner() as runner, Client(runner, own_runs=False) as client:
+        run = await client.submit("desk", name="shout", payload="x")
+        assert (await run.status()).state is RunState.PENDING
+        assert (await run.cancel()).state is RunState.CANCELLED
+        assert [event.type async for event in run.events()] == [RunEventType.RUN_CANCELLED]
+
+
+async def test_a_run_survives_its_submitter_and_its_owner() -> None:
+    store = InMemoryRunStore()
+    desk = Desk("desk")
+    async with WorkerRunner() as runner:
+        await runner.add_workers(desk)
+        async with Client(runner, run_store=store) as client:
+            run_id = (await client.submit("desk", name="hold")).run_id
+            await happens(desk.begun)
+        assert (await store.get(run_id)).state is RunState.PENDING
+        await happens(desk.stopped)
+        desk.open.set()
+        async with Client(runner, run_store=store) as client:
+            run = await client.run(run_id)
+            assert await run.result(60) == "held"
+            assert (await run.status()).attempts == 2
+
+
+async def test_a_run_whose_owner_died_is_taken_over_and_what_the_dead_one_says_is_refused() -> None:
+    store = InMemoryRunStore()
+    async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
+        await runner.add_workers(Desk("desk"))
+        run = await client.submit("desk", name="shout", payload="x")
+        (lease,) = await store.leases()
+        dead = await store.take(lease, "dead")
+        assert dead is not None
+        await store.push_event(dead, RunEventType.AGENT_STARTED, "desk")
+        await runner.add_workers(RunOwner(store, heartbeat=0.05, lease=1.0))
+        assert await run.result(60) == "X"
+        assert [event.attempt async for event in run.events()] == [1, 2, 2, 2, 2]
+
+
+async def test_a_run_that_costs_every_owner_is_failed() -> None:
+    store = InMemoryRunStore()
+    async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
+        run = await client.submit("desk", name="shout", payload="x")
+        for _ in range(2):
+            (lease,) = await store.leases()
+            assert await store.take(lease, "dead") is not None
+        await runner.add_workers(RunOwner(store, heartbeat=0.05, lease=1.0, max_attempts=2))
+        assert await ended(run) is RunState.FAILED
+        error = (await run.status()).error
+        assert error is not None
+        assert error.type == "RunLost"
+
+
+async def test_a_worker_that_nobody_serves_fails_the_run_in_time() -> None:
+    async with WorkerRunner(ready_timeout=1) as runner, Client(runner) as client:
+        run = await client.submit("nobody")
+        with pytest.raises(RunFailedError, match="nobody"):
+            await run.result(60)
+
+
+class Narrow(MemoryLedger):
+    async def put(self, key: str, value: bytes, version: int) -> bool:
+        if len(value) > 3000:
+            raise too_large(key, len(value), 3000, "this one")
+        return await super().put(key, value, version)
+
+
+@pytest.mark.parametrize(("length", "what"), [(5000, "[ab]: event"), (2000, "result")])
+async def test_an_answer_that_the_store_does_not_take_fails_the_run_at_once(length: int, what: str) -> None:
+    """One answer alone, or all together."""
+    store = InMemoryRunStore(Narrow())
+    async with WorkerRunner() as runner, Client(runner, run_store=store) as client:
+        await runner.add_workers(Desk("a"), Desk("b"))
+        run = await client.submit("a", "b", name="repeat", payload=length)
+        with pytest.raises(RunFailedError, match=f"is failed: {what} cannot travel: it has"):
+            await run.result(60)
+        assert (await run.status()).attempts == 1
+
+
+async def test_one_key_is_one_run() -> None:
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Desk("desk"))
+        one, two = [await client.submit("desk", name="shout", payload="x", idempotency_key="k") for _ in range(2)]
+        assert one.run_id == two.run_id
+        assert await one.result(60) == "X"
+
+
+async def test_what_is_wrong_with_a_submission_is_said() -> None:
+    async with WorkerRunner() as runner, Client(runner) as client:
+        with pytest.raises(ValueError, match="at least one worker name"):
+            await client.submit()
+        with pytest.raises(TypeError, match="idempotency_key"):
+            await client.submit("desk", job_id="x")
+        with pytest.raises(RunNotFoundError, match="there is no run 'x'"):
+            await client.run("x")
+        with pytest.raises(ValueError, match="timeout"):
+            await client.submit("desk", timeout=-1)
