@@ -34,14 +34,18 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 # Who alone may import a library: files, or folders with a slash. The core is pure anyio and light to import.
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
+    "click": ("actors/cli/",),
     "nats": ("bus/transports/",),
     "redis": ("bus/transports/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
+    "watchfiles": ("actors/cli/",),
     "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
 }
 
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
+    "bus.brokers": "the command line starts one to develop with",
+    "bus.checkup": "the command line looks at a broker",
     "bus.deadlines": "one timer heap for the deadlines of both packages",
     "bus.events": "event handlers are declared alike on workers, runners and registries",
     "bus.mailbox": "a worker reads the queue that the bus fills",
@@ -51,7 +55,7 @@ SHARED_MACHINERY = {
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+HEAVY = {"click", "nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio", "watchfiles"}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 

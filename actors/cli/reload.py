@@ -1,0 +1,72 @@
+"""Reloading: a program that is started again whenever a file changes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+from actors.cli.failure import usage
+from actors.cli.output import say
+from actors.signals import watch
+
+PATIENCE = 35.0
+"""Seconds the program may take to end when it is asked to; then it is killed."""
+
+
+async def reloaded(arguments: Sequence[str], folder: Path) -> int:
+    """Run `actorbus` with these arguments in a process of its own, and again after each change of a Python file.
+
+    Returns:
+        The exit code of the last one, when a signal has ended it.
+    """
+    try:
+        from watchfiles import PythonFilter, awatch  # noqa: PLC0415 - only who reloads needs it
+    except ModuleNotFoundError:
+        raise usage("--reload needs watchfiles: pip install 'actorbus[cli]'") from None
+    command = [sys.executable, "-m", "actors.cli", *arguments]
+    stop = anyio.Event()
+    code = 0
+    async with anyio.create_task_group() as tasks:
+        process = await _started(command)
+
+        def on_signal(number: signal.Signals) -> None:
+            stop.set()
+            if process.returncode is None:
+                process.send_signal(number)  # the first one lets it drain, the second does not
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            tasks.start_soon(watch, number, on_signal)
+        async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
+            shown = ", ".join(sorted(Path(path).name for _, path in changes)[:3])
+            say(f"actorbus: {shown} changed, starting again")
+            await _ended(process)
+            if stop.is_set():
+                break
+            process = await _started(command)
+            if stop.is_set():  # the signal came between the two
+                process.terminate()
+        code = await process.wait()
+        tasks.cancel_scope.cancel()
+    return code
+
+
+async def _started(command: Sequence[str]) -> Process:
+    # A session of its own: Ctrl-C reaches the program through us, once.
+    return await anyio.open_process(command, stdin=subprocess.DEVNULL, stdout=None, stderr=None, start_new_session=True)
+
+
+async def _ended(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    with anyio.move_on_after(PATIENCE):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()

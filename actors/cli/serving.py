@@ -1,0 +1,169 @@
+"""`actorbus serve` and `actorbus dev`: the HTTP server, and all that is needed to develop with one command."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from actors.cli.command import Command, asynchronous
+from actors.cli.connection import broker_url, bus_options, store_url
+from actors.cli.exit_code import ExitCode
+from actors.cli.failure import CommandError, understood, usage
+from actors.cli.log import log_to_stderr
+from actors.cli.output import emit, say
+from actors.cli.reload import reloaded
+from actors.cli.setting import redacted, settings
+from bus.brokers import BROKERS, Broker
+
+STOPS_WITHIN = 35.0
+"""Seconds the server of `dev` may take to end; then it is killed."""
+
+SERVER_SETTINGS = ("host", "port", "token", "read_token")
+
+
+@click.command(cls=Command, example="ACTORBUS_TOKEN=... actorbus serve --bus redis://127.0.0.1:6379 --host 0.0.0.0")
+@click.option(
+    "--allowed-host", "allowed_hosts", multiple=True, help="Name it may be called by. [default: loopback names]"
+)
+@click.option("--cors-origin", "cors_origins", multiple=True, help="Page in browsers that may ask it, exactly.")
+@click.option("--own-runs/--no-own-runs", default=True, show_default=True, help="Do runs here that nobody does.")
+@settings(
+    "bus", "namespace", "signing_key_env", "run_store", *SERVER_SETTINGS, "drain_timeout", "log_level", "log_format"
+)
+@settings("json")
+@asynchronous
+async def serve(
+    *,
+    allowed_hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
+    own_runs: bool,
+    bus: str | None,
+    namespace: str,
+    signing_key_env: str | None,
+    run_store: str | None,
+    host: str,
+    port: int,
+    log_level: str,
+    log_format: str,
+    json: bool,
+    **limits: Any,
+) -> None:
+    """Serve runs, workers and events over HTTP until a signal.
+
+    Reachable from this machine only, unless --host says otherwise; then a --token is needed.
+    """
+    try:
+        server = import_module("actors.server")
+    except ModuleNotFoundError as error:
+        raise usage(f"the server needs {error.name}: pip install 'actorbus[server]'") from error
+    url = broker_url(bus)
+    log_to_stderr(log_level, log_format)
+    names = {"allowed_hosts": allowed_hosts} if allowed_hosts else {}
+    with understood():
+        app = server.create_app(
+            url,
+            run_store=store_url(run_store, url),
+            own_runs=own_runs,
+            bus_options=bus_options(namespace, signing_key_env),
+            cors_origins=cors_origins,
+            **names,
+            **limits,
+        )
+        server.check_binding(host, limits["token"])
+    told = {"server": f"http://{host}:{port}", "bus": redacted(url)}
+    if json:
+        emit(told)
+    else:
+        say(f"actorbus server at {told['server']}, over {told['bus']}; Ctrl-C ends it")
+    try:
+        await server.listen(app, host, port, log_level=log_level, log_config=None)
+    except OSError as error:
+        raise usage(f"{host}:{port} cannot be had: {error.strerror or error}; name another --port") from None
+    except RuntimeError as error:
+        raise CommandError(str(error), ExitCode.UNREACHABLE) from error
+
+
+@click.command(cls=Command, example="actorbus dev shop:Till")
+@click.argument("workers", nargs=-1, envvar="ACTORBUS_WORKERS", metavar="[NAME=]MODULE:CLASS...")
+@click.option(
+    "--all-from", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Every worker in DIR."
+)
+@click.option(
+    "--broker", type=click.Choice(list(BROKERS)), default="redis", show_default=True, help="The broker to start."
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the broker keeps its files. [default: nowhere for long]",
+)
+@click.option("--server/--no-server", default=True, show_default=True, help="Whether to serve HTTP too.")
+@settings("bus", "reload_dir", "port", "log_level", "json")
+@asynchronous
+async def dev(
+    *,
+    workers: tuple[str, ...],
+    folder: Path | None,
+    broker: str,
+    data: Path | None,
+    server: bool,
+    bus: str | None,
+    reload_dir: str | None,
+    port: int,
+    log_level: str,
+    json: bool,
+) -> int:
+    """Run all that developing needs: a broker, the workers, started again when a file changes, and the server.
+
+    With --bus, that broker is used and none is started.
+    """
+    if not workers and folder is None:
+        raise usage("no worker is named: give module:Class, or --all-from DIR")
+    async with AsyncExitStack() as stack:
+        url = bus or stack.enter_context(_broker(broker, data)).url
+        if json:
+            emit({"bus": redacted(url), "server": f"http://127.0.0.1:{port}" if server else None})
+        else:
+            say(f"actorbus dev over {redacted(url)}; ask from another shell: actorbus ps --bus {redacted(url)}")
+        common = ["--bus", url, "--log-level", log_level]
+        if server:
+            await stack.enter_async_context(_program(["serve", *common, "--port", str(port)]))
+        named = [*workers, *(["--all-from", str(folder)] if folder is not None else [])]
+        return await reloaded(["worker", "start", *named, *common, "--no-reload"], Path(reload_dir or folder or "."))
+
+
+def _broker(kind: str, data: Path | None) -> Broker:
+    if data is None:
+        return BROKERS[kind]()
+    return BROKERS[kind](directory=data.resolve())
+
+
+@asynccontextmanager
+async def _program(arguments: list[str]) -> AsyncIterator[None]:
+    """Run `actorbus` with these arguments beside, as long as the block."""
+    process = await anyio.open_process(
+        [sys.executable, "-m", "actors.cli", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=None,
+        stderr=None,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            with anyio.move_on_after(STOPS_WITHIN):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
