@@ -14,7 +14,7 @@ import anyio
 import click
 
 from actors.cli.exit_code import ExitCode, table
-from actors.cli.failure import code_of, text_of
+from actors.cli.failure import CommandError, code_of, text_of
 from actors.cli.setting import PREFIX
 
 P = ParamSpec("P")
@@ -73,9 +73,11 @@ class Program(Group):
         formatter.write(f"{table()}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; click itself would end the process when nobody reads any more, and call that a failure."""
+        """Run a command. What click itself would print, or call a failure, is said in our way."""
         try:
             return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise CommandError("interrupted", ExitCode.INTERRUPTED) from error
         except BrokenPipeError as error:
             raise click.exceptions.Exit(failed(error)) from error
 

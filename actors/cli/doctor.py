@@ -9,7 +9,7 @@ import anyio
 import click
 
 from actors.cli.command import Command, asynchronous
-from actors.cli.connection import broker_url, bus_options, connected, opened_store
+from actors.cli.connection import broker_url, bus_options, connected, kept_from_the_terminal, opened_store
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, text_of, understood
 from actors.cli.fleet import UNSEEN
@@ -50,7 +50,7 @@ async def doctor(
 
     for each in _keys(url, signing_key_env):
         found(each)
-    with understood():
+    with understood(), kept_from_the_terminal():
         async for each in examine(url, namespace=namespace, patience=connect_timeout):
             found(each)
     if all(each.state != "failed" for each in findings):

@@ -55,7 +55,7 @@ async def ps(*, listen: float, everything: bool, json: bool, **connection: Any) 
 @settings(*CONNECTION, "json")
 @asynchronous
 async def events(*, seconds: float | None, everything: bool, json: bool, **connection: Any) -> None:
-    """Print what happens in the fleet as it happens: workers that are ready, and workers that are lost.
+    """Print what happens in the fleet as it happens: workers that are ready, or change, and workers that are lost.
 
     Those that are there already come first.
     """
@@ -68,6 +68,8 @@ async def events(*, seconds: float | None, everything: bool, json: bool, **conne
             emit({"type": kind, "at": time.time(), "data": change})
             return
         reason = f": {change.reason}" if isinstance(change, WorkerLostData) and change.reason else ""
+        if isinstance(change, WorkerReadyData) and not change.active:
+            reason = ", not active"
         click.echo(f"{kind:<12}  {change.worker_name}  on {change.runner}{reason}")
 
     async with connected(**connection) as client:
