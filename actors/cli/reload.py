@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -19,8 +19,13 @@ PATIENCE = 35.0
 """Seconds the program may take to end when it is asked to; then it is killed."""
 
 
-async def reloaded(arguments: Sequence[str], folder: Path) -> int:
+async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> int:
     """Run `actorbus` with these arguments in a process of its own, and again after each change of a Python file.
+
+    Args:
+        arguments: Those of `actorbus`.
+        folder: Where to look for changes, and below.
+        environment: That of the program; None is our own.
 
     Returns:
         The exit code of the last one, when a signal has ended it.
@@ -33,7 +38,7 @@ async def reloaded(arguments: Sequence[str], folder: Path) -> int:
     stop = anyio.Event()
     code = 0
     async with anyio.create_task_group() as tasks:
-        process = await _started(command)
+        process = await _started(command, environment)
 
         def on_signal(number: signal.Signals) -> None:
             stop.set()
@@ -48,7 +53,7 @@ async def reloaded(arguments: Sequence[str], folder: Path) -> int:
             await _ended(process)
             if stop.is_set():
                 break
-            process = await _started(command)
+            process = await _started(command, environment)
             if stop.is_set():  # the signal came between the two
                 process.terminate()
         code = await process.wait()
@@ -56,9 +61,11 @@ async def reloaded(arguments: Sequence[str], folder: Path) -> int:
     return code
 
 
-async def _started(command: Sequence[str]) -> Process:
+async def _started(command: Sequence[str], environment: Mapping[str, str] | None) -> Process:
     # A session of its own: Ctrl-C reaches the program through us, once.
-    return await anyio.open_process(command, stdin=subprocess.DEVNULL, stdout=None, stderr=None, start_new_session=True)
+    return await anyio.open_process(
+        command, stdin=subprocess.DEVNULL, stdout=None, stderr=None, env=environment, start_new_session=True
+    )
 
 
 async def _ended(process: Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from typing import Any
 import anyio
 import click
 
-from actors.cli.command import Command, asynchronous
+from actors.cli.command import Command, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, understood, usage
 from actors.cli.log import log_to_stderr
 from actors.cli.output import emit, say
 from actors.cli.reload import reloaded
-from actors.cli.setting import redacted, settings
+from actors.cli.setting import PORT, redacted, settings
 from bus.brokers import BROKERS, Broker
 
 STOPS_WITHIN = 35.0
@@ -78,7 +79,7 @@ async def serve(
             **names,
             **limits,
         )
-        server.check_binding(host, limits["token"])
+    _check_binding(server, host, limits["token"], allowed_hosts)
     told = {"server": f"http://{host}:{port}", "bus": redacted(url)}
     if json:
         emit(told)
@@ -92,6 +93,18 @@ async def serve(
         raise CommandError(str(error), ExitCode.UNREACHABLE) from error
 
 
+def _check_binding(server: Any, host: str, token: str | None, allowed_hosts: tuple[str, ...]) -> None:
+    try:
+        server.check_binding(host, None)
+    except ValueError:
+        if token is None:
+            raise usage(f"{host} is reached from other machines: set ACTORBUS_TOKEN, or listen at 127.0.0.1") from None
+        if not allowed_hosts:
+            raise usage(
+                f"{host} is reached from other machines: say under which names, as in --allowed-host api.example.com"
+            ) from None
+
+
 @click.command(cls=Command, example="actorbus dev shop:Till")
 @click.argument("workers", nargs=-1, envvar="ACTORBUS_WORKERS", metavar="[NAME=]MODULE:CLASS...")
 @click.option(
@@ -101,18 +114,29 @@ async def serve(
     "--broker", type=click.Choice(list(BROKERS)), default="redis", show_default=True, help="The broker to start."
 )
 @click.option(
+    "--broker-port",
+    type=PORT,
+    default=0,
+    show_default=True,
+    help="Port of the broker that is started; 0 takes a free one.",
+)
+@click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the broker keeps its files. [default: nowhere for long]",
 )
 @click.option("--server/--no-server", default=True, show_default=True, help="Whether to serve HTTP too.")
 @settings("bus", "reload_dir", "port", "log_level", "json")
+@click.pass_obj
 @asynchronous
 async def dev(
+    invocation: Invocation,
+    /,
     *,
     workers: tuple[str, ...],
     folder: Path | None,
     broker: str,
+    broker_port: int,
     data: Path | None,
     server: bool,
     bus: str | None,
@@ -128,32 +152,38 @@ async def dev(
     if not workers and folder is None:
         raise usage("no worker is named: give module:Class, or --all-from DIR")
     async with AsyncExitStack() as stack:
-        url = bus or stack.enter_context(_broker(broker, data)).url
+        url = bus or stack.enter_context(_broker(broker, broker_port, data)).url
         if json:
             emit({"bus": redacted(url), "server": f"http://127.0.0.1:{port}" if server else None})
         else:
             say(f"actorbus dev over {redacted(url)}; ask from another shell: actorbus ps --bus {redacted(url)}")
-        common = ["--bus", url, "--log-level", log_level]
+        # In its variable the URL is not shown to everybody on this machine, as an argument is.
+        environment = {**os.environ, "ACTORBUS_BUS": url}
+        before = ["--config", str(invocation.file)] if invocation.file is not None else []
         if server:
-            await stack.enter_async_context(_program(["serve", *common, "--port", str(port)]))
+            arguments = [*before, "serve", "--port", str(port), "--log-level", log_level]
+            await stack.enter_async_context(_program(arguments, environment))
         named = [*workers, *(["--all-from", str(folder)] if folder is not None else [])]
-        return await reloaded(["worker", "start", *named, *common, "--no-reload"], Path(reload_dir or folder or "."))
+        arguments = [*before, "worker", "start", *named, "--log-level", log_level, "--no-reload"]
+        arguments = [*before, "worker", "start", *named, "--log-level", log_level, "--no-reload"]
+        return await reloaded(arguments, Path(reload_dir or folder or "."), environment)
 
 
-def _broker(kind: str, data: Path | None) -> Broker:
-    if data is None:
-        return BROKERS[kind]()
-    return BROKERS[kind](directory=data.resolve())
+def _broker(kind: str, port: int, data: Path | None) -> Broker:
+    broker = BROKERS[kind](directory=data.resolve() if data is not None else None)
+    broker.port = port or broker.port
+    return broker
 
 
 @asynccontextmanager
-async def _program(arguments: list[str]) -> AsyncIterator[None]:
+async def _program(arguments: list[str], environment: dict[str, str]) -> AsyncIterator[None]:
     """Run `actorbus` with these arguments beside, as long as the block."""
     process = await anyio.open_process(
         [sys.executable, "-m", "actors.cli", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=None,
         stderr=None,
+        env=environment,
         start_new_session=True,
     )
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from actors.cli.exit_code import ExitCode
 from bus import BusJobRequestMessage, Outgoing, Settlement
-from bus.brokers import BROKERS, RedisBroker
+from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.codec import encode
 from bus.transports.redis_streams import RedisTransport
 
@@ -321,6 +322,24 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE)
+
+
+def test_the_two_lines_of_the_readme_work(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    block = readme.partition("<!-- shell -->")[2].partition("<!-- /shell -->")[0]
+    port = str(free_port())  # that of the README may be taken here
+    developing, asking = (
+        shlex.split(line.replace("6400", port)) for line in block.splitlines() if line.startswith("actorbus")
+    )
+    shell = Shell(tmp_path, "")
+    process = shell.begin(*developing[1:], ACTORBUS_RUN_STORE="memory://")
+    try:
+        wait_for_ready(process)
+        assert shell.run(*asking[1:]) == "Hello, world!\n"
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE)
+    assert process.returncode == ExitCode.OK
 
 
 def wait_for_ready(process: subprocess.Popen[str]) -> None:
