@@ -85,7 +85,8 @@ def text_of(error: BaseException) -> str:
         return one_line(error.format_message())
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted"
-    return one_line(str(error)) or type(error).__name__
+    advice = "; `actorbus doctor` looks closer" if isinstance(error, (RunStoreError, TransportError)) else ""
+    return (one_line(str(error)) or type(error).__name__) + advice
 
 
 def _origin(error: click.UsageError) -> str:

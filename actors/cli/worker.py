@@ -6,7 +6,9 @@ import os
 import platform
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import click
@@ -23,9 +25,18 @@ from actors.cli.setting import redacted, settings
 from actors.cli.target import Target, targets
 from actors.errors import SupervisionError
 from actors.runner import WorkerRunner
+from actors.runs.errors import RunStoreError
 from actors.runs.owner import RunOwner
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
+from bus import Backoff
+from bus.events import log
+
+BACKOFF = Backoff(first=0.1, limit=2.0, jitter=0.5)
+"""The waits between two attempts to open the run store."""
+
+SERVERS = ("redis", "rediss", "nats", "tls")
+"""The schemes of run stores that another process keeps, which may begin after this one."""
 
 BUS_SETTINGS = ("prefetch", "consumer_id")
 """Settings that `open_bus` knows by the same name."""
@@ -105,10 +116,9 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(health.beat)
-        with understood():
-            store = _store(url, values["run_store"])
-        if store is not None:
-            await runner.add_workers(RunOwner(await stack.enter_async_context(store)))
+        where = store_url(values["run_store"], url)
+        if where is not None:
+            await runner.add_workers(RunOwner(await _opened(where, stack)))
         await runner.supervise(*(each.make for each in found))
 
         @runner.event_handler("on_ready")
@@ -123,9 +133,21 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
         return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
 
 
-def _store(url: str, run_store: str | None) -> RunStore | None:
-    where = store_url(run_store, url)
-    return open_run_store(where) if where is not None else None
+async def _opened(url: str, stack: AsyncExitStack) -> RunStore:
+    """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker."""
+    failures = 0
+    while True:
+        with understood():
+            store = open_run_store(url)
+        try:
+            return await stack.enter_async_context(store)
+        except RunStoreError as error:
+            if urlsplit(url).scheme not in SERVERS:
+                raise
+            failures += 1
+            if failures == 1:
+                log().warning("the run store does not answer; trying again", store=redacted(url), error=str(error))
+            await anyio.sleep(BACKOFF.delay(failures, Random()))
 
 
 def _bus_options(values: dict[str, Any]) -> dict[str, Any]:
