@@ -16,6 +16,7 @@ import click
 from actors.cli.exit_code import ExitCode, table
 from actors.cli.failure import CommandError, code_of, text_of
 from actors.cli.setting import PREFIX
+from actors.cli.target import imported
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,11 +40,19 @@ class Command(click.Command):
 
     Args:
         example: A line to be typed.
+        imports: Whether it imports the modules of `--import` and is not given their names.
     """
 
-    def __init__(self, *arguments: Any, example: str, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, example: str, imports: bool = True, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.example = example
+        self._imports = imports
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        for name in ctx.params.pop("imports", ()) if self._imports else ():
+            imported(name)
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example."""

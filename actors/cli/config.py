@@ -15,7 +15,7 @@ def config() -> None:
     """Look at the configuration."""
 
 
-@config.command("show", cls=Command, example="ACTORBUS_BUS=redis://broker:6379 actorbus config show")
+@config.command("show", cls=Command, imports=False, example="ACTORBUS_BUS=redis://broker:6379 actorbus config show")
 @settings(*SETTINGS)
 @click.pass_context
 def show(context: click.Context, /, **values: object) -> None:

@@ -75,6 +75,10 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
 
 
+IN_PROGRAMS = "call bus.register_type on its class in this process too"
+"""How a program gets values of a type it does not know."""
+
+
 def text_of(error: BaseException) -> str:
     """What is said of an error, in one line."""
     if isinstance(error, click.UsageError):
@@ -86,7 +90,8 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted"
     advice = "; `actorbus doctor` looks closer" if isinstance(error, (RunStoreError, TransportError)) else ""
-    return (one_line(str(error)) or type(error).__name__) + advice
+    text = one_line(str(error)).replace(IN_PROGRAMS, "name the module that has it with --import")
+    return (text or type(error).__name__) + advice
 
 
 def _origin(error: click.UsageError) -> str:

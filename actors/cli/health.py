@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,23 +28,27 @@ SLOWEST_CALLER = 5.0
 class Health:
     """What is known of this process.
 
+    Args:
+        clock: Tells seconds that only grow.
+
     Attributes:
         ready: Whether it is connected and serves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.ready = False
-        self._beat = time.monotonic()
+        self._clock = clock
+        self._beat = clock()
 
     async def beat(self) -> None:
         """Give signs of life until cancelled."""
         while True:
-            self._beat = time.monotonic()
+            self._beat = self._clock()
             await anyio.sleep(BEAT)
 
     def answer(self, path: str) -> tuple[HTTPStatus, dict[str, object]]:
         """What is answered to a GET."""
-        silent = time.monotonic() - self._beat
+        silent = self._clock() - self._beat
         alive = silent < PATIENCE
         told: dict[str, object] = {
             "alive": alive,

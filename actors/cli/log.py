@@ -19,8 +19,13 @@ def log_to_stderr(level: str, form: str) -> None:
         form: `text` or `json`.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(formatter(form))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def formatter(form: str) -> logging.Formatter:
+    """How lines look, in `text` or `json`."""
+    return _Json() if form == "json" else _Text()
 
 
 class _Text(logging.Formatter):

@@ -14,7 +14,7 @@ from actors.cli.setting import ABOVE_ZERO, settings
 from actors.runs.errors import RunStoreError
 from actors.runs.run import RunState, RunStatus
 
-STORE = ("run_store", "bus", "connect_timeout", "json")
+STORE = ("run_store", "bus", "connect_timeout", "imports", "json")
 
 run_argument = click.argument("run_id", metavar="RUN")
 

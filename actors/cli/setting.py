@@ -22,6 +22,7 @@ class Setting(NamedTuple):
     default: Any = None
     secret: bool = False
     flags: str = ""
+    multiple: bool = False
 
 
 PORT = click.IntRange(0, 65535)
@@ -34,6 +35,12 @@ SETTINGS: dict[str, Setting] = {
     ),
     "signing_key_env": Setting("Name of the environment variable that holds the signing keys, in hexadecimal."),
     "connect_timeout": Setting("Seconds to try to reach the broker.", ABOVE_ZERO, 5.0),
+    "imports": Setting(
+        "Module whose types may come back, as it has them in its handlers' signatures; may be repeated.",
+        default=(),
+        flags="--import",
+        multiple=True,
+    ),
     "run_store": Setting(
         "URL of the run store: sqlite:///runs.db, rocksdb:///folder, redis://, nats://. [default: the broker]",
         secret=True,
@@ -61,7 +68,7 @@ SETTINGS: dict[str, Setting] = {
 }
 """All settings, by name."""
 
-CONNECTION = ("bus", "namespace", "signing_key_env", "connect_timeout")
+CONNECTION = ("bus", "namespace", "signing_key_env", "connect_timeout", "imports")
 """The settings of every command that speaks to the broker."""
 
 
@@ -83,7 +90,8 @@ def _option(name: str) -> Callable[[CommandT], CommandT]:
         name,
         type=each.type,
         default=each.default,
-        is_flag=True if each.flags else None,
+        is_flag=True if each.type is bool else None,
+        multiple=each.multiple,
         show_default=each.default is not None and not each.flags,
         envvar=f"{PREFIX}_{name.upper()}",
         show_envvar=True,

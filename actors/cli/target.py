@@ -47,8 +47,6 @@ def targets(texts: Sequence[str], folder: Path | None) -> list[Target]:
     """
     if not texts and folder is None:
         raise usage("no worker is named: give module:Class, or --all-from DIR")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     found = [_named(text) for text in texts]
     if folder is not None:
         found += [_target("", f"{module}:{name}", value) for module, name, value in _all_from(folder)]
@@ -72,7 +70,7 @@ def _named(text: str) -> Target:
     module_name, colon, attribute = place.partition(":")
     if (equals and not name) or not (colon and module_name and attribute):
         raise usage(f"{text!r} names no worker: write module:Class or name=module:Class")
-    module = _imported(module_name)
+    module = imported(module_name)
     value = getattr(module, attribute, None)
     if value is None:
         offered = [key for key, found in vars(module).items() if _is_worker(found)]
@@ -135,7 +133,13 @@ def _made(text: str, make: Callable[[], Any]) -> BaseWorker:
     return worker
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """A module, also one that lies in this folder.
+
+    Raises:
+        CommandError: It cannot be imported.
+    """
+    look_here()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -154,6 +158,12 @@ def _imported(name: str) -> ModuleType:
         raise usage(f"module {name!r} cannot be imported: {_told(error)}; repair it, then try again") from error
 
 
+def look_here() -> None:
+    """Find modules of this folder, as `python -m` does."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
 def _all_from(folder: Path) -> Iterator[tuple[str, str, Any]]:
     folder = folder.resolve()
     top = folder
@@ -164,7 +174,7 @@ def _all_from(folder: Path) -> Iterator[tuple[str, str, Any]]:
         sys.path.insert(0, str(top))
     names = [each.name for each in pkgutil.walk_packages([str(folder)], prefix, onerror=_walk_failed)]
     for module_name in sorted(name for name in names if not name.endswith("__main__")):
-        module = _imported(module_name)
+        module = imported(module_name)
         file = Path(module.__file__ or "").resolve()
         if not file.is_relative_to(folder):
             raise usage(f"module {module_name!r} of {folder} is hidden by {file}: give its file another name")
@@ -175,7 +185,7 @@ def _all_from(folder: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def _walk_failed(name: str) -> None:
-    _imported(name)  # says what is wrong with it
+    imported(name)  # says what is wrong with it
 
 
 def _is_worker(value: object) -> bool:

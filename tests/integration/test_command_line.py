@@ -29,11 +29,19 @@ DEADLINE = 90.0
 
 SHOP = """
     from collections.abc import AsyncIterator
-    import os
+    from dataclasses import dataclass
     import anyio
     from actors import BaseWorker, Job, job
 
+    @dataclass
+    class Bill:
+        total: float
+
     class Till(BaseWorker):
+        @job
+        async def bill(self, count: int) -> Bill:
+            return Bill(2.5 * count)
+
         @job
         async def charge(self, count: int) -> float:
             return 2.5 * count
@@ -156,6 +164,9 @@ def test_a_worker_is_started_seen_asked_and_drained(tmp_path: Path, scheme: str)
             lines = shell.run("invoke", "Till", "--job", "count", "-p", "1", "--follow", "--json").splitlines()
             assert [json.loads(line)["type"] for line in lines] == ["update", "stream_data", "answer"]
             assert "the drawer is stuck" in shell.run("invoke", "Till", "--job", "fail", code=ExitCode.FAILED)
+            unknown = shell.run("invoke", "Till", "--job", "bill", "-p", "2", code=ExitCode.FAILED)
+            assert unknown.endswith("name the module that has it with --import\n")
+            assert shell.json("invoke", "Till", "--job", "bill", "-p", "2", "--import", "shop") == {"total": 5.0}
             nobody = shell.run("invoke", "Teller", "--ready-timeout", "1", code=ExitCode.NOT_FOUND)
             assert "nobody served 'Teller'" in nobody
             asked = shell.begin("invoke", "Till", "--job", "nap", "-p", "2")

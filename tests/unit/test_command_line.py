@@ -495,6 +495,15 @@ def test_a_bus_that_ends_with_this_process_is_refused(arguments: tuple[str, ...]
     assert "--bus redis://host:6379" in refused(*arguments, **({"ACTORBUS_BUS": bus} if bus else {}))
 
 
+def test_a_module_to_import_that_is_not_there_is_refused() -> None:
+    arguments = ("runs", "list", "--run-store", "memory://")
+    assert "there is no module 'nowhere'" in refused(*arguments, "--import", "nowhere")
+    write("shop.py", SHOP)
+    assert call(*arguments, "--import", "shop").exit_code == ExitCode.OK
+    assert call(*arguments, ACTORBUS_IMPORTS="shop shop").exit_code == ExitCode.OK
+    assert "there is no module 'gone'" in refused(*arguments, ACTORBUS_IMPORTS="shop gone")
+
+
 def test_runs_need_a_store() -> None:
     assert "say --run-store URL or --bus URL" in refused("runs", "list")
     assert "no run store for" in refused("runs", "list", "--run-store", "paper://here")
@@ -541,8 +550,7 @@ def test_a_broker_that_is_not_there_is_told_with_the_reason(url: str) -> None:
 
 
 def test_without_click_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("actors.cli")]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "actors.cli.program")
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match=r"pip install 'actorbus\[cli\]'"):
         main()
