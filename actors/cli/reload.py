@@ -47,16 +47,20 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
 
         for number in (signal.SIGINT, signal.SIGTERM):
             tasks.start_soon(watch, number, on_signal)
-        async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
-            shown = ", ".join(sorted(Path(path).name for _, path in changes)[:3])
-            say(f"actorbus: {shown} changed, starting again")
-            await _ended(process)
-            if stop.is_set():
-                break
-            process = await _started(command, environment)
-            if stop.is_set():  # the signal came between the two
-                process.terminate()
-        code = await process.wait()
+        try:
+            async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
+                shown = ", ".join(sorted(Path(path).name for _, path in changes)[:3])
+                say(f"actorbus: {shown} changed, starting again")
+                await _ended(process)
+                if stop.is_set():
+                    break
+                process = await _started(command, environment)
+                if stop.is_set():  # the signal came between the two
+                    process.terminate()
+            code = await process.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _ended(process)
         tasks.cancel_scope.cancel()
     return code
 

@@ -84,7 +84,7 @@ async def serve(
     if json:
         emit(told)
     else:
-        say(f"actorbus server at {told['server']}, over {told['bus']}; Ctrl-C ends it")
+        say(f"actorbus server over {told['bus']}: {told['server']} in a moment; Ctrl-C ends it")
     try:
         await server.listen(app, host, port, log_level=log_level, log_config=None)
     except OSError as error:

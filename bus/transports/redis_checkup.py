@@ -112,6 +112,5 @@ async def _rights(link: RedisLink, namespace: str) -> Finding:
     if not refused:
         return Finding("rights", "ok", f"all that a bus does is allowed on {namespace}:*")
     words = dict.fromkeys(str(command[0]).lower() for command, _ in refused)
-    return Finding(
-        "rights", "failed", f"{', '.join(words)} refused ({refused[0][1]}): ACL SETUSER it, on {namespace}:*"
-    )
+    advice = f"ACL SETUSER name {' '.join(f'+{word}' for word in words)} ~{namespace}:*"
+    return Finding("rights", "failed", f"{', '.join(words)} refused ({refused[0][1]}): allow this user to, {advice}")

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
-import subprocess
-import sys
-import textwrap
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -23,124 +16,7 @@ from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.codec import encode
 from bus.transports.redis_streams import RedisTransport
-
-ROOT = Path(__file__).parents[2]
-DEADLINE = 90.0
-
-SHOP = """
-    from collections.abc import AsyncIterator
-    from dataclasses import dataclass
-    import anyio
-    from actors import BaseWorker, Job, job
-
-    @dataclass
-    class Bill:
-        total: float
-
-    class Till(BaseWorker):
-        @job
-        async def bill(self, count: int) -> Bill:
-            return Bill(2.5 * count)
-
-        @job
-        async def charge(self, count: int) -> float:
-            return 2.5 * count
-
-        @job
-        async def count(self, job: Job[int]) -> AsyncIterator[int]:
-            await job.update("from 0")
-            for number in range(job.payload):
-                yield number
-
-        @job
-        async def fail(self) -> None:
-            raise RuntimeError("the drawer is stuck")
-
-        @job
-        async def nap(self, seconds: float) -> str:
-            print("napping", flush=True)
-            try:
-                await anyio.sleep(seconds)
-            except BaseException:
-                print("woken", flush=True)
-                raise
-            return "slept"
-
-    class Stillborn(BaseWorker):
-        async def start(self):
-            raise RuntimeError("never")
-"""
-
-
-class Shell:
-    """A folder with a module, and a broker."""
-
-    def __init__(self, folder: Path, bus: str) -> None:
-        self.folder = folder
-        self.bus = bus
-        (folder / "shop.py").write_text(textwrap.dedent(SHOP), "utf-8")
-
-    def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `actorbus`."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("ACTORBUS_")}
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "actors.cli", *arguments],
-            cwd=self.folder,
-            env={**clean, "PYTHONPATH": str(ROOT), "ACTORBUS_BUS": self.bus, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, code: ExitCode = ExitCode.OK) -> str:
-        """Run `actorbus` to its end, and return what it printed: on stdout, or on stderr if it was to fail."""
-        process = self.begin(*arguments)
-        out, err = process.communicate(timeout=DEADLINE)
-        assert process.returncode == code, out + err
-        if code is ExitCode.OK:
-            return out
-        assert err.count("\n") == 1, err
-        return err
-
-    def json(self, *arguments: str, code: ExitCode = ExitCode.OK) -> Any:
-        """The same with `--json`, decoded."""
-        return json.loads(self.run(*arguments, "--json", code=code))
-
-    @contextmanager
-    def worker(self, *arguments: str, ends: Sequence[int] = (0,)) -> Iterator[Started]:
-        """A worker that serves; it is sent SIGTERM at the end, and must end like that."""
-        store = [] if "--run-store" in arguments else ["--run-store", "memory://"]
-        process = self.begin("worker", "start", *(arguments or ["shop:Till"]), *store, "--json", "--health-port", "0")
-        started = Started(process)
-        try:
-            yield started
-            if not started.ending:
-                started.terminate()
-            out, err = process.communicate(timeout=DEADLINE)
-            assert process.returncode in ends, out + err
-        finally:
-            process.kill()
-            process.communicate()
-
-
-class Started:
-    """A worker process that is ready, and what it says of itself."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        self.process = process
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        self.told = json.loads(line)
-        self.ending = False
-
-    def terminate(self) -> None:
-        self.ending = True
-        self.process.terminate()
-
-    def says(self, line: str) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{line}\n"
+from tests.integration.shell import DEADLINE, ROOT, Shell, wait_for_ready
 
 
 @pytest.fixture
@@ -157,6 +33,7 @@ def test_a_worker_is_started_seen_asked_and_drained(tmp_path: Path, scheme: str)
             (till, other) = sorted(shell.json("ps"), key=lambda each: str(each["worker_name"]))
             assert (till["worker_name"], till["runner"], till["active"]) == ("Till", "shop-1", True)
             assert other["worker_name"] == "other"
+            assert "\x1b" not in shell.run("ps")  # no colours where no terminal is
             with urllib.request.urlopen(f"http://127.0.0.1:{worker.told['health_port']}/readyz", timeout=30) as answer:
                 assert json.load(answer)["ready"] is True
             assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 5.0
@@ -351,11 +228,3 @@ def test_the_two_lines_of_the_readme_work(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=DEADLINE)
     assert process.returncode == ExitCode.OK
-
-
-def wait_for_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("ready"):
-            return
-    raise AssertionError("it has ended")

@@ -11,7 +11,7 @@ import pytest
 from actors.cli.exit_code import ExitCode
 from actors.runs.url import open_run_store
 from bus.brokers import BROKERS, RedisBroker
-from tests.integration.test_command_line import DEADLINE, Shell
+from tests.integration.shell import DEADLINE, Shell
 
 
 def stores_in_files() -> bool:

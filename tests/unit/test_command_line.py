@@ -556,6 +556,11 @@ def test_without_click_the_program_says_what_to_install(monkeypatch: pytest.Monk
         main()
 
 
+def test_without_the_server_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "actors.server", None)
+    assert "pip install 'actorbus[server]'" in refused("serve", "--bus", "redis://127.0.0.1:1")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     write("shop.py", SHOP)
     process = subprocess.Popen(
