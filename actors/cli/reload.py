@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
-from anyio.abc import Process
 
 from actors.cli.failure import usage
 from actors.cli.output import say
+from actors.cli.tether import begin, end
 from actors.signals import watch
 
 PATIENCE = 35.0
@@ -34,11 +32,10 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
         from watchfiles import PythonFilter, awatch  # noqa: PLC0415 - only who reloads needs it
     except ModuleNotFoundError:
         raise usage("--reload needs watchfiles: pip install 'actorbus[cli]'") from None
-    command = [sys.executable, "-m", "actors.cli", *arguments]
     stop = anyio.Event()
     code = 0
     async with anyio.create_task_group() as tasks:
-        process = await _started(command, environment)
+        process = await begin(arguments, environment)
 
         def on_signal(number: signal.Signals) -> None:
             stop.set()
@@ -51,33 +48,15 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
             async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
                 shown = ", ".join(sorted(Path(path).name for _, path in changes)[:3])
                 say(f"actorbus: {shown} changed, starting again")
-                await _ended(process)
+                await end(process, PATIENCE)
                 if stop.is_set():
                     break
-                process = await _started(command, environment)
+                process = await begin(arguments, environment)
                 if stop.is_set():  # the signal came between the two
                     process.terminate()
             code = await process.wait()
         finally:
             with anyio.CancelScope(shield=True):
-                await _ended(process)
+                await end(process, PATIENCE)
         tasks.cancel_scope.cancel()
     return code
-
-
-async def _started(command: Sequence[str], environment: Mapping[str, str] | None) -> Process:
-    # A session of its own: Ctrl-C reaches the program through us, once.
-    return await anyio.open_process(
-        command, stdin=subprocess.DEVNULL, stdout=None, stderr=None, env=environment, start_new_session=True
-    )
-
-
-async def _ended(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    with anyio.move_on_after(PATIENCE):
-        await process.wait()
-        return
-    process.kill()
-    await process.wait()

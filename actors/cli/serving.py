@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -23,6 +20,7 @@ from actors.cli.log import log_to_stderr
 from actors.cli.output import emit, say
 from actors.cli.reload import reloaded
 from actors.cli.setting import PORT, redacted, settings
+from actors.cli.tether import begin, end, end_with_parent, tethered_option
 from bus.brokers import BROKERS, Broker
 
 STOPS_WITHIN = 35.0
@@ -41,9 +39,11 @@ SERVER_SETTINGS = ("host", "port", "token", "read_token")
     "bus", "namespace", "signing_key_env", "run_store", *SERVER_SETTINGS, "drain_timeout", "log_level", "log_format"
 )
 @settings("json")
+@tethered_option
 @asynchronous
 async def serve(
     *,
+    tethered: bool,
     allowed_hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
     own_runs: bool,
@@ -62,6 +62,8 @@ async def serve(
 
     Reachable from this machine only, unless --host says otherwise; then a --token is needed.
     """
+    if tethered:
+        end_with_parent()
     try:
         server = import_module("actors.server")
     except ModuleNotFoundError as error:
@@ -178,22 +180,9 @@ def _broker(kind: str, port: int, data: Path | None) -> Broker:
 @asynccontextmanager
 async def _program(arguments: list[str], environment: dict[str, str]) -> AsyncIterator[None]:
     """Run `actorbus` with these arguments beside, as long as the block."""
-    process = await anyio.open_process(
-        [sys.executable, "-m", "actors.cli", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=None,
-        stderr=None,
-        env=environment,
-        start_new_session=True,
-    )
+    process = await begin(arguments, environment)
     try:
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            with anyio.move_on_after(STOPS_WITHIN):
-                await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            await end(process, STOPS_WITHIN)

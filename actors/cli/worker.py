@@ -23,6 +23,7 @@ from actors.cli.output import emit, say
 from actors.cli.reload import reloaded
 from actors.cli.setting import redacted, settings
 from actors.cli.target import Target, targets
+from actors.cli.tether import end_with_parent, tethered_option
 from actors.errors import SupervisionError
 from actors.runner import WorkerRunner
 from actors.runs.errors import RunStoreError
@@ -80,6 +81,7 @@ def worker() -> None:
 )
 @click.option("--name", help="Name of this runner, unique in the fleet. [default: one is made up]")
 @settings(*WORKER_SETTINGS)
+@tethered_option
 @click.pass_context
 def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | None, **values: Any) -> int:
     """Run workers until a signal.
@@ -93,6 +95,8 @@ def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | No
         assert invocation is not None
         watched = Path(values["reload_dir"] or folder or ".")
         return anyio.run(reloaded, [*invocation.arguments, "--no-reload"], watched)
+    if values["tethered"]:
+        end_with_parent()
     url = broker_url(values["bus"])
     log_to_stderr(values["log_level"], values["log_format"])
     return run_workers(url, targets(workers, folder), **values)

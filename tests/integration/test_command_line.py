@@ -212,6 +212,15 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
         process.communicate(timeout=DEADLINE)
 
 
+def test_nothing_of_dev_outlives_it_when_it_is_killed(tmp_path: Path) -> None:
+    process = Shell(tmp_path, "").begin("dev", "shop:Till", "--no-server", ACTORBUS_RUN_STORE="memory://")
+    try:
+        wait_for_ready(process)
+    finally:
+        process.kill()
+    process.communicate(timeout=DEADLINE)  # ends when nobody can write to its pipes any more, the worker neither
+
+
 def test_the_two_lines_of_the_readme_work(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     block = readme.partition("<!-- shell -->")[2].partition("<!-- /shell -->")[0]
