@@ -52,6 +52,7 @@ CONTRACT = (*unit("contract/test_run_stores.py"), "-k", "memory")
 SQLITE = (*unit("contract/test_run_stores.py"), "-k", "sqlite")
 REDIS = (*unit("contract/test_run_stores.py"), "-k", "redis")
 NATS = (*unit("contract/test_run_stores.py"), "-k", "nats")
+COMMAND_LINE = unit("unit/test_command_line.py")
 
 MUTANTS = (
     Mutant(
@@ -518,6 +519,69 @@ MUTANTS = (
         "done = self.claims.is_done(frame_id)",
         "done = False",
         unit("unit/test_forged_frames.py"),
+    ),
+    Mutant(
+        "secret settings are shown",
+        "actors/cli/config.py",
+        "redacted(value) if SETTINGS[name].secret",
+        "value if SETTINGS[name].secret",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "what is wrong in the configuration file is ignored",
+        "actors/cli/configuration.py",
+        "        if key not in known:",
+        "        if not key:",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "nobody is told where a bad value comes from",
+        "actors/cli/failure.py",
+        '.rstrip(".") + _origin(error)',
+        '.rstrip(".")',
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "text of others reaches the terminal as it is",
+        "actors/cli/failure.py",
+        "letter if letter.isprintable() else",
+        "letter if letter else",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "a defect passes for bad usage",
+        "actors/cli/failure.py",
+        "else ExitCode.FAILED\n    return None",
+        "else ExitCode.FAILED\n    return ExitCode.USAGE",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "a bus that ends with its process passes for a broker",
+        "actors/cli/connection.py",
+        "if not bus or urlsplit(bus).scheme == IN_MEMORY:",
+        "if not bus:",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "two workers may have one name",
+        "actors/cli/target.py",
+        "        if other is not each:",
+        "        if not other:",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "workers that a module has imported count as its own",
+        "actors/cli/target.py",
+        "_is_worker(value) and value.__module__ == module_name and",
+        "_is_worker(value) and",
+        COMMAND_LINE,
+    ),
+    Mutant(
+        "a reader that has seen enough is a failure",
+        "actors/cli/command.py",
+        "        return ExitCode.OK\n    if isinstance(error, SystemExit)",
+        "        return ExitCode.FAILED\n    if isinstance(error, SystemExit)",
+        COMMAND_LINE,
     ),
 )
 

@@ -35,6 +35,7 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 # Who alone may import a library: files, or folders with a slash. The core is pure anyio and light to import.
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
+    "click": ("actors/cli/",),
     "nats": ("bus/transports/",),
     "prometheus_client": ("actors/server/",),
     "redis": ("bus/transports/",),
@@ -46,10 +47,13 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
     # Only the type, which travels and is kept: ids come from outside.
     "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),
+    "watchfiles": ("actors/cli/",),
 }
 
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
+    "bus.brokers": "the command line starts one to develop with",
+    "bus.checkup": "the command line looks at a broker",
     "bus.deadlines": "one timer heap for the deadlines of both packages",
     "bus.probe": "the contract of run stores speaks in the words of that of transports",
     "bus.events": "event handlers are declared alike on workers, runners and registries",
@@ -65,6 +69,7 @@ SHARED_MACHINERY = {
 }
 
 HEAVY = {
+    "click",
     "nats",
     "prometheus_client",
     "pydantic",
@@ -78,6 +83,7 @@ HEAVY = {
     "tenacity",
     "trio",
     "uvicorn",
+    "watchfiles",
 }
 """Libraries that `import actors` must not load: they are imported when used."""
 

@@ -1,0 +1,5 @@
+"""`python -m actors.cli` is `actorbus`."""
+
+from actors.cli.entry import main
+
+main()

@@ -1,0 +1,110 @@
+"""Settings: what can be said by argument, environment or file, under one name each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+PREFIX = "ACTORBUS"
+
+BUS_HELP = "URL of the broker: redis://host:6379, rediss://, nats://host:4222 or tls://."
+
+
+class Setting(NamedTuple):
+    """One setting. Its option is `--its-name`, its variable `ACTORBUS_ITS_NAME`, its key in a file `its_name`."""
+
+    help: str
+    type: Any = str
+    default: Any = None
+    secret: bool = False
+    flags: str = ""
+    multiple: bool = False
+
+
+PORT = click.IntRange(0, 65535)
+ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+
+SETTINGS: dict[str, Setting] = {
+    "bus": Setting(BUS_HELP, secret=True),
+    "namespace": Setting(
+        "How all keys at the broker begin; fleets of other namespaces are not seen.", default="actorbus"
+    ),
+    "signing_key_env": Setting("Name of the environment variable that holds the signing keys, in hexadecimal."),
+    "connect_timeout": Setting("Seconds to try to reach the broker.", ABOVE_ZERO, 5.0),
+    "imports": Setting(
+        "Module whose types may come back, as it has them in its handlers' signatures; may be repeated.",
+        default=(),
+        flags="--import",
+        multiple=True,
+    ),
+    "run_store": Setting(
+        "URL of the run store: sqlite:///runs.db, rocksdb:///folder, redis://, nats://. [default: the broker]",
+        secret=True,
+    ),
+    "concurrency": Setting("Jobs that each worker may run at once. [default: as the worker says]", click.IntRange(1)),
+    "prefetch": Setting("Jobs claimed ahead of those that run. [default: as the bus says]", click.IntRange(1)),
+    "consumer_id": Setting("Name of this process at the broker that stays over restarts."),
+    "reclaim_min_idle_ms": Setting(
+        "Milliseconds after which the job of a silent process goes to another. [default: 30000]", click.IntRange(1)
+    ),
+    "heartbeat_seconds": Setting("Seconds between two signs of life. [default: as the bus says]", ABOVE_ZERO),
+    "drain_timeout": Setting("Seconds running jobs may take when it ends.", click.FloatRange(min=0), 30.0),
+    "health_port": Setting("Port of this machine for /livez and /readyz; 0 takes a free one. [default: none]", PORT),
+    "log_level": Setting("The least that is logged.", click.Choice(["debug", "info", "warning", "error"]), "info"),
+    "log_format": Setting("How lines are logged.", click.Choice(["text", "json"]), "text"),
+    "reload": Setting("Start again when a file changes.", bool, default=False, flags="--reload/--no-reload"),
+    "reload_dir": Setting("Folder to watch with --reload. [default: .]", click.Path(exists=True, file_okay=False)),
+    "host": Setting("Address to listen at.", default="127.0.0.1"),
+    "port": Setting("Port to listen at; 0 takes a free one.", PORT, 8000),
+    "token": Setting("What callers of the server show to operate it. [default: none, at 127.0.0.1 only]", secret=True),
+    "read_token": Setting("What callers of the server show who may only look.", secret=True),
+    "json": Setting(
+        "Print JSON on stdout: one document, or one per line for what goes on.", bool, default=False, flags="--json"
+    ),
+}
+"""All settings, by name."""
+
+CONNECTION = ("bus", "namespace", "signing_key_env", "connect_timeout", "imports")
+"""The settings of every command that speaks to the broker."""
+
+
+def settings(*names: str) -> Callable[[CommandT], CommandT]:
+    """Give a command the options of these settings, in this order."""
+
+    def decorate(command: CommandT) -> CommandT:
+        for name in reversed(names):
+            command = _option(name)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str) -> Callable[[CommandT], CommandT]:
+    each = SETTINGS[name]
+    return click.option(
+        each.flags or f"--{name.replace('_', '-')}",
+        name,
+        type=each.type,
+        default=each.default,
+        is_flag=True if each.type is bool else None,
+        multiple=each.multiple,
+        show_default=each.default is not None and not each.flags,
+        envvar=f"{PREFIX}_{name.upper()}",
+        show_envvar=True,
+        help=each.help,
+    )
+
+
+def redacted(url: str) -> str:
+    """A secret to be shown: of a URL the address alone, of anything else nothing."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    before, at, place = rest.rpartition("@")
+    if any(mark in before for mark in "/?#"):
+        return f"{scheme}://***"
+    return f"{scheme}://{'***@' if at else ''}{place.partition('?')[0].partition('#')[0]}"
