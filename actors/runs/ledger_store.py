@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Self
@@ -16,7 +16,7 @@ from actors.runs.entrance import Entrance
 from actors.runs.errors import RunLostError, RunNotFoundError, RunStateError, RunStoreError
 from actors.runs.event_log import EventLog
 from actors.runs.ledger import MOST_KEYS, Entry, Ledger
-from actors.runs.readers import Readers
+from actors.runs.readers import Readers, RunEvents
 from actors.runs.record import (
     Record,
     decode_record,
@@ -235,7 +235,7 @@ class LedgerRunStore:
         """See `RunStore`."""
         return await self._readers.events(run_id, after, limit)
 
-    def stream(self, run_id: str, after: int = -1) -> AsyncGenerator[RunEvent, None]:
+    def stream(self, run_id: str, after: int = -1) -> RunEvents:
         """See `RunStore`."""
         return self._readers.stream(run_id, after)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Self
 from weakref import WeakValueDictionary
 
 import anyio
@@ -54,30 +56,18 @@ class Readers:
                 break
         return found
 
-    async def stream(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+    def stream(self, run_id: str, after: int) -> RunEvents:
         """See `RunStore.stream`."""
+        return RunEvents(self, run_id, after)
+
+    async def _join(self, run_id: str, after: int) -> tuple[Feed, int]:
+        """What the readers of a run share, and the place in it behind an offset."""
         await self._record(run_id)
         place = await self._log.place(run_id, after)
         feed = self._feeds.get(run_id)
         if feed is None:
             feed = self._feeds[run_id] = Feed(lambda place: self._look(run_id, place), place)
-        while True:
-            ended = feed.ended
-            if feed.has(place):
-                events = feed.since(place)
-                if not events and not ended:
-                    await feed.more()
-            else:
-                record, _ = await self._record(run_id)
-                events, place, ended = await self._page(record, place, MOST_KEYS)
-            for event in events:
-                if event.offset > after:
-                    yield event
-                if event.type.terminal:
-                    return
-                place = event.offset + 1
-            if ended and not events:
-                return
+        return feed, place
 
     async def _look(self, run_id: str, place: int) -> tuple[list[RunEvent], int, bool]:
         """Wait until there is something behind a place in the events of a run, or the run has ended there."""
@@ -104,3 +94,56 @@ class Readers:
                 await self._record(status.run_id)
                 return [], behind, True
         return events, behind, bool(events) and events[-1].type.terminal
+
+
+class RunEvents:
+    """The events of a run behind an offset, as they come.
+
+    It has nothing that must be closed: who has heard enough leaves it. After it was cancelled, or raised, it goes on.
+
+    Args:
+        readers: Reads them.
+        run_id: Of which run.
+        after: The offset.
+    """
+
+    def __init__(self, readers: Readers, run_id: str, after: int) -> None:
+        self._readers = readers
+        self._run_id = run_id
+        self._after = after
+        self._feed: Feed | None = None
+        self._place = 0
+        self._ready: deque[RunEvent] = deque()
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RunEvent:
+        while True:
+            while self._ready:
+                event = self._ready.popleft()
+                self._ended = event.type.terminal
+                if event.offset > self._after:
+                    self._after = event.offset
+                    return event
+            if self._ended:
+                raise StopAsyncIteration
+            await self._fetch()
+
+    async def _fetch(self) -> None:
+        """Get what there is behind the place, or wait once until there may be more."""
+        if self._feed is None:
+            self._feed, self._place = await self._readers._join(self._run_id, self._after)
+        feed, ended = self._feed, self._feed.ended
+        if feed.has(self._place):
+            events = feed.since(self._place)
+            if not events and not ended:
+                await feed.more()
+        else:
+            record, _ = await self._readers._record(self._run_id)
+            events, self._place, ended = await self._readers._page(record, self._place, MOST_KEYS)
+        if events:
+            self._ready += events
+            self._place = events[-1].offset + 1
+        self._ended = ended and not events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol, Self
 
 from actors.runs.run import Lease, RunEvent, RunEventType, RunProgress, RunRequest, RunState, RunStatus
@@ -124,11 +124,12 @@ class RunStore(Protocol):
     async def events(self, run_id: str, after: int = -1, limit: int = 1000) -> Sequence[RunEvent]:
         """The events that there are now, after an offset: at most `limit`, of which there may be more."""
 
-    def stream(self, run_id: str, after: int = -1) -> AsyncGenerator[RunEvent, None]:
+    def stream(self, run_id: str, after: int = -1) -> AsyncIterator[RunEvent]:
         """The events after an offset: those that there are, then each as it comes; ends after the terminal one.
 
         Any number of readers in one process cost the database one. An offset that is beyond all waits for what follows
-        it, and ends with the run. Who does not read to the end closes it: `contextlib.aclosing`.
+        it, and ends with the run. It has nothing that must be closed, so it is no generator: who has heard enough
+        leaves it, and one that was cancelled while it waited, or has raised, goes on where it was.
         """
 
     async def leases(self) -> Sequence[Lease]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -13,7 +13,7 @@ from sse_starlette.event import ServerSentEvent
 from starlette.responses import Response
 
 from actors.runs.handle import Run
-from actors.runs.run import RunEvent, RunState, RunStatus
+from actors.runs.run import RunState, RunStatus
 from actors.server.access import Access
 from actors.server.bodies import encode
 from actors.server.operation import Asked, Operation, request_id_of
@@ -137,13 +137,9 @@ async def result(service: Service, asked: Asked) -> Response:
     run = await _run(service, asked)
     known = await run.status()
     if not known.state.terminal and asked.query.timeout:
-        events = run.events()
-        try:
-            with anyio.move_on_after(asked.query.timeout):
-                async for _ in events:
-                    pass
-        finally:
-            await _close(events)
+        with anyio.move_on_after(asked.query.timeout):
+            async for _ in run.events():
+                pass
         known = await run.status()
     if known.state.terminal:
         answer = RunResult(run.run_id, known.state, await run.result())
@@ -176,30 +172,18 @@ async def _run(service: Service, asked: Asked) -> Run:
 
 
 async def _is_read(run: Run, after: int) -> bool:
-    events = run.events(after)
-    try:
-        async for _ in events:
-            return False
-        return True
-    finally:
-        await _close(events)
+    async for _ in run.events(after):
+        return False
+    return True
 
 
 async def _events(run: Run, after: int, request_id: str) -> AsyncGenerator[ServerSentEvent, None]:
-    events = run.events(after)
     try:
-        async for each in events:
+        async for each in run.events(after):
             yield event(each, kind=each.type.value, number=str(each.offset))
     except Exception as error:  # noqa: BLE001 - the stream has begun: what is wrong is its last event
         known = http_error(error) or unavailable("stream_failed", "the stream broke: go on from the last id")
         yield event(known.problem(request_id), kind="error")
-    finally:
-        await _close(events)
-
-
-async def _close(events: AsyncIterator[RunEvent]) -> None:
-    if isinstance(events, AsyncGenerator):
-        await events.aclose()
 
 
 OPERATIONS = (

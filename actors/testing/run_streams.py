@@ -191,6 +191,31 @@ async def many_readers_hear_the_same(make_stores: MakeStores) -> None:
             equal([event.offset for event in events], list(range(n % 5, 21)))
 
 
+async def a_reader_may_leave_at_any_time_and_come_back(make_stores: MakeStores) -> None:
+    """Also in the middle of its waiting: the same stream goes on with the next event."""
+    async with make_stores(1) as (a,):
+        lease = await begun(a)
+        await say(a, lease, *range(3))
+        stream = a.stream(lease.run_id)
+        heard = [(await anext(stream)).offset for _ in range(3)]
+        for number in range(3, 6):
+            waiting = anyio.CancelScope()
+
+            async def wait(waiting: anyio.CancelScope = waiting) -> None:
+                with waiting:
+                    heard.append((await anext(stream)).offset)
+
+            async def leave(waiting: anyio.CancelScope = waiting) -> None:
+                await anyio.wait_all_tasks_blocked()
+                waiting.cancel()
+
+            await together(wait, leave)
+            await say(a, lease, number)
+        await complete(a, lease)
+        equal(heard + [event.offset async for event in stream], list(range(7)))
+        equal([event async for event in stream], [])
+
+
 async def a_stream_ends_when_its_store_is_closed(make_stores: MakeStores) -> None:
     """With an error: there would be more to hear."""
     async with make_stores(1) as (a,):
@@ -226,5 +251,6 @@ STREAM_CHECKS: tuple[RunStoreCheck, ...] = (
     events_go_on_with_the_next_attempt,
     every_end_has_one_terminal_event,
     many_readers_hear_the_same,
+    a_reader_may_leave_at_any_time_and_come_back,
     a_stream_ends_when_its_store_is_closed,
 )

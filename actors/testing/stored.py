@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import anyio
@@ -56,11 +56,10 @@ async def say(store: RunStore, lease: Lease, *data: Any) -> list[int]:
 async def heard(store: RunStore, run_id: str, after: int = -1, many: int | None = None) -> list[RunEvent]:
     """What a stream says until it ends, or has said so much."""
     events: list[RunEvent] = []
-    async with aclosing(store.stream(run_id, after)) as stream:
-        async for event in stream:
-            events.append(event)
-            if len(events) == many:
-                break
+    async for event in store.stream(run_id, after):
+        events.append(event)
+        if len(events) == many:
+            break
     return events
 
 

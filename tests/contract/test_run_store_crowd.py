@@ -112,13 +112,11 @@ class Crowd:
         while not (heard and heard[-1].type.terminal):
             leaves_after = self.rng.choice([1, 3, math.inf])
             try:
-                stream = store.stream(run_id, heard[-1].offset if heard else -1)
-                async for event in stream:
+                async for event in store.stream(run_id, heard[-1].offset if heard else -1):
                     heard.append(event)
                     leaves_after -= 1
                     if not leaves_after:
                         break
-                await stream.aclose()
             except RunStoreError:
                 await checkpoint()
         self.heard.setdefault(run_id, []).append(heard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import count, product
 from typing import TypeVar
@@ -324,7 +324,6 @@ async def test_an_event_that_a_lost_owner_adds_at_any_step_is_heard_by_all_or_by
             ledger.arm(-1, fail)
             if not happened:
                 assert step >= 2
-                await live.aclose()
                 break
             if not ends:
                 await store.cancel(first.run_id)
@@ -469,8 +468,7 @@ async def test_nothing_is_remembered_of_runs_that_are_over() -> None:
             with pytest.raises(RunLostError):
                 await store.renew(lease)
         assert store._log._adding == {}
-        async with aclosing(store.stream(lease.run_id)) as stream:
-            await anext(stream)
+        await anext(aiter(store.stream(lease.run_id)))
         for each in await other.leases():
             await other.cancel(each.run_id)
             if each.owner:
