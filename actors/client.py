@@ -51,7 +51,7 @@ class Client:
             to: A bus URL, a bus, or a runner of this process that is running.
             name: The name it asks under; None makes one up.
             run_store: Where its runs are kept: an open store, or the URL of one as `open_run_store` takes it. None is
-                the Redis or NATS server of the bus URL, or the memory of this process.
+                the Redis or NATS server of the bus, under its namespace, or the memory of this process.
             own_runs: Whether runs that nobody does are done by this process, as long as the client lives; else by the
                 owners of other processes alone.
             bus_options: What `open_bus` takes beside a URL.
@@ -64,6 +64,7 @@ class Client:
         self._own_runs = own_runs
         self._bus_options = bus_options
         self._runs: Runs | None = None
+        self._opening = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -240,19 +241,22 @@ class Client:
     async def _opened_runs(self) -> Runs:
         """The runs of its store, opened when they are first asked for: most clients never do."""
         worker = self._connected()
-        if self._runs is None:
-            from actors.runs.runs import Runs, store_for  # noqa: PLC0415 - see above
+        async with self._opening:
+            if self._runs is None:
+                from actors.runs.runs import Runs, store_for  # noqa: PLC0415 - see above
 
-            assert self._stack is not None
-            assert self._runner is not None
-            store = self._run_store
-            if store is None or isinstance(store, str):
-                store = await self._stack.enter_async_context(store_for(store, self._to, self._runner))
-            runs = Runs(store, worker)
-            if self._own_runs:
-                await self._stack.enter_async_context(runs.owned(self._runner))
-            self._runs = runs
-        return self._runs
+                assert self._stack is not None
+                assert self._runner is not None
+                async with AsyncExitStack() as opened:
+                    store = self._run_store
+                    if store is None or isinstance(store, str):
+                        store = await opened.enter_async_context(store_for(store, self._runner))
+                    runs = Runs(store, worker)
+                    if self._own_runs:
+                        await opened.enter_async_context(runs.owned(self._runner))
+                    self._stack.push_async_exit(opened.pop_all())
+                self._runs = runs
+            return self._runs
 
     async def _leave(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -65,6 +65,7 @@ from bus.packing import dumps, loads
 from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
 from bus.registry_entry import WorkerRegistryEntry
 from bus.retry import Backoff
+from bus.server_bus import ServerBus
 from bus.shapes import register_type
 from bus.subscriber import BusSubscriber
 from bus.transport import DeadFrame, DeadFrames, Delivery, KeepsDeadLetters, Outgoing, Settlement, Transport
@@ -140,6 +141,7 @@ __all__ = [
     "Outgoing",
     "PayloadError",
     "RedisBus",
+    "ServerBus",
     "Settlement",
     "Transport",
     "TransportError",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from bus.names import check_name
-from bus.network import NetworkBus
 from bus.options import NetworkOptions
+from bus.server_bus import ServerBus
 
 MAX_MESSAGE_BYTES = 2**20 - 512
 """Most bytes of a message by default: what a NATS server takes as it comes (1 MiB), less the headers."""
 
 
-class NatsBus(NetworkBus):
+class NatsBus(ServerBus):
     """A bus over a NATS server with JetStream, 2.9 or newer: see `NetworkBus` for what it does.
 
     A job, and every message to one runner, is on the server's disk before it counts as sent. It survives the death of
@@ -46,11 +46,12 @@ class NatsBus(NetworkBus):
         if client is None:
             url = url or "nats://127.0.0.1:4222"
         self._server = (url, client)
+        self.server_url, self.namespace = (url or None), check_name("namespace", namespace)
         options.setdefault("max_message_bytes", MAX_MESSAGE_BYTES)
         transport = JetStreamTransport(
             url,
             client=client,
-            namespace=check_name("namespace", namespace),
+            namespace=self.namespace,
             ack_wait=ack_wait,
             max_frame_bytes=options["max_message_bytes"],
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from bus.network import NetworkBus
 from bus.options import NetworkOptions
+from bus.server_bus import ServerBus
 from bus.transports.redis_link import RedisClient, connections, exposed
 from bus.transports.redis_streams import RedisTransport
 
 
-class RedisBus(NetworkBus):
+class RedisBus(ServerBus):
     """A bus whose processes meet at a Redis server from 7.0, or a Valkey server; under asyncio only.
 
     A job that the server has accepted is done once or is told to have failed, whoever dies meanwhile, as long as the
@@ -45,6 +45,7 @@ class RedisBus(NetworkBus):
             **options,
         )
         self._make, _ = connections(url, redis)
+        self.server_url, self.namespace = url, namespace
 
     def _exposed(self) -> str:
         return exposed(self._make)

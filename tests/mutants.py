@@ -522,9 +522,9 @@ MUTANTS = (
     ),
     Mutant(
         "secret settings are shown",
-        "actors/cli/config.py",
-        "redacted(value) if SETTINGS[name].secret",
-        "value if SETTINGS[name].secret",
+        "actors/cli/setting.py",
+        'redacted(value) if name in URLS else "***"',
+        "value",
         COMMAND_LINE,
     ),
     Mutant(

@@ -7,7 +7,7 @@ from click.core import ParameterSource
 
 from actors.cli.command import Command, Group, Invocation
 from actors.cli.output import emit, table
-from actors.cli.setting import SETTINGS, redacted, settings
+from actors.cli.setting import SETTINGS, settings, shown
 
 
 @click.command(cls=Group)
@@ -20,15 +20,11 @@ def config() -> None:
 @click.pass_context
 def show(context: click.Context, /, **values: object) -> None:
     """Print each setting, its value and where that comes from. Secrets are not shown."""
-    rows = [(name, _shown(name, values[name]), _origin(context, name)) for name in SETTINGS]
+    rows = [(name, shown(name, values[name]), _origin(context, name)) for name in SETTINGS]
     if values["json"]:
         emit([{"setting": name, "value": value, "origin": origin} for name, value, origin in rows])
     else:
         table(("SETTING", "VALUE", "ORIGIN"), rows)
-
-
-def _shown(name: str, value: object) -> object:
-    return redacted(value) if SETTINGS[name].secret and isinstance(value, str) else value
 
 
 def _origin(context: click.Context, name: str) -> str:

@@ -14,11 +14,12 @@ import anyio
 
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, understood, usage
-from actors.cli.setting import SETTINGS, redacted
+from actors.cli.setting import SETTINGS
 from actors.client import Client
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from bus import open_bus
+from bus.server_url import redacted
 
 IN_MEMORY = "memory"
 
@@ -105,8 +106,10 @@ def unreachable(url: str, seconds: float, heard: list[str]) -> CommandError:
 
 
 @asynccontextmanager
-async def opened_store(run_store: str | None, bus: str | None, connect_timeout: float) -> AsyncIterator[RunStore]:
-    """The run store.
+async def opened_store(
+    run_store: str | None, bus: str | None, namespace: str, connect_timeout: float
+) -> AsyncIterator[RunStore]:
+    """The run store; on a server, under the namespace of the bus.
 
     Raises:
         CommandError: None is given, or it is not reached in time.
@@ -117,7 +120,7 @@ async def opened_store(run_store: str | None, bus: str | None, connect_timeout: 
             "no run store is given: say --run-store URL or --bus URL, or set ACTORBUS_RUN_STORE or ACTORBUS_BUS"
         )
     with understood():
-        store = open_run_store(url)
+        store = open_run_store(url, namespace=namespace)
     with kept_from_the_terminal() as heard, anyio.move_on_after(connect_timeout) as patience:
         async with store:
             patience.deadline = math.inf

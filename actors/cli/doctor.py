@@ -63,7 +63,7 @@ async def doctor(
         except (BusError, CommandError) as error:
             found(Finding("fleet", "failed", text_of(error)))
         try:
-            async with opened_store(run_store, url, connect_timeout) as store:
+            async with opened_store(run_store, url, namespace, connect_timeout) as store:
                 with anyio.fail_after(connect_timeout):
                     await store.find(limit=1)
             found(Finding("run store", "ok", "it answers"))

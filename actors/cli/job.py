@@ -145,7 +145,9 @@ async def submit(
     """Enter a run: a job, or a job for each of several workers, that outlives this command. Prints its id."""
     given = payload_of(payload, text)
     async with (
-        opened_store(run_store, broker_url(connection["bus"]), connection["connect_timeout"]) as store,
+        opened_store(
+            run_store, broker_url(connection["bus"]), connection["namespace"], connection["connect_timeout"]
+        ) as store,
         connected(**connection, run_store=store) as client,
     ):
         try:

@@ -14,7 +14,7 @@ from actors.cli.setting import ABOVE_ZERO, settings
 from actors.runs.errors import RunStoreError
 from actors.runs.run import RunState, RunStatus
 
-STORE = ("run_store", "bus", "connect_timeout", "imports", "json")
+STORE = ("run_store", "bus", "namespace", "connect_timeout", "imports", "json")
 
 run_argument = click.argument("run_id", metavar="RUN")
 
@@ -39,11 +39,12 @@ async def list_runs(
     after: str | None,
     run_store: str | None,
     bus: str | None,
+    namespace: str,
     connect_timeout: float,
     json: bool,
 ) -> None:
     """List runs, the latest first."""
-    async with opened_store(run_store, bus, connect_timeout) as store:
+    async with opened_store(run_store, bus, namespace, connect_timeout) as store:
         with understood():
             found = await store.find(
                 state=RunState(state) if state else None, worker_name=worker_name, limit=limit, after=after
@@ -74,10 +75,17 @@ async def list_runs(
 @settings(*STORE)
 @asynchronous
 async def show_run(
-    *, run_id: str, result: bool, run_store: str | None, bus: str | None, connect_timeout: float, json: bool
+    *,
+    run_id: str,
+    result: bool,
+    run_store: str | None,
+    bus: str | None,
+    namespace: str,
+    connect_timeout: float,
+    json: bool,
 ) -> None:
     """Show what is known of a run."""
-    async with opened_store(run_store, bus, connect_timeout) as store:
+    async with opened_store(run_store, bus, namespace, connect_timeout) as store:
         status = await store.get(run_id)
         if result and status.state is not RunState.COMPLETED:
             raise CommandError(f"{_ending(status)}: it has no result", ExitCode.FAILED)
@@ -105,11 +113,12 @@ async def cancel_run(
     wait_timeout: float | None,
     run_store: str | None,
     bus: str | None,
+    namespace: str,
     connect_timeout: float,
     json: bool,
 ) -> int:
     """Cancel a run: its workers are told to stop. Exits 1 if it had ended otherwise before."""
-    async with opened_store(run_store, bus, connect_timeout) as store:
+    async with opened_store(run_store, bus, namespace, connect_timeout) as store:
         status = await store.cancel(run_id, reason)
         if wait:
             try:
@@ -133,13 +142,20 @@ async def cancel_run(
 @settings(*STORE)
 @asynchronous
 async def tail_run(
-    *, run_id: str, after: int, run_store: str | None, bus: str | None, connect_timeout: float, json: bool
+    *,
+    run_id: str,
+    after: int,
+    run_store: str | None,
+    bus: str | None,
+    namespace: str,
+    connect_timeout: float,
+    json: bool,
 ) -> int:
     """Print what happens in a run until it has ended: first what has happened, then the rest as it comes.
 
     Exits 1 if the run fails or is cancelled.
     """
-    async with opened_store(run_store, bus, connect_timeout) as store:
+    async with opened_store(run_store, bus, namespace, connect_timeout) as store:
         try:
             async for event in store.stream(run_id, after):
                 after = event.offset

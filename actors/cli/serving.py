@@ -19,9 +19,10 @@ from actors.cli.failure import CommandError, understood, usage
 from actors.cli.log import log_to_stderr
 from actors.cli.output import emit, say
 from actors.cli.reload import reloaded
-from actors.cli.setting import PORT, redacted, settings
+from actors.cli.setting import PORT, settings
 from actors.cli.tether import begin, end, end_with_parent, tethered_option
 from bus.brokers import BROKERS, Broker
+from bus.server_url import redacted
 
 STOPS_WITHIN = 35.0
 """Seconds the server of `dev` may take to end; then it is killed."""

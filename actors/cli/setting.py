@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from bus.server_url import redacted
+
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 PREFIX = "ACTORBUS"
@@ -60,13 +62,22 @@ SETTINGS: dict[str, Setting] = {
     "reload_dir": Setting("Folder to watch with --reload. [default: .]", click.Path(exists=True, file_okay=False)),
     "host": Setting("Address to listen at.", default="127.0.0.1"),
     "port": Setting("Port to listen at; 0 takes a free one.", PORT, 8000),
-    "token": Setting("What callers of the server show to operate it. [default: none, at 127.0.0.1 only]", secret=True),
-    "read_token": Setting("What callers of the server show who may only look.", secret=True),
+    "token": Setting(
+        "What callers of the server show to operate it: better set as ACTORBUS_TOKEN, for everybody on this machine sees "
+        "arguments. [default: none, at 127.0.0.1 only]",
+        secret=True,
+    ),
+    "read_token": Setting(
+        "What callers of the server show who may only look: better set as ACTORBUS_READ_TOKEN.", secret=True
+    ),
     "json": Setting(
         "Print JSON on stdout: one document, or one per line for what goes on.", bool, default=False, flags="--json"
     ),
 }
 """All settings, by name."""
+
+URLS = ("bus", "run_store")
+"""The settings that are URLs."""
 
 CONNECTION = ("bus", "namespace", "signing_key_env", "connect_timeout", "imports")
 """The settings of every command that speaks to the broker."""
@@ -99,12 +110,8 @@ def _option(name: str) -> Callable[[CommandT], CommandT]:
     )
 
 
-def redacted(url: str) -> str:
-    """A secret to be shown: of a URL the address alone, of anything else nothing."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***"
-    before, at, place = rest.rpartition("@")
-    if any(mark in before for mark in "/?#"):
-        return f"{scheme}://***"
-    return f"{scheme}://{'***@' if at else ''}{place.partition('?')[0].partition('#')[0]}"
+def shown(name: str, value: object) -> object:
+    """The value of a setting, to be shown: of a URL the address alone, of another secret nothing."""
+    if not SETTINGS[name].secret or not isinstance(value, str):
+        return value
+    return redacted(value) if name in URLS else "***"

@@ -21,7 +21,7 @@ from actors.cli.health import Health, served
 from actors.cli.log import log_to_stderr
 from actors.cli.output import emit, say
 from actors.cli.reload import reloaded
-from actors.cli.setting import redacted, settings
+from actors.cli.setting import settings
 from actors.cli.target import Target, targets
 from actors.cli.tether import end_with_parent, tethered_option
 from actors.errors import SupervisionError
@@ -32,6 +32,7 @@ from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from bus import Backoff
 from bus.events import log
+from bus.server_url import redacted
 
 BACKOFF = Backoff(first=0.1, limit=2.0, jitter=0.5)
 """The waits between two attempts to open the run store."""
@@ -122,7 +123,7 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             tasks.start_soon(health.beat)
         where = store_url(values["run_store"], url)
         if where is not None:
-            await runner.add_workers(RunOwner(await _opened(where, stack)))
+            await runner.add_workers(RunOwner(await _opened(where, values["namespace"], stack)))
         await runner.supervise(*(each.make for each in found))
 
         @runner.event_handler("on_ready")
@@ -137,12 +138,12 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
         return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
 
 
-async def _opened(url: str, stack: AsyncExitStack) -> RunStore:
+async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
     """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker."""
     failures = 0
     while True:
         with understood():
-            store = open_run_store(url)
+            store = open_run_store(url, namespace=namespace)
         try:
             return await stack.enter_async_context(store)
         except RunStoreError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from random import Random
@@ -14,7 +13,7 @@ import msgspec
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
-from bus import BusError, TransportError
+from bus import BusError, TransportError, check_name
 from bus.tasks import on_asyncio
 
 if TYPE_CHECKING:
@@ -37,12 +36,13 @@ class NatsLedger:
     """
 
     def __init__(self, url: str, namespace: str) -> None:
-        if re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", namespace) is None:
-            raise ValueError(f"namespace {namespace!r}: the name of a bucket has letters, digits, '_' and '-' only")
+        from bus.transports.jetstream_layout import token  # noqa: PLC0415 - see `_connected`
+
+        bucket = f"{token(check_name('namespace', namespace))}_runs"
         self.changes = Changes()
         self._url = url
-        self._stream = f"KV_{namespace}_runs"
-        self._prefix = f"$KV.{namespace}_runs."
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
         self._connecting = anyio.Lock()
         self._link: NatsLink | None = None
         self._open = False

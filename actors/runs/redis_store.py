@@ -12,7 +12,7 @@ import anyio
 from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
-from bus import BusError, TransportError
+from bus import BusError, TransportError, check_name
 from bus.tasks import on_asyncio
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RedisLedger:
     def __init__(self, url: str, namespace: str) -> None:
         self.changes = Changes()
         self._url = url
-        self._prefix = f"{namespace}:runs:"
+        self._prefix = f"{check_name('namespace', namespace)}:runs:"
         self._link: RedisLink | None = None
 
     async def open(self) -> None:

@@ -10,6 +10,7 @@ import anyio
 
 from actors.params import JobGroupParams
 from actors.runner import WorkerRunner
+from actors.runs.errors import RunError
 from actors.runs.handle import Run
 from actors.runs.memory_store import InMemoryRunStore
 from actors.runs.owner import TOPIC, RunOwner
@@ -17,7 +18,7 @@ from actors.runs.run import RunRequest
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from actors.worker import BaseWorker
-from bus import WorkerBus
+from bus import ServerBus
 
 
 class Runs:
@@ -75,10 +76,19 @@ class Runs:
 _in_memory: WeakKeyDictionary[WorkerRunner, RunStore] = WeakKeyDictionary()
 
 
-def store_for(url: str | None, to: str | WorkerBus | WorkerRunner, runner: WorkerRunner) -> RunStore:
-    """The store of a URL; without one that of the server at which a bus meets, or the memory of this process."""
-    if url is None and isinstance(to, str) and not to.startswith("memory:"):
-        url = to
-    if url is not None:
-        return open_run_store(url)
-    return _in_memory.setdefault(runner, InMemoryRunStore())
+def store_for(url: str | None, runner: WorkerRunner) -> RunStore:
+    """The store of a URL; without one that of the server at which a bus meets, or the memory of this process.
+
+    On a server, runs are kept under the namespace of the bus.
+
+    Raises:
+        RunError: The bus was given a client of its server instead of a URL.
+        ValueError: Nothing is known under the scheme of the URL.
+    """
+    bus = runner.bus
+    if not isinstance(bus, ServerBus):
+        return open_run_store(url) if url is not None else _in_memory.setdefault(runner, InMemoryRunStore())
+    url = url or bus.server_url
+    if url is None:
+        raise RunError("this bus was given a client instead of a URL: say where runs are kept, as run_store=")
+    return open_run_store(url, namespace=bus.namespace)

@@ -100,7 +100,7 @@ def serve(
         functions: Further functions.
         bus: Where they can be asked as well; None is a bus of this process.
         runner_options: Those of `WorkerRunner`.
-        run_store: As for `create_app`; without one, the server of the bus URL, or the memory of this process.
+        run_store: As for `create_app`.
         own_runs: As for `create_app`.
         settings: As for `create_app`.
 
@@ -112,8 +112,6 @@ def serve(
     given = ServerSettings(**settings)
     options = {"handle_sigint": False, "handle_sigterm": False, "drain_timeout": given.drain_timeout}
     runner = WorkerRunner(bus=bus, **{**options, **(runner_options or {})})
-    if run_store is None and isinstance(bus, str) and not bus.startswith("memory:"):
-        run_store = bus
 
     async def add(runner: WorkerRunner) -> None:
         await runner.add_workers(*served)

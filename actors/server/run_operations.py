@@ -207,6 +207,7 @@ OPERATIONS = (
         summary="The latest runs, latest first.",
         answer=RunList,
         query=RunFilters,
+        errors=(404,),
     ),
     Operation(
         method="GET",

@@ -55,8 +55,6 @@ class Service:
     ) -> None:
         self._to = to
         self._run_store = run_store
-        if run_store is None and isinstance(to, str) and not to.startswith("memory:"):
-            self._run_store = to  # as a client of that URL would
         self._own_runs = own_runs
         self._prepare = prepare
         self._bus_options = bus_options or {}

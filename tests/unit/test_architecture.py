@@ -61,6 +61,8 @@ SHARED_MACHINERY = {
     "bus.simulated": "the simulation builds its networks from it",
     "bus.tasks": "reused tasks: the hot path of both packages",
     "bus.values": "the types that a handler names in its signature may travel",
+    "bus.server_url": "the command line shows URLs as the buses do",
+    "bus.transports.jetstream_layout": "runs are kept under the namespace of the jobs: one rule makes a name of it",
     "bus.transports.nats_answers": "runs are kept on a server over the same kind of link as jobs travel",
     "bus.transports.nats_link": "as bus.transports.nats_answers",
     "bus.transports.redis_link": "as bus.transports.nats_answers",

@@ -19,7 +19,7 @@ from actors.cli.entry import main
 from actors.cli.exit_code import MEANINGS, ExitCode
 from actors.cli.failure import CommandError, understood
 from actors.cli.program import actorbus
-from actors.cli.setting import SETTINGS, redacted
+from actors.cli.setting import SETTINGS, shown
 from actors.errors import HandlerError, JobError, JobTimeoutError, WorkerUnavailableError
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
 from actors.runs.run import RunState, RunStatus
@@ -304,24 +304,28 @@ SECRETS = {"ACTORBUS_BUS": "redis://user:hunter2@host:1/0?x=hunter2", "ACTORBUS_
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_secrets_are_not_shown(form: list[str]) -> None:
-    shown = call("config", "show", "--read-token", "hunter2", *form, **SECRETS).stdout
-    assert "redis://***@host:1/0" in shown
-    assert "hunter2" not in shown
+    told = call("config", "show", "--read-token", "hunter2", *form, **SECRETS).stdout
+    assert "redis://***@host:1/0" in told
+    assert "hunter2" not in told
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("name", "value", "seen"),
     [
-        ("redis://host:6379/0", "redis://host:6379/0"),
-        ("redis://:secret@host", "redis://***@host"),
-        ("nats://token@host:4222", "nats://***@host:4222"),
-        ("redis://user:se/cret@host", "redis://***"),
-        ("sqlite:///runs.db", "sqlite:///runs.db"),
-        ("secret", "***"),
+        ("bus", "redis://host:6379/0", "redis://host:6379/0"),
+        ("bus", "redis://:secret@host", "redis://***@host"),
+        ("bus", "redis://:secret", "redis://:***"),
+        ("run_store", "nats://token@host:4222", "nats://***@host:4222"),
+        ("run_store", "redis://user:se/cret@host", "redis://***@host"),
+        ("run_store", "sqlite:///runs.db", "sqlite:///runs.db"),
+        ("token", "secret", "***"),
+        ("read_token", "secret://secret", "***"),
+        ("host", "127.0.0.1", "127.0.0.1"),
+        ("bus", None, None),
     ],
 )
-def test_a_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
-    assert redacted(url) == shown
+def test_a_setting_is_shown_without_what_is_secret(name: str, value: str | None, seen: str | None) -> None:
+    assert shown(name, value) == seen
 
 
 # --- workers that are named ---

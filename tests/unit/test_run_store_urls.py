@@ -16,6 +16,7 @@ from actors.runs import (
     open_run_store,
     rocksdb_store,
 )
+from bus import InvalidNameError
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,7 @@ def test_a_missing_library_is_said_with_how_to_install_it(monkeypatch: pytest.Mo
         open_run_store(f"rocksdb:///{tmp_path}")
 
 
-def test_a_namespace_that_cannot_be_a_bucket_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"namespace 'a\.b'"):
-        open_run_store("nats://127.0.0.1", namespace="a.b")
+@pytest.mark.parametrize("url", ["redis://127.0.0.1", "nats://127.0.0.1"])
+def test_a_namespace_that_is_no_name_is_refused(url: str) -> None:
+    with pytest.raises(InvalidNameError, match="namespace"):
+        open_run_store(url, namespace="a b")

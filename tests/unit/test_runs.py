@@ -275,6 +275,21 @@ async def test_one_key_is_one_run() -> None:
         assert await one.result(60) == "X"
 
 
+async def test_a_client_that_submits_several_at_once_opens_its_store_once() -> None:
+    runs: list[Run] = []
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Desk("desk"))
+
+        async def submit() -> None:
+            runs.append(await client.submit("desk", name="shout", payload="x"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(submit)
+        assert [await run.result(60) for run in runs] == ["X"] * 5
+        assert sum(isinstance(entry.worker, RunOwner) for entry in runner._roster.entries.values()) == 1
+
+
 async def test_what_is_wrong_with_a_submission_is_said() -> None:
     async with WorkerRunner() as runner, Client(runner) as client:
         with pytest.raises(ValueError, match="at least one worker name"):
