@@ -63,8 +63,8 @@ SETTINGS: dict[str, Setting] = {
     "host": Setting("Address to listen at.", default="127.0.0.1"),
     "port": Setting("Port to listen at; 0 takes a free one.", PORT, 8000),
     "token": Setting(
-        "What callers of the server show to operate it: better set as ACTORBUS_TOKEN, for everybody on this machine sees "
-        "arguments. [default: none, at 127.0.0.1 only]",
+        "What callers of the server show to operate it: better set as ACTORBUS_TOKEN, as everybody on this machine "
+        "sees arguments. [default: none, at 127.0.0.1 only]",
         secret=True,
     ),
     "read_token": Setting(
