@@ -14,6 +14,7 @@ import click
 
 from actors.cli.command import Command, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
+from actors.cli.ending import ends_by_itself
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, understood, usage
 from actors.cli.log import log_to_stderr
@@ -58,7 +59,7 @@ async def serve(
     log_format: str,
     json: bool,
     **limits: Any,
-) -> None:
+) -> int:
     """Serve runs, workers and events over HTTP until a signal.
 
     Reachable from this machine only, unless --host says otherwise; then a --token is needed.
@@ -88,12 +89,14 @@ async def serve(
         emit(told)
     else:
         say(f"actorbus server over {told['bus']}: {told['server']} in a moment; Ctrl-C ends it")
-    try:
-        await server.listen(app, host, port, log_level=log_level, log_config=None)
-    except OSError as error:
-        raise usage(f"{host}:{port} cannot be had: {error.strerror or error}; name another --port") from None
-    except RuntimeError as error:
-        raise CommandError(str(error), ExitCode.UNREACHABLE) from error
+    async with ends_by_itself() as signals:
+        try:
+            await server.listen(app, host, port, log_level=log_level, log_config=None)
+        except OSError as error:
+            raise usage(f"{host}:{port} cannot be had: {error.strerror or error}; name another --port") from None
+        except RuntimeError as error:
+            raise CommandError(str(error), ExitCode.UNREACHABLE) from error
+    return ExitCode.INTERRUPTED if len(signals) > 1 else ExitCode.OK
 
 
 def _check_binding(server: Any, host: str, token: str | None, allowed_hosts: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ import click
 
 from actors.cli.command import Command, Group, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
+from actors.cli.ending import ends_by_itself
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, text_of, understood
 from actors.cli.health import Health, served
@@ -106,7 +107,7 @@ def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | No
 @asynchronous
 async def run_workers(url: str, found: list[Target], **values: Any) -> int:
     """Run workers, and say how that ended."""
-    async with AsyncExitStack() as stack:
+    async with ends_by_itself(), AsyncExitStack() as stack:
         with understood():
             runner = WorkerRunner(
                 values["name"],

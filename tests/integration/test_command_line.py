@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import time
 import urllib.request
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_second_signal_ends_a_worker_at_once_and_who_waits_is_told(shell: Shel
         _, err = asked.communicate(timeout=DEADLINE)
         assert asked.returncode == ExitCode.FAILED
         assert err.count("\n") == 1
+
+
+def test_signals_do_not_kill_a_worker_that_is_ending_already(shell: Shell) -> None:
+    with shell.worker("shop:Till", ends=(ExitCode.OK, ExitCode.INTERRUPTED)) as worker:
+        give_up = time.monotonic() + DEADLINE
+        while worker.process.poll() is None and time.monotonic() < give_up:
+            worker.terminate()
 
 
 def test_ctrl_c_cancels_the_job_that_was_invoked(shell: Shell) -> None:
