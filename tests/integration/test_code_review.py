@@ -262,7 +262,7 @@ def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_pat
         _, pids = fleet_of(process)
         assert process.stdout is not None
         for line in process.stdout:
-            if "50 of 501 jobs done" in line:
+            if ": 50 of 501 jobs done" in line:  # not 150
                 os.kill(pids[1], SIGKILL)
             if "was killed" in line:
                 break
