@@ -261,11 +261,10 @@ def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_pat
     with started(large_tree, "--bus", "redis", cwd=tmp_path) as process:
         _, pids = fleet_of(process)
         assert process.stdout is not None
-        for line in process.stdout:
-            if ": 50 of 501 jobs done" in line:  # not 150
-                os.kill(pids[1], SIGKILL)
-            if "was killed" in line:
-                break
+        while ": 50 of 501 jobs done" not in process.stdout.readline():
+            pass
+        os.kill(pids[1], SIGKILL)
+        line = next(line for line in process.stdout if "was killed" in line)
         assert line == f"reviewer process 2 of 3 (pid {pids[1]}) was killed by SIGKILL\n"
         os.killpg(process.pid, SIGINT)
         assert process.stdout.read()
