@@ -19,8 +19,8 @@ from actors.runs import (
     RunStore,
     SQLiteRunStore,
 )
+from actors.runs.contract import RUN_STORE_CONTRACT, MakeStores, RunStoreCheck
 from actors.runs.redis_store import RIGHTS
-from actors.testing.run_stores import RUN_STORE_CONTRACT, MakeStores, RunStoreCheck
 from bus.brokers import NatsBroker, RedisBroker
 
 pytestmark = pytest.mark.anyio

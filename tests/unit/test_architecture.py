@@ -46,7 +46,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
     "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
     # Only the type, which travels and is kept: ids come from outside.
-    "uuid": ("actors/testing/run_records.py", "bus/packing.py", "bus/values.py"),
+    "uuid": ("actors/runs/contract/records.py", "bus/packing.py", "bus/values.py"),
     "watchfiles": ("actors/cli/",),
 }
 
@@ -416,6 +416,12 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_actors_loads_no_library_before_it_is_used() -> None:
     loaded = loaded_by("import actors; assert actors.__file__")
     assert {"actors", "bus", "anyio", "msgspec"} <= loaded
+    assert not loaded & HEAVY
+
+
+def test_the_contract_of_run_stores_needs_nothing_that_is_not_installed_with_actors() -> None:
+    """Who writes a store of his own need not have what simulates."""
+    loaded = loaded_by("from actors.runs.contract import RUN_STORE_CONTRACT; assert RUN_STORE_CONTRACT")
     assert not loaded & HEAVY
 
 

@@ -8,9 +8,7 @@ from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
-from actors.runs.errors import RunConflictError, RunNotFoundError, RunStateError, RunStoreError
-from actors.runs.run import Lease, RunProgress, RunRequest, RunState
-from actors.testing.stored import (
+from actors.runs.contract.stored import (
     REQUEST,
     MakeStores,
     RunStoreCheck,
@@ -23,6 +21,8 @@ from actors.testing.stored import (
     taken,
     together,
 )
+from actors.runs.errors import RunConflictError, RunNotFoundError, RunStateError, RunStoreError
+from actors.runs.run import Lease, RunProgress, RunRequest, RunState
 from bus import EncodeError
 from bus.probe import equal, require
 

@@ -9,16 +9,15 @@ async def test_my_run_store(check: RunStoreCheck) -> None:
 
 `my_stores(count)` is an async context manager that makes an empty database and gives so many open stores on it, as so
 many processes would have them. For a database that one process opens at a time it may give the same store again and
-again. It closes them at the end, also those that are closed. Nothing is measured by a clock. Like all of
-`actors.testing` it needs `pip install 'actorbus[simulation]'`.
+again. It closes them at the end, also those that are closed. Nothing is measured by a clock.
 """
 
 from __future__ import annotations
 
-from actors.testing.run_owners import OWNER_CHECKS
-from actors.testing.run_records import RECORD_CHECKS
-from actors.testing.run_streams import STREAM_CHECKS
-from actors.testing.stored import MakeStores, RunStoreCheck
+from actors.runs.contract.owners import OWNER_CHECKS
+from actors.runs.contract.records import RECORD_CHECKS
+from actors.runs.contract.stored import MakeStores, RunStoreCheck
+from actors.runs.contract.streams import STREAM_CHECKS
 
 __all__ = ["RUN_STORE_CONTRACT", "MakeStores", "RunStoreCheck"]
 

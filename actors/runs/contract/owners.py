@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from actors.runs.errors import RunLostError, RunStateError
-from actors.runs.run import STEPS, Lease, RunEventType, RunProgress, RunState
-from actors.runs.store import RunStore
-from actors.testing.stored import (
+from actors.runs.contract.stored import (
     REQUEST,
     MakeStores,
     RunStoreCheck,
@@ -20,6 +17,9 @@ from actors.testing.stored import (
     taken,
     together,
 )
+from actors.runs.errors import RunLostError, RunStateError
+from actors.runs.run import STEPS, Lease, RunEventType, RunProgress, RunState
+from actors.runs.store import RunStore
 from bus import ErrorInfo
 from bus.probe import equal, require
 

@@ -6,10 +6,7 @@ from functools import partial
 
 import anyio
 
-from actors.runs.errors import RunStoreError
-from actors.runs.run import Lease, RunEventType, RunState
-from actors.runs.store import RunStore
-from actors.testing.stored import (
+from actors.runs.contract.stored import (
     REQUEST,
     MakeStores,
     RunStoreCheck,
@@ -21,6 +18,9 @@ from actors.testing.stored import (
     taken,
     together,
 )
+from actors.runs.errors import RunStoreError
+from actors.runs.run import Lease, RunEventType, RunState
+from actors.runs.store import RunStore
 from bus.probe import equal, require
 
 
