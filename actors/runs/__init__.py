@@ -8,6 +8,7 @@ from actors.runs.errors import (
     RunNotFoundError,
     RunStateError,
     RunStoreError,
+    RunValueError,
 )
 from actors.runs.handle import Run
 from actors.runs.ledger import Changes, Entry, Ledger
@@ -25,6 +26,7 @@ from actors.runs.run import (
     RunRequest,
     RunState,
     RunStatus,
+    Unreadable,
 )
 from actors.runs.sqlite_store import SQLiteRunStore
 from actors.runs.store import RunStore
@@ -57,6 +59,8 @@ __all__ = [
     "RunStatus",
     "RunStore",
     "RunStoreError",
+    "RunValueError",
     "SQLiteRunStore",
+    "Unreadable",
     "open_run_store",
 ]

@@ -36,6 +36,18 @@ class RunStateError(RunError):
     """The run's state does not allow that."""
 
 
+class RunValueError(RunError):
+    """A value that is kept of a run has an object of a type that this process does not know. It stays where it is.
+
+    Attributes:
+        run_id: Which.
+    """
+
+    def __init__(self, run_id: str, what: str, reason: str) -> None:
+        super().__init__(f"{what} of run {run_id!r} cannot be read here: {reason}")
+        self.run_id = run_id
+
+
 class RunConflictError(RunError):
     """Another request was submitted under that idempotency key.
 

@@ -7,12 +7,13 @@ from random import Random
 from typing import Any
 
 import anyio
+import msgspec
 
 from actors.runs.errors import RunLostError, RunStoreError
 from actors.runs.ledger import MOST_KEYS, Entry, Ledger
 from actors.runs.record import Record, event_key, last_event, run_key
-from actors.runs.run import Lease, RunEvent, RunEventType
-from bus import dumps, loads
+from actors.runs.run import Lease, RunEvent, RunEventType, Unreadable
+from bus import DecodeError, dumps, loads
 
 LAST_OFFSET = 10**10 - 1
 """What ten digits can say: the offsets of a run sort as texts."""
@@ -127,8 +128,8 @@ class EventLog:
         (entry,) = await self._ledger.read(keys) if keys else [None]
         if entry is None:
             return 0, 0
-        event, attempt = _event(_offset(keys[0]), entry)
-        return None if event.type.terminal else event.offset + 1, attempt
+        content, attempt, _, _ = loads(entry.value)
+        return None if RunEventType(_header(content)[0]).terminal else _offset(keys[0]) + 1, attempt
 
     async def _added(self, run_id: str, adding: _Adding, content: bytes) -> int | None:
         """The offset of an event that was added while the store seemed not to answer, or is now.
@@ -162,7 +163,15 @@ def _offset(key: str) -> int:
     return int(key.rpartition("/")[2])
 
 
+_header = msgspec.msgpack.Decoder(tuple[str, str | None, msgspec.Raw, int]).decode
+"""An event as it is kept, but for its data: who looks for the end of a run need not know all types."""
+
+
 def _event(offset: int, entry: Entry) -> tuple[RunEvent, int]:
     content, latest, at, _ = loads(entry.value)
-    kind, worker_name, data, attempt = loads(content)
+    kind, worker_name, kept, attempt = _header(content)
+    try:
+        data = loads(kept)
+    except DecodeError as error:
+        data = Unreadable(str(error))
     return RunEvent(offset, RunEventType(kind), worker_name, data, attempt, at), latest

@@ -12,8 +12,8 @@ from typing import Any, Self
 import anyio
 import msgspec
 
-from actors.runs.entrance import Entrance
-from actors.runs.errors import RunLostError, RunNotFoundError, RunStateError, RunStoreError
+from actors.runs.entrance import ORPHAN_AGE, Entrance
+from actors.runs.errors import RunLostError, RunNotFoundError, RunStateError, RunStoreError, RunValueError
 from actors.runs.event_log import EventLog
 from actors.runs.ledger import MOST_KEYS, Entry, Ledger
 from actors.runs.readers import Readers, RunEvents
@@ -42,7 +42,7 @@ from actors.runs.run import (
     RunState,
     RunStatus,
 )
-from bus import ErrorInfo, dumps, loads
+from bus import DecodeError, ErrorInfo, dumps, loads
 from bus.events import log
 
 
@@ -105,7 +105,7 @@ class LedgerRunStore:
         (entry,) = await self._ledger.read([request_key(run_id)])
         if entry is None:
             raise RunNotFoundError(run_id)
-        return RunRequest(**loads(entry.value))
+        return RunRequest(**_read("the request", run_id, entry))
 
     async def find(
         self,
@@ -203,7 +203,7 @@ class LedgerRunStore:
         (entry,) = await self._ledger.read([result_key(run_id, status.attempts)])
         if entry is None:
             await self._record(run_id)  # it may have been deleted just now; else its owner kept none
-        return loads(entry.value) if entry is not None else None
+        return _read("the result", run_id, entry) if entry is not None else None
 
     async def cancel(self, run_id: str, reason: str | None = None) -> RunStatus:
         """See `RunStore`."""
@@ -294,6 +294,7 @@ class LedgerRunStore:
             raise RunStateError(f"run {run_id!r} is {status.state.value}: cancel it before it is deleted")
         over = over_key(run_id, 0.0)
         await self._ledger.put(over, b"", 0)  # `sweep` ends what is begun here
+        await self._sweep_again(run_id)
         await self._entrance.forget(run_id)
         await self._ledger.delete([over, *self._over(status)])
 
@@ -302,10 +303,17 @@ class LedgerRunStore:
         self._check_open()
         swept = 0
         for key in await self._ledger.keys("over", f"over/{stamp(self._clock())}~"):
-            swept += await self._entrance.forget(key.partition("-")[2])
+            run_id = key.partition("-")[2]
+            if await self._ledger.read([run_key(run_id)]) != [None]:
+                await self._sweep_again(run_id)
+            swept += await self._entrance.forget(run_id)
             await self._ledger.delete([key])
         await self._entrance.sweep()
         return swept
+
+    async def _sweep_again(self, run_id: str) -> None:
+        """See that what an owner that had lost the run may still write after it was deleted is deleted, too."""
+        await self._ledger.put(over_key(run_id, self._clock() + ORPHAN_AGE), b"", 0)
 
     async def _record(self, run_id: str) -> tuple[Record, Entry]:
         self._check_open()
@@ -371,3 +379,10 @@ class LedgerRunStore:
     def _check_open(self) -> None:
         if self._closed:
             raise RunStoreError("the run store is closed")
+
+
+def _read(what: str, run_id: str, entry: Entry) -> Any:
+    try:
+        return loads(entry.value)
+    except DecodeError as error:
+        raise RunValueError(run_id, what, str(error)) from error

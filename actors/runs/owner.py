@@ -14,7 +14,7 @@ from actors.errors import JobError
 from actors.events import JobEvent
 from actors.handlers import subscribe
 from actors.requests import JobGroup
-from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError
+from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError, RunValueError
 from actors.runs.record import kept_error
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
@@ -44,6 +44,8 @@ class RunOwner(BaseWorker):
     A run that is pending it begins; one whose owner gives no sign of life for `lease` seconds it takes over, as the
     next attempt, and a run that has cost `max_attempts` owners it fails. When it ends, it leaves its runs to others.
     Any number of owners may share a store; each run has one at a time, and what an earlier one writes is refused.
+    A run whose request it cannot read, because of a type that is not registered here, it leaves to others, and fails it
+    if nobody has taken it within the runner's `ready_timeout`. Runs whose time is over it forgets.
 
     Args:
         store: An open run store.
@@ -52,6 +54,7 @@ class RunOwner(BaseWorker):
         lease: Seconds without one after which an owner is dead; None is five times `heartbeat`.
         max_runs: Runs it does at a time, 1 or more.
         max_attempts: Owners that a run may cost, 1 or more.
+        sweep: Seconds between two looks for runs whose time is over, on average.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class RunOwner(BaseWorker):
         lease: float | None = None,
         max_runs: int = 1000,
         max_attempts: int = 5,
+        sweep: float = 60.0,
     ) -> None:
         super().__init__(name)
         self._store = store
@@ -70,14 +74,17 @@ class RunOwner(BaseWorker):
         self._patience = 5 * heartbeat if lease is None else lease
         self._max_runs = max_runs
         self._max_attempts = max_attempts
+        self._sweep_every = sweep
         self._own: dict[str, _Doing] = {}
         self._seen: dict[str, tuple[Lease, float]] = {}
+        self._unreadable: dict[str, str] = {}
         self._news = anyio.Event()
 
     async def start(self) -> None:
         """Begin to look for runs."""
         await super().start()
         self.create_task(self._look(), "look")
+        self.create_task(self._sweep(), "sweep")
 
     @subscribe(TOPIC)
     async def on_news(self, run_id: str) -> None:
@@ -102,35 +109,53 @@ class RunOwner(BaseWorker):
     async def _take_what_is_free(self) -> None:
         now = self.worker_runner.tasks.now()
         leases = {lease.run_id: lease for lease in await self._store.leases() if lease.run_id not in self._own}
+        self._unreadable = {run_id: why for run_id, why in self._unreadable.items() if run_id in leases}
         self._seen = {
             run_id: seen
             if (seen := self._seen.get(run_id)) is not None and seen[0] == lease
-            else (lease, now if lease.owner else -math.inf)
+            else (lease, now if lease.owner or run_id in self._unreadable else -math.inf)
             for run_id, lease in leases.items()
         }
         for lease, since in tuple(self._seen.values()):
-            if len(self._own) < self._max_runs and now - since >= self._patience:
+            patience = self._patience if lease.owner else self.worker_runner.ready_timeout
+            if len(self._own) < self._max_runs and now - since >= patience:
                 taken = await self._store.take(lease, self.name)
                 self._seen.pop(lease.run_id, None)
                 if taken is not None:
                     self._own[lease.run_id] = doing = _Doing(taken)
                     self.create_task(self._do(doing), f"run {lease.run_id}")
 
+    async def _sweep(self) -> None:
+        while True:
+            await anyio.sleep(self._sweep_every * (0.5 + self.worker_runner.rng.random()))  # not all owners at once
+            try:
+                await self._store.sweep()
+            except RunStoreError as error:
+                log().warning("the run store does not answer: not swept", owner=self.name, error=str(error))
+
     async def _do(self, doing: _Doing) -> None:
         lease = doing.lease
         try:
-            await _Attempt(self, self._store, doing).make(self._max_attempts, self._heartbeat)
+            unreadable = self._unreadable.pop(lease.run_id, None)
+            await _Attempt(self, self._store, doing).make(self._max_attempts, self._heartbeat, unreadable)
+        except RunValueError as error:
+            log().warning("a run is left to others", owner=self.name, run=lease.run_id, error=str(error))
+            self._unreadable[lease.run_id] = str(error)
+            await self._leave(lease)
         except (RunLostError, RunNotFoundError) as error:
             log().warning("a run was lost", owner=self.name, run=lease.run_id, error=str(error))
         except BaseException:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_PATIENCE):
-                try:
-                    await self._store.release(lease)
-                except (RunStoreError, RunLostError, RunNotFoundError) as error:
-                    log().warning("a run could not be left to others", run=lease.run_id, error=str(error))
+            await self._leave(lease)
             raise
         finally:
             self._own.pop(lease.run_id, None)
+
+    async def _leave(self, lease: Lease) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_PATIENCE):
+            try:
+                await self._store.release(lease)
+            except (RunStoreError, RunLostError, RunNotFoundError) as error:
+                log().warning("a run could not be left to others", run=lease.run_id, error=str(error))
 
 
 class _Doing:
@@ -157,7 +182,7 @@ class _Attempt:
         self._jobs = anyio.CancelScope()
         self._idle = anyio.Event()
 
-    async def make(self, max_attempts: int, heartbeat: float) -> None:
+    async def make(self, max_attempts: int, heartbeat: float, unreadable: str | None) -> None:
         """Do the run, and write down how it ended."""
         if self._cancelled:
             await self._end(RunState.CANCELLED)
@@ -165,6 +190,9 @@ class _Attempt:
         if self._lease.attempt > max_attempts:
             message = f"given up after {max_attempts} attempts: each of its owners died"
             await self._end(RunState.FAILED, ErrorInfo(type="RunLost", message=message))
+            return
+        if unreadable is not None:
+            await self._end(RunState.FAILED, ErrorInfo(type=RunValueError.__name__, message=unreadable))
             return
         request = await self._again(lambda: self._store.request(self._lease.run_id))
         self._progress = RunProgress(total=len(request.worker_names), running=len(request.worker_names))

@@ -47,7 +47,11 @@ class RunStore(Protocol):
         """What is known of a run."""
 
     async def request(self, run_id: str) -> RunRequest:
-        """What it is to do."""
+        """What it is to do.
+
+        Raises:
+            RunValueError: A payload is of a type that is not registered in this process.
+        """
 
     async def find(
         self,
@@ -102,6 +106,7 @@ class RunStore(Protocol):
 
         Raises:
             RunStateError: It is not completed.
+            RunValueError: The result is of a type that is not registered in this process.
         """
 
     async def cancel(self, run_id: str, reason: str | None = None) -> RunStatus:

@@ -16,6 +16,7 @@ from actors.runs.errors import (
     RunNotFoundError,
     RunStateError,
     RunStoreError,
+    RunValueError,
 )
 from bus import (
     BusNotStartedError,
@@ -86,6 +87,7 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int, str], ..
     (RunNotFoundError, 404, "run_not_found"),
     (RunConflictError, 409, "idempotency_conflict"),
     (RunStateError, 409, "run_state"),
+    (RunValueError, 409, "run_unreadable"),
     (RunStoreError, 503, "run_store_unavailable"),
     (JobTimeoutError, 504, "job_timeout"),
     (Unavailable, 503, "worker_unavailable"),

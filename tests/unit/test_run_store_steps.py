@@ -151,6 +151,8 @@ async def test_a_run_whose_creator_died_is_swept(after: bool) -> None:
         assert (await store.request(status.run_id)).payload == {"n": 1}
         await store.cancel(status.run_id)
         await store.delete(status.run_id)
+        clock.now += 2 * ORPHAN_AGE
+        await store.sweep()
         assert store._ledger._folders == {}  # type: ignore[attr-defined]
 
 
@@ -418,8 +420,8 @@ async def test_a_run_that_is_deleted_while_it_is_read_is_heard_whole_or_is_not_t
     """At whatever step of the one the other comes; and nothing of it is left."""
     for deletes_at_once, ended_in_death in product((True, False), repeat=2):
         for step in count():
-            ledger = Interrupted()
-            first, second = InMemoryRunStore(ledger), InMemoryRunStore(Interrupted(ledger))
+            ledger, clock = Interrupted(), Clock()
+            first, second = (InMemoryRunStore(each, clock=clock) for each in (ledger, Interrupted(ledger)))
             lease = await begun(first)
             for n in range(10):
                 await first.push_event(lease, RunEventType.UPDATE, "a", n)
@@ -449,6 +451,8 @@ async def test_a_run_that_is_deleted_while_it_is_read_is_heard_whole_or_is_not_t
             ledger.arm(-1, fail)
             assert gone or heard == list(range(11))
             await first.leases()
+            clock.now += 2 * ORPHAN_AGE
+            await first.sweep()
             assert ledger._folders == {}
 
 
@@ -475,3 +479,38 @@ async def test_nothing_is_remembered_of_runs_that_are_over() -> None:
                 await other.release(each)
     assert len(store._readers._feeds) == 0
     assert len(ledger.changes._events) == 0
+
+
+async def test_what_a_lost_owner_writes_into_a_run_that_is_deleted_at_any_step_is_gone_in_the_end() -> None:
+    """Between its look at the record and its write another ends the run, and deletes it, or lets its time be over."""
+    for writes, swept in product(("an event", "a result"), (False, True)):
+        for step in count():
+            ledger, clock = Interrupted(), Clock()
+            stale, store = (InMemoryRunStore(each, clock=clock) for each in (ledger, Interrupted(ledger)))
+            status = await store.create(REQUEST, ttl=0.0)
+            (lease,) = await stale.leases()
+            taken = await stale.take(lease, "stale")
+            assert taken is not None
+
+            async def delete(store: RunStore = store, run_id: str = status.run_id, swept: bool = swept) -> None:
+                (lease,) = await store.leases()
+                second = await store.take(lease, "other")
+                assert second is not None
+                await store.set_state(run_id, RunState.RUNNING, RunState.FAILED, lease=second)
+                if swept:
+                    assert await store.sweep() == 1
+                else:
+                    await store.delete(run_id)
+
+            ledger.arm(step, delete)
+            with suppress(RunLostError, RunNotFoundError):
+                if writes == "an event":
+                    await stale.push_event(taken, RunEventType.UPDATE, "a", "stale")
+                else:
+                    await stale.set_result(taken, "stale")
+            if not ledger.happened:
+                assert step >= 3
+                break
+            clock.now += 2 * ORPHAN_AGE
+            assert await store.sweep() == 0
+            assert ledger._folders == {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +14,18 @@ from actors.runs import (
     InMemoryRunStore,
     MemoryLedger,
     Run,
+    RunConflictError,
     RunEventType,
     RunFailedError,
     RunNotFoundError,
     RunOwner,
     RunState,
+    RunValueError,
+    Unreadable,
 )
 from actors.runs.ledger import too_large
+from bus import register_type
+from bus.shapes import REGISTERED
 
 pytestmark = pytest.mark.anyio
 
@@ -265,6 +271,66 @@ async def test_an_answer_that_the_store_does_not_take_fails_the_run_at_once(leng
         with pytest.raises(RunFailedError, match=f"is failed: {what} cannot travel: it has"):
             await run.result(60)
         assert (await run.status()).attempts == 1
+
+
+async def test_an_owner_forgets_runs_whose_time_is_over() -> None:
+    store = InMemoryRunStore()
+    async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
+        await runner.add_workers(Desk("desk"), RunOwner(store, sweep=0.05))
+        kept, over = [await client.submit("desk", name="shout", payload="x", ttl=ttl) for ttl in (None, 0.0)]
+        assert await kept.result(60) == "X"
+        with anyio.fail_after(60):
+            while len(await store.find()) > 1:
+                await anyio.lowlevel.checkpoint()
+        with pytest.raises(RunNotFoundError):
+            await over.status()
+        assert [each.run_id for each in await store.find()] == [kept.run_id]
+
+
+@dataclass
+class Parcel:
+    weight: int
+
+
+@pytest.fixture
+def forget_parcels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """As a process is that has not imported the module they are in."""
+    register_type(Parcel)
+    return lambda: monkeypatch.delitem(REGISTERED.by_tag, REGISTERED.by_class[Parcel].tag)
+
+
+async def test_what_is_of_an_unknown_type_is_named_with_the_way_out(forget_parcels: Callable[[], None]) -> None:
+    class Post(Desk):
+        @job
+        async def pack(self, weight: int) -> Parcel:
+            return Parcel(weight)
+
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Post("post"))
+        run = await client.submit("post", name="pack", payload=2, idempotency_key="k")
+        assert await run.result(60) == Parcel(2)
+        other = await client.submit("post", name="pack", payload=Parcel(2), idempotency_key="parcel", ttl=None)
+        assert await ended(other) is RunState.FAILED
+        forget_parcels()
+        with pytest.raises(
+            RunValueError, match=r"the result of run .* tag '.*Parcel' is unknown.*register_type on its"
+        ):
+            await run.result(60)
+        events = [event async for event in run.events()]
+        assert [isinstance(event.data, Unreadable) for event in events] == [False, True, False]
+        with pytest.raises(RunConflictError):
+            await client.submit("post", name="pack", payload=2, idempotency_key="parcel")
+
+
+async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Callable[[], None]) -> None:
+    store = InMemoryRunStore()
+    async with WorkerRunner(ready_timeout=1) as runner, Client(runner, run_store=store, own_runs=False) as client:
+        run = await client.submit("desk", name="shout", payload=Parcel(2))
+        forget_parcels()
+        await runner.add_workers(RunOwner(store, heartbeat=0.05))
+        with pytest.raises(RunFailedError, match=r"the request of run .* tag '.*Parcel' is unknown here"):
+            await run.result(60)
+        assert (await run.status()).attempts == 2
 
 
 async def test_one_key_is_one_run() -> None:
