@@ -19,6 +19,7 @@ from actors.runs import (
     RunFailedError,
     RunNotFoundError,
     RunOwner,
+    RunRequest,
     RunState,
     RunValueError,
     Unreadable,
@@ -331,6 +332,23 @@ async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Ca
         with pytest.raises(RunFailedError, match=r"the request of run .* tag '.*Parcel' is unknown here"):
             await run.result(60)
         assert (await run.status()).attempts == 2
+
+
+async def test_what_one_owner_cannot_read_another_does() -> None:
+    class Blind(InMemoryRunStore):
+        async def request(self, run_id: str) -> RunRequest:
+            raise RunValueError(run_id, "the request", "it is of another program")
+
+    ledger = MemoryLedger()
+    store = InMemoryRunStore(ledger)
+    async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
+        await runner.add_workers(Desk("desk"), RunOwner(Blind(ledger), heartbeat=0.05))
+        run = await client.submit("desk", name="shout", payload="x")
+        await anyio.sleep(1)
+        status = await run.status()
+        assert (status.state, status.attempts) == (RunState.PENDING, 1)
+        await runner.add_workers(RunOwner(store))
+        assert await run.result(60) == "X"
 
 
 async def test_one_key_is_one_run() -> None:
