@@ -33,6 +33,8 @@ STOP_PATIENCE = 10.0
 RELEASE_PATIENCE = 5.0
 """Seconds that leaving runs to others may take when the owner ends."""
 
+CANCELLED = "the run was cancelled"
+
 BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
 
 _KINDS = {JobEvent.UPDATE: RunEventType.UPDATE, JobEvent.STREAM_DATA: RunEventType.STREAM}
@@ -245,19 +247,22 @@ class _Attempt:
             lease = await self._again(lambda: self._store.renew(self._lease))
             if lease.cancelled and not self._cancelled:
                 self._cancelled = True
-                tasks.start_soon(self._stop, "the run was cancelled")
+                tasks.start_soon(self._stop)
             with anyio.move_on_after(heartbeat):
                 await self._doing.news.wait()
 
-    async def _stop(self, reason: str) -> None:
+    async def _stop(self) -> None:
         """Tell all jobs to stop, and let them say that they have: only then the run has."""
         for group in tuple(self._groups.values()):
-            for member in group._members.values():
-                group._tell_to_stop(member, reason)
+            self._tell_to_stop(group)
         with anyio.move_on_after(self._owner.worker_runner.cancel_grace + STOP_PATIENCE):
             await self._idle.wait()
         for group in tuple(self._groups.values()):
-            group.cancel(reason)
+            group.cancel(CANCELLED)
+
+    def _tell_to_stop(self, group: JobGroup) -> None:
+        for member in group._members.values():
+            group._tell_to_stop(member, CANCELLED)
 
     async def _member(self, name: str, request: RunRequest) -> None:
         await self._push(RunEventType.AGENT_STARTED, name)
@@ -274,6 +279,8 @@ class _Attempt:
             async with job:
                 assert job._group is not None
                 self._groups[name] = job._group
+                if self._cancelled:  # while it was being asked for
+                    self._tell_to_stop(job._group)
                 async for event in job:
                     if event.type in _KINDS:
                         await self._push(_KINDS[event.type], name, event.data)

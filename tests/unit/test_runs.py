@@ -12,6 +12,7 @@ import pytest
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from actors.runs import (
     InMemoryRunStore,
+    Lease,
     MemoryLedger,
     Run,
     RunConflictError,
@@ -23,6 +24,7 @@ from actors.runs import (
     RunState,
     RunValueError,
     Unreadable,
+    owner,
 )
 from actors.runs.ledger import too_large
 from bus import register_type
@@ -193,6 +195,32 @@ async def test_a_cancelled_run_says_when_its_work_has_stopped_and_stays_cancelle
         assert status.finished_at is not None
         with pytest.raises(RunFailedError, match="is cancelled: enough"):
             await run.result()
+
+
+async def test_a_run_that_is_cancelled_while_its_job_is_asked_for_stops_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Asked(InMemoryRunStore):
+        async def push_event(
+            self, lease: Lease, kind: RunEventType, worker_name: str | None = None, data: object = None
+        ) -> int:
+            if kind is RunEventType.AGENT_STARTED:
+                await (await client.run(lease.run_id)).cancel()
+                await happens(learnt)
+            return await super().push_event(lease, kind, worker_name, data)
+
+        async def renew(self, lease: Lease) -> Lease:
+            lease = await super().renew(lease)
+            if lease.cancelled:
+                learnt.set()
+            return lease
+
+    monkeypatch.setattr(owner, "STOP_PATIENCE", 1e9)
+    learnt = anyio.Event()
+    async with WorkerRunner() as runner, Client(runner, run_store=Asked()) as client:
+        await runner.add_workers(Desk("desk"))
+        run = await client.submit("desk", name="hold")
+        assert await ended(run) is RunState.CANCELLED
 
 
 async def test_a_run_that_nobody_does_waits_and_can_be_cancelled_at_once() -> None:
