@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -31,6 +35,8 @@ from bus import register_type
 from bus.shapes import REGISTERED
 
 pytestmark = pytest.mark.anyio
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 class Desk(BaseWorker):
@@ -412,3 +418,15 @@ async def test_what_is_wrong_with_a_submission_is_said() -> None:
             await client.run("x")
         with pytest.raises(ValueError, match="timeout"):
             await client.submit("desk", timeout=-1)
+
+
+async def test_the_run_of_the_readme_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(blocks[0].replace("anyio.run(main)", ""), names)  # noqa: S102 - our own
+    (block,) = (block for block in blocks if "client.submit" in block)
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(names["Counter"]("ann"))
+        program = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(program, {"client": client})  # noqa: S307 - as above
+    assert capsys.readouterr().out.endswith(" 2\n")

@@ -364,3 +364,11 @@ async def test_the_server_of_the_readme_counts() -> None:
     exec(server, names)  # noqa: S102 - as above
     async with asking(names["app"]) as client:
         assert (await client.post("/invoke/ann:count", json="one two")).json()["result"] == 2
+
+
+def test_every_route_is_described() -> None:
+    text = (README.parent / "docs" / "server.md").read_text("utf-8")
+    for each in OPERATIONS:
+        path = each.path.replace("{run_id}", "{id}")
+        forms = (f"`{each.method} {path}`", f"`{path}`", f"`/{path.rpartition('/')[2]}`")
+        assert any(form in text for form in forms), path
