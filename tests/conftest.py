@@ -12,6 +12,9 @@ import pytest
 LONGEST_TEST = 120.0
 """Seconds, set-up and tear-down included: far more than any test takes on a busy machine."""
 
+PROCESSES = 4
+"""That share all the tests, on any machine: many tests wait for a lease or a program, few compute for long."""
+
 terminal = pytest.StashKey[int]()
 
 
@@ -31,9 +34,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[terminal])
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share all tests among processes; run a selection in this one, which is there and has the terminal."""
+    selected = config.option.keyword or config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return 0 if selected else PROCESSES
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """End the run when a test hangs, with its name and all stacks.
+    """End the process when a test hangs, with its name and all stacks; among several processes the others go on.
 
     An exception raised into a hanging test, as plugins do, is swallowed by the very boundaries under test, and on trio
     the event loop lives in another thread; pytest's own `faulthandler_timeout` does not say which test it was.

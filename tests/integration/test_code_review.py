@@ -261,11 +261,9 @@ def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_pat
     with started(large_tree, "--bus", "redis", cwd=tmp_path) as process:
         _, pids = fleet_of(process)
         assert process.stdout is not None
-        for line in process.stdout:
-            if "50 of 501 jobs done" in line:
-                os.kill(pids[1], SIGKILL)
-            if "was killed" in line:
-                break
+        assert any(": 50 of 501 jobs done" in line for line in process.stdout)
+        os.kill(pids[1], SIGKILL)
+        line = next(line for line in process.stdout if "was killed" in line)
         assert line == f"reviewer process 2 of 3 (pid {pids[1]}) was killed by SIGKILL\n"
         os.killpg(process.pid, SIGINT)
         assert process.stdout.read()
@@ -281,8 +279,7 @@ def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
         assert len(pids) == 3
         with socket.create_connection(("127.0.0.1", port)) as link:
             assert process.stdout is not None
-            while "50 of 501 jobs done" not in process.stdout.readline():
-                pass
+            assert any("50 of 501 jobs done" in line for line in process.stdout)
             os.killpg(process.pid, how)
             output = process.stdout.read()
             assert process.stderr is not None
