@@ -122,7 +122,7 @@ class Queues:
         self._unconfirmed: dict[Claim, None] = {}
         self._pull_time = min(PULL_TIME, layout.ack_wait)
         self._life = 0
-        self._read = self._next_look = 0.0
+        self._lived = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -153,7 +153,7 @@ class Queues:
             life: Where in the stream of jobs the present life of the server begins.
         """
         for claim in self._claims if life > self._life else ():
-            claim.forgotten(self._read - UNWRITTEN)
+            claim.forgotten(self._lived - UNWRITTEN)
         self._life = life
         for served in self._served.values():
             served.ready = False
@@ -172,7 +172,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
-        self._read = now
+        self._lived = link.fresh
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
