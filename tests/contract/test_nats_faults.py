@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -390,6 +392,29 @@ async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: s
                 assert not await receive(first)
             assert await first.extend([delivery]) == [True]
             assert await first.settle(delivery, Settlement.ACK)
+
+
+async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_given_the_job(namespace: str) -> None:
+    """The server that was killed knows in which second the lease began, not when in it."""
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with (
+            node(server.url, namespace, "first#1", ack_wait=6.0) as first,
+            node(server.url, namespace, "second#1", ack_wait=6.0) as second,
+        ):
+            first.demand("work", 1)
+            while time.time() % 1 < 0.8:
+                await anyio.lowlevel.checkpoint()
+            await put(first, "queue", "work", b"long")
+            (delivery,) = await take(first, 1)
+            for _ in range(3):  # a second each: it is written down
+                assert not await receive(first)
+            server.restart()
+            second.demand("work", 1)
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(forever, partial(receive, first))
+                assert bodies(await take(second, 1)) == [b"long"]
+                assert not await first.settle(delivery, Settlement.ACK)
+                reading.cancel_scope.cancel()
 
 
 @asynccontextmanager
