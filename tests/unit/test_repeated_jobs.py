@@ -240,9 +240,10 @@ async def test_g35_a_job_whose_lease_ended_while_it_lay_unread_is_not_begun_unde
         await runner.add_workers(Tells("once"))
         await stack.enter_async_context(runner)
         with anyio.fail_after(60):
-            assert await client.job("once", timeout=60) == 2
+            assert await client.job("once", name="tell", timeout=60) == 2
 
 
 class Tells(BaseWorker):
-    async def on_job_request(self, job: Job[Any]) -> int:
+    @job(name="tell")
+    async def tell(self, job: Job[Any]) -> int:
         return job.attempt
