@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -35,8 +31,6 @@ from bus import register_type
 from bus.shapes import REGISTERED
 
 pytestmark = pytest.mark.anyio
-
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 class Desk(BaseWorker):
@@ -370,15 +364,28 @@ async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Ca
 
 async def test_what_one_owner_cannot_read_another_does() -> None:
     class Blind(InMemoryRunStore):
+        looks_after = 0
+        left = False
+
         async def request(self, run_id: str) -> RunRequest:
             raise RunValueError(run_id, "the request", "it is of another program")
+
+        async def release(self, lease: Lease) -> None:
+            await super().release(lease)
+            self.left = True
+
+        async def leases(self) -> list[Lease]:
+            self.looks_after += self.left
+            return await super().leases()
 
     ledger = MemoryLedger()
     store = InMemoryRunStore(ledger)
     async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
-        await runner.add_workers(Desk("desk"), RunOwner(Blind(ledger), heartbeat=0.05))
+        await runner.add_workers(Desk("desk"), RunOwner(blind := Blind(ledger), heartbeat=0.05))
         run = await client.submit("desk", name="shout", payload="x")
-        await anyio.sleep(1)
+        with anyio.fail_after(60):
+            while blind.looks_after < 5:
+                await anyio.lowlevel.checkpoint()
         status = await run.status()
         assert (status.state, status.attempts) == (RunState.PENDING, 1)
         await runner.add_workers(RunOwner(store))
@@ -418,15 +425,3 @@ async def test_what_is_wrong_with_a_submission_is_said() -> None:
             await client.run("x")
         with pytest.raises(ValueError, match="timeout"):
             await client.submit("desk", timeout=-1)
-
-
-async def test_the_run_of_the_readme_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(blocks[0].replace("anyio.run(main)", ""), names)  # noqa: S102 - our own
-    (block,) = (block for block in blocks if "client.submit" in block)
-    async with WorkerRunner() as runner, Client(runner) as client:
-        await runner.add_workers(names["Counter"]("ann"))
-        program = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        await eval(program, {"client": client})  # noqa: S307 - as above
-    assert capsys.readouterr().out.endswith(" 2\n")
