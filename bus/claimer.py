@@ -335,8 +335,9 @@ class Claimer:
                 self._bus.send_to(request.origin, in_use(request), claim)
                 return True
             self.claims.repeated += 1
-            if known.delivery is not None and delivery.attempt > known.delivery.attempt:
-                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed: this is a new one
+            before = known.delivery
+            if before is not None and (delivery.attempt > before.attempt or delivery.token == before.token):
+                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed, or was forgotten
                 self.capacity_changed(delivery.queue)
             else:
                 self.settle(delivery, Settlement.ACK, now)
