@@ -122,7 +122,7 @@ class Queues:
         self._unconfirmed: dict[Claim, None] = {}
         self._pull_time = min(PULL_TIME, layout.ack_wait)
         self._life = 0
-        self._read = self._next_look = 0.0
+        self._lived = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -153,7 +153,7 @@ class Queues:
             life: Where in the stream of jobs the present life of the server begins.
         """
         for claim in self._claims if life > self._life else ():
-            claim.forgotten(self._read - UNWRITTEN)
+            claim.forgotten(self._lived - UNWRITTEN)
         self._life = life
         for served in self._served.values():
             served.ready = False
@@ -172,7 +172,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
-        self._read = now
+        self._lived = link.fresh
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
@@ -333,7 +333,8 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
+        since = max(link.fresh, pull.since)
+        claim = Claim(served.name, message, now, since + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             self._changed[served] = None
@@ -343,7 +344,7 @@ class Queues:
         count, place, _ = numbers(message)
         # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
         attempt = count if place > self._life else count + (self._life - place) * LIFE
-        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count))
+        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count, since))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if pull is not served.pull:

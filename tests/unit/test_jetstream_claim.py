@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
 
+from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_claim import RENEWALS, Claim
+from bus.transports.jetstream_layout import Layout
+from bus.transports.jetstream_queues import Queues
+from bus.transports.nats_link import NatsLink
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def claim(now: float, until: float) -> Claim:
@@ -37,3 +49,15 @@ def test_g35_a_claim_of_whose_leases_too_many_are_new_is_not_ours_after_a_kill()
         held.renew(10.0 + number, 16.0 + number)
     held.forgotten(9.0)
     assert held.until == -math.inf
+
+
+@pytest.mark.parametrize(("life", "fresh", "ours"), [(0, 5.0, True), (7, 5.0, False), (7, 6.5, True)])
+async def test_g35_a_server_was_last_alive_when_it_answered_not_when_we_noticed_its_death(
+    life: int, fresh: float, ours: bool
+) -> None:
+    queues = Queues(Layout("test", ack_wait=30.0), Arrivals())
+    held = claim(4.0, 34.0)
+    queues._claims[held] = None
+    await queues.keep(cast("NatsLink", SimpleNamespace(fresh=fresh)), 9.0)
+    queues.reset(life)
+    assert (held.until > 9.0) is ours
