@@ -335,8 +335,7 @@ class Claimer:
                 self._bus.send_to(request.origin, in_use(request), claim)
                 return True
             self.claims.repeated += 1
-            before = known.delivery
-            if before is not None and (delivery.attempt > before.attempt or delivery.token == before.token):
+            if (old := known.delivery) is not None and (delivery.attempt > old.attempt or delivery.token == old.token):
                 known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed, or was forgotten
                 self.capacity_changed(delivery.queue)
             else:

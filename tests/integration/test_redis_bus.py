@@ -35,10 +35,12 @@ class Meeting:
     """Goes on once all have come."""
 
     def __init__(self, missing: int) -> None:
+        self.begun = anyio.Event()
         self.complete = anyio.Event()
         self._missing = missing
 
     def come(self) -> None:
+        self.begun.set()
         self._missing -= 1
         if not self._missing:
             self.complete.set()
@@ -209,8 +211,7 @@ async def test_g33_a_job_is_answered_although_its_server_forgets_that_it_was_cla
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
-                while meeting._missing == 3:
-                    await anyio.sleep(0.1)
+                await meeting.begun.wait()
                 # As after a loss of power, before the server had written the claim to its disk, but not the job.
                 await other._writer.checked([("XGROUP", "DESTROY", "actorbus:queue:performer", "actorbus")])
                 await anyio.sleep(5)
