@@ -365,6 +365,7 @@ class Claimer:
             return
         if not ours:
             self.claims.lose(claim)
+            self.capacity_changed(request.target or "")  # if it was not begun, no handler ends to free its slot
             self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

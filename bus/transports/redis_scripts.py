@@ -182,6 +182,9 @@ local alive = {}
 for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do alive[string.match(node, '#(%x+)$') or ''] = true end
 for _, queue in ipairs(redis.call('SRANDMEMBER', KEYS[1], ARGV[3])) do
   local left, keys = 0, {ARGV[2] .. 'queue:' .. queue, ARGV[2] .. 'again:' .. queue}
+  for _, node in ipairs(redis.call('SMEMBERS', ARGV[2] .. 'bells:' .. queue)) do -- it may be off the roster meanwhile
+    left = left + redis.call('EXISTS', ARGV[2] .. 'inbox:' .. node)
+  end
   for _, key in ipairs(keys) do
     for _, other in ipairs(redis.pcall('XINFO', 'CONSUMERS', key, ARGV[1])) do
       left = left + redis.call('EXISTS', ARGV[2] .. 'lease:' .. other[2])
