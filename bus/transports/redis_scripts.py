@@ -176,6 +176,9 @@ SWEEP = """
 -- and whose consumers have all been silent for so long that their inboxes were dropped: their processes crashed.
 for _, queue in ipairs(redis.call('SRANDMEMBER', KEYS[1], ARGV[3])) do
   local left = 0
+  for _, node in ipairs(redis.call('SMEMBERS', ARGV[2] .. 'bells:' .. queue)) do -- it may be off the roster meanwhile
+    left = left + redis.call('EXISTS', ARGV[2] .. 'inbox:' .. node)
+  end
   for _, kind in ipairs({'queue:', 'again:'}) do
     local key = ARGV[2] .. kind .. queue
     local entries = redis.pcall('XRANGE', key, '-', '+', 'COUNT', 1)

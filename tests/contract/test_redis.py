@@ -15,9 +15,10 @@ import redis
 from bus.brokers import RedisBroker
 from bus.errors import DataLostError, PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
-from bus.transport import Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
+from bus.transports.redis_watch import HOT
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +139,35 @@ async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_wait
         assert [delivery.body for delivery in deliveries] == [b"job"]
         await alive.close()
         await crashed.close()
+
+
+async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another_who_served_it_crashed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker:
+        told, *others = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
+        await told.open("node#0")
+        for name in (*(f"hot{number}" for number in range(HOT)), "work"):
+            told.demand(name, 1)
+        for number, other in enumerate(others, 1):
+            for _ in range(4):  # for longer than who does nothing with a queue is remembered
+                await told.receive()
+            told.demand("work", 0)
+            await other.open(f"node#{number}")
+            other.demand("work", 1)
+            await other.receive()
+            for link in (other._reader, other._writer):
+                await link.shut()
+        told.demand("work", 1)
+        await told.send([Outgoing("queue", "work", "1", b"job")])
+        deliveries: list[Delivery] = []
+        with anyio.move_on_after(20):
+            while not deliveries:
+                deliveries += await told.receive()
+        assert [delivery.body for delivery in deliveries] == [b"job"]
+        for transport in (told, *others):
+            await transport.close()
 
 
 async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: str) -> None:
