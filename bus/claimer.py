@@ -53,7 +53,7 @@ class Claimer:
         self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
     ) -> None:
         self.claims = Claims()
-        self._withdrawals = Withdrawals(bus, transport, outbox, self.claims)
+        self.withdrawals = Withdrawals(bus, transport, outbox, self.claims)
         self._bus = bus
         self._transport = transport
         self._outbox = outbox
@@ -281,7 +281,7 @@ class Claimer:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self._withdrawals.look()
+        self.withdrawals.look()
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):

@@ -272,7 +272,7 @@ class JetStreamTransport:
                 if not link.alive:
                     await self._leave(link)
                 raise
-            if batch := await self._take(link):
+            if batch := self._take(link):
                 return batch
             now = loop.time()
             if now >= end or self._closed:
@@ -380,11 +380,11 @@ class JetStreamTransport:
         if self._inbox is not None:
             self._inbox.take(data, "direct", self._take_direct)
 
-    async def _take(self, link: NatsLink) -> list[Delivery]:
+    def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)
         for receipt in receipts:
             if link.alive:
-                await link.tell(receipt)
+                link.spawn(link.tell, receipt)  # beside: what was taken is lost if this fails or is cancelled here
         now = asyncio.get_running_loop().time()
         return [delivery for delivery in deliveries if self._queues.valid(delivery, now)]
 

@@ -77,7 +77,10 @@ PUT = (
     _RING
     + """
 -- KEYS: stream of a queue. ARGV: group, prefix, queue, milliseconds ids are known, then id and bytes of each frame.
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+  redis.call('SADD', ARGV[2] .. 'served', ARGV[3])
+end
 for n = 5, #ARGV, 2 do
   local known = ARGV[2] .. 'id:' .. ARGV[n]
   if redis.call('SET', known, '', 'NX', 'PX', ARGV[4]) then
@@ -206,23 +209,34 @@ end
 """
 
 SWEEP = """
--- KEYS: the queues that were served. ARGV: group, prefix, most to look at, any of them. Those go that nothing waits in,
--- and whose consumers have all been silent for so long that their inboxes were dropped: their processes crashed.
+-- KEYS: the queues that there are, the nodes. ARGV: group, prefix, most to look at, any of them. One whose consumers
+-- are all gone loses what was asked for by those that are gone, and goes if nothing waits in it. Who was silent for so
+-- long that its inbox was dropped is gone: if it comes back it is told so, and waits for nothing any more.
+local alive = {}
+for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do alive[string.match(node, '#(%x+)$') or ''] = true end
 for _, queue in ipairs(redis.call('SRANDMEMBER', KEYS[1], ARGV[3])) do
-  local left = 0
+  local left, keys = 0, {ARGV[2] .. 'queue:' .. queue, ARGV[2] .. 'again:' .. queue}
   for _, node in ipairs(redis.call('SMEMBERS', ARGV[2] .. 'bells:' .. queue)) do -- it may be off the roster meanwhile
     left = left + redis.call('EXISTS', ARGV[2] .. 'inbox:' .. node)
   end
-  for _, kind in ipairs({'queue:', 'again:'}) do
-    local key = ARGV[2] .. kind .. queue
-    local entries = redis.pcall('XRANGE', key, '-', '+', 'COUNT', 1)
-    left = left + (entries.err and 1 or #entries)
+  for _, key in ipairs(keys) do
     for _, other in ipairs(redis.pcall('XINFO', 'CONSUMERS', key, ARGV[1])) do
       left = left + redis.call('EXISTS', ARGV[2] .. 'lease:' .. other[2])
     end
   end
+  for n = 1, left == 0 and 2 or 0 do
+    for _, entry in ipairs(redis.pcall('XRANGE', keys[n], '-', '+', 'COUNT', 16)) do
+      for field = 1, #entry[2], 2 do
+        -- The id of a frame of the bus begins with the life of who has sent it.
+        local life = entry[2][field] == 'i' and string.match(entry[2][field + 1], '^(%x%x%x%x%x%x%x%x)%-%d+$')
+        if life and not alive[life] then redis.call('XDEL', keys[n], entry[1]) end
+      end
+    end
+    local entries = redis.pcall('XRANGE', keys[n], '-', '+', 'COUNT', 1)
+    left = left + (entries.err and 1 or #entries)
+  end
   if left == 0 then
-    redis.call('DEL', ARGV[2] .. 'queue:' .. queue, ARGV[2] .. 'again:' .. queue, ARGV[2] .. 'bells:' .. queue)
+    redis.call('DEL', keys[1], keys[2], ARGV[2] .. 'bells:' .. queue)
     redis.call('SREM', KEYS[1], queue)
   end
 end

@@ -335,7 +335,8 @@ class RedisTransport:
         """What goes along with a read: settling what was read before, and what is due."""
         chores = [*self._claims.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
         if now >= self._alive_until:
-            chores += [self._alive(node), call(SWEEP, [self._prefix + "served"], GROUP, self._prefix, BATCH)]
+            queues = [self._prefix + "served", self._nodes]
+            chores += [self._alive(node), call(SWEEP, queues, GROUP, self._prefix, BATCH)]
             self._alive_until = now + self._keep / 4
         if now >= self._expire_at:
             if self._slots:

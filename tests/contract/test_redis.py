@@ -141,6 +141,36 @@ async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_wait
         await crashed.close()
 
 
+async def test_g46_what_a_process_asked_for_that_crashed_goes_from_queues_that_nobody_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
+        addresses = ("crashed#0badcafe", "alive#00c0ffee", "server#00000001")
+        crashed, alive, server = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
+        for address, transport in zip(addresses, (crashed, alive, server), strict=True):
+            await transport.open(address)
+        server.demand("served", 1)
+        await server.receive()
+        for queue in ("served", "nobody", "empty"):
+            await crashed.send([Outgoing("queue", queue, f"0badcafe-{ord(queue[0])}{n}", b"dead") for n in range(50)])
+        for n in range(3):
+            await alive.send([Outgoing("queue", "nobody", f"00c0ffee-{n}", b"wanted")])
+        await alive.send([Outgoing("queue", "nobody", "of another make", b"wanted")])
+        for link in (crashed._reader, crashed._writer):
+            await link.shut()
+        with anyio.fail_after(60):
+            while other.exists("actorbus:queue:empty") or other.xlen("actorbus:queue:nobody") > 4:
+                for transport in (alive, server):
+                    await transport.send([Outgoing("everyone", "", "", b"beat")])
+                    await transport.receive()
+        found = [fields["b"] for _, fields in other.xrange("actorbus:queue:nobody")]
+        assert found == ["wanted"] * 4
+        assert other.xlen("actorbus:queue:served") == 50, "who serves it looks after that"
+        for transport in (alive, server, crashed):
+            await transport.close()
+
+
 async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another_who_served_it_crashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
