@@ -53,7 +53,7 @@ class Claimer:
         self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
     ) -> None:
         self.claims = Claims()
-        self._withdrawals = Withdrawals(bus, transport, outbox, self.claims)
+        self.withdrawals = Withdrawals(bus, transport, outbox, self.claims)
         self._bus = bus
         self._transport = transport
         self._outbox = outbox
@@ -281,7 +281,7 @@ class Claimer:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self._withdrawals.look()
+        self.withdrawals.look()
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
@@ -335,8 +335,8 @@ class Claimer:
                 self._bus.send_to(request.origin, in_use(request), claim)
                 return True
             self.claims.repeated += 1
-            if known.delivery is not None and delivery.attempt > known.delivery.attempt:
-                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed: this is a new one
+            if (old := known.delivery) is not None and (delivery.attempt > old.attempt or delivery.token == old.token):
+                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed, or was forgotten
                 self.capacity_changed(delivery.queue)
             else:
                 self.settle(delivery, Settlement.ACK, now)
@@ -365,6 +365,7 @@ class Claimer:
             return
         if not ours:
             self.claims.lose(claim)
+            self.capacity_changed(request.target or "")  # if it was not begun, no handler ends to free its slot
             self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

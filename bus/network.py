@@ -202,7 +202,7 @@ class NetworkBus(WorkerBus):
             await self._pulse.stop()
             await self._direct.wire.flush(FLUSH_TIMEOUT)
             self._fleet.beat(leaving=True)
-            await self._outbox.flush(FLUSH_TIMEOUT)
+            await self._claimer.withdrawals.leave(FLUSH_TIMEOUT)
             self._closing = True
             self._outbox.close()
             await self._transport.close()

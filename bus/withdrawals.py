@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+
 from bus.codec import decode_header
 from bus.errors import DecodeError, TransportError
 from bus.events import log
@@ -45,6 +47,13 @@ class Withdrawals:
         if not self._under_way and self._bus.tasks.now() >= self._again and self._names():
             self._under_way = True
             self._bus.tasks.start(self._run, None)
+
+    async def leave(self, seconds: float) -> None:
+        """Let all that waits go out, and then take out what was given up: for at most `seconds` each."""
+        await self._outbox.flush(seconds)
+        if self._bus.connection.stands and self._names():
+            with anyio.move_on_after(seconds):
+                await self._run(None)
 
     def _names(self) -> list[str]:
         names = dict.fromkeys(name for name, _, _, _ in self._claims.given_up)

@@ -272,7 +272,7 @@ class JetStreamTransport:
                 if not link.alive:
                     await self._leave(link)
                 raise
-            if batch := await self._take(link):
+            if batch := self._take(link):
                 return batch
             now = loop.time()
             if now >= end or self._closed:
@@ -373,18 +373,18 @@ class JetStreamTransport:
             self._errors += link.errors
         await link.close()
 
-    async def _heard_everyone(self, message: Msg) -> None:
+    def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
 
     def _heard_direct(self, data: bytes) -> None:
         if self._inbox is not None:
             self._inbox.take(data, "direct", self._take_direct)
 
-    async def _take(self, link: NatsLink) -> list[Delivery]:
+    def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)
         for receipt in receipts:
             if link.alive:
-                await link.tell(receipt)
+                link.spawn(link.tell, receipt)  # beside: what was taken is lost if this fails or is cancelled here
         now = asyncio.get_running_loop().time()
         return [delivery for delivery in deliveries if self._queues.valid(delivery, now)]
 

@@ -325,7 +325,7 @@ class Queues:
             served.ready = False
         return "error" in answer
 
-    async def _arrived(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
+    def _arrived(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if not message.reply:
             self._refused(link, served, pull, message)
             return

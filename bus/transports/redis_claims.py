@@ -12,7 +12,7 @@ from bus.events import log
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_inbox import RedisInbox
 from bus.transports.redis_link import Command, RedisLink
-from bus.transports.redis_scripts import GROUP, LEAVE, SERVE, SETTLE, call
+from bus.transports.redis_scripts import GROUP, LEAVE, RENEW, SERVE, SETTLE, call
 
 COUNT = rb"\d{1,6}"
 """How often a frame was claimed, as the scripts write it."""
@@ -89,7 +89,8 @@ class RedisClaims:
         for queue in queues:
             for stream in (self.new(queue), self.back(queue)):
                 self._queues[stream.encode()] = (queue, stream)
-        (claimed,) = await reader.checked([call(SERVE, streams, GROUP, self.owner, int(1000 * self._keep))])
+        served, keep = f"{self._prefix}served", int(1000 * self._keep)
+        (claimed,) = await reader.checked([call(SERVE, streams, GROUP, self.owner, keep, served, *queues)])
         returns: list[Command] = []
         for number, (stream, ids) in enumerate(zip(streams, claimed, strict=True)):
             how = "free" if queues[number // 2] in self._known else "restarted"
@@ -139,11 +140,7 @@ class RedisClaims:
             TransportError: No answer, or refused; some leases may be renewed.
         """
         runs = _by_stream(claims)
-        # JUSTID sets the idle time to 0 and nothing else, and takes only what is claimed: since an entry belongs to one
-        # claim for all its life, what is claimed is ours.
-        replies = await link.exchange(
-            [("XCLAIM", stream, GROUP, self.owner, 0, *ids, "JUSTID") for stream, ids in runs.items()]
-        )
+        replies = await link.exchange([call(RENEW, [stream], GROUP, self.owner, *ids) for stream, ids in runs.items()])
         kept: dict[Claim, None] = {}
         for stream, reply in zip(runs, replies, strict=True):
             if not isinstance(reply, ResponseError):

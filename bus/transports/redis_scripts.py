@@ -3,7 +3,7 @@
 The life of a queued frame: `PUT` adds an entry to the stream of its queue; a read by the group of its workers makes it
 a claim, whose lease is the time since it was read or last renewed, by the server's clock; `SETTLE` ends the claim. A
 frame that goes back becomes a **new entry**, in a second stream that is read first, and carries its count of attempts.
-So an entry belongs to one claim for all its life, and to acknowledge it is to prove that the claim was still ours.
+So an entry belongs to one claim for all its life, unless the server loses power before it has written that one down.
 
 Fields of an entry of a queue: `i` frame id, `b` bytes, `a` attempts so far, `h` their history.
 """
@@ -28,8 +28,17 @@ local function ring(prefix, queue)
 end
 """
 
+_OWNS = """
+-- Whether a consumer has the claim on an entry. A server that lost power may have forgotten that, and have given it to
+-- another.
+local function owns(key, group, consumer, id)
+  return #redis.pcall('XPENDING', key, group, id, id, 1, consumer) > 0
+end
+"""
+
 _MOVE = (
     _RING
+    + _OWNS
     + """
 local function now()
   local time = redis.call('TIME')
@@ -38,8 +47,9 @@ end
 
 -- End the claim on one entry; unless it is done, put the frame into the stream `to`. 0 if there was no such claim.
 local function move(prefix, from, to, group, how, owner, id)
+  if not owns(from, group, owner, id) then return 0 end
   local entry = how ~= 'ack' and redis.call('XRANGE', from, id, id)[1]
-  if redis.call('XACK', from, group, id) == 0 then return 0 end
+  redis.call('XACK', from, group, id)
   redis.call('XDEL', from, id)
   if not entry then return 1 end
   local old = {}
@@ -67,7 +77,10 @@ PUT = (
     _RING
     + """
 -- KEYS: stream of a queue. ARGV: group, prefix, queue, milliseconds ids are known, then id and bytes of each frame.
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+  redis.call('SADD', ARGV[2] .. 'served', ARGV[3])
+end
 for n = 5, #ARGV, 2 do
   local known = ARGV[2] .. 'id:' .. ARGV[n]
   if redis.call('SET', known, '', 'NX', 'PX', ARGV[4]) then
@@ -82,19 +95,43 @@ ring(ARGV[2], ARGV[3])
 """
 )
 
-ANSWER = """
--- KEYS: the inbox, then streams of claims. ARGV: group, number of parts of the entry, those, then for each stream the
--- number of claims, and those. They end only once the answers are stored: an error ends a script where it happens.
-local parts = tonumber(ARGV[2])
-redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', unpack(ARGV, 3, 2 + parts))
-local first = 3 + parts
+ANSWER = (
+    _OWNS
+    + """
+-- KEYS: the inbox, then streams of claims. ARGV: group, consumer, number of parts of the entry, those, then for each
+-- stream the number of claims, and those. They end only once the answers are stored: an error ends a script where it
+-- happens.
+local parts = tonumber(ARGV[3])
+redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', unpack(ARGV, 4, 3 + parts))
+local first = 4 + parts
 for n = 2, #KEYS do
-  local last = first + tonumber(ARGV[first])
-  redis.call('XACK', KEYS[n], ARGV[1], unpack(ARGV, first + 1, last))
-  redis.call('XDEL', KEYS[n], unpack(ARGV, first + 1, last))
+  local last, ours = first + tonumber(ARGV[first]), {}
+  for m = first + 1, last do
+    if owns(KEYS[n], ARGV[1], ARGV[2], ARGV[m]) then ours[#ours + 1] = ARGV[m] end
+  end
+  if #ours > 0 then
+    redis.call('XACK', KEYS[n], ARGV[1], unpack(ours))
+    redis.call('XDEL', KEYS[n], unpack(ours))
+  end
   first = last + 1
 end
 """
+)
+
+RENEW = (
+    _OWNS
+    + """
+-- KEYS: a stream. ARGV: group, consumer, then claims. Returns those that are still the consumer's; their leases begin
+-- anew: JUSTID sets the idle time to 0 and nothing else.
+local kept = {}
+for n = 3, #ARGV do
+  if owns(KEYS[1], ARGV[1], ARGV[2], ARGV[n]) then
+    kept[#kept + 1] = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[n], 'JUSTID')[1]
+  end
+end
+return kept
+"""
+)
 
 HANG = """
 -- KEYS: the nodes. ARGV: prefix, node, then queues: it wants to be told of their next frames. The dead want it no more.
@@ -130,9 +167,11 @@ return redis.call('GET', KEYS[4]) .. (made.err and '' or ' anew')
 """
 
 SERVE = """
--- KEYS: streams. ARGV: group, consumer, milliseconds after which a consumer that has no claim is taken off the roster.
+-- KEYS: streams, two for each queue. ARGV: group, consumer, milliseconds after which a consumer that has no claim is
+-- taken off the roster, key of the queues that were served, those.
 -- Returns for each stream the entries that the consumer has claimed.
 local claimed = {}
+for n = 5, #ARGV do redis.call('SADD', ARGV[4], ARGV[n]) end
 for n, key in ipairs(KEYS) do
   redis.pcall('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
   redis.call('XGROUP', 'CREATECONSUMER', key, ARGV[1], ARGV[2]) -- Redis 7.0 does not before the first entry
@@ -166,6 +205,40 @@ for n = 1, #KEYS, 2 do
     left = left + (entries.err and 1 or #entries)
   end
   if left == 0 then redis.call('DEL', KEYS[n], KEYS[n + 1]) end
+end
+"""
+
+SWEEP = """
+-- KEYS: the queues that there are, the nodes. ARGV: group, prefix, most to look at, any of them. One whose consumers
+-- are all gone loses what was asked for by those that are gone, and goes if nothing waits in it. Who was silent for so
+-- long that its inbox was dropped is gone: if it comes back it is told so, and waits for nothing any more.
+local alive = {}
+for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do alive[string.match(node, '#(%x+)$') or ''] = true end
+for _, queue in ipairs(redis.call('SRANDMEMBER', KEYS[1], ARGV[3])) do
+  local left, keys = 0, {ARGV[2] .. 'queue:' .. queue, ARGV[2] .. 'again:' .. queue}
+  for _, node in ipairs(redis.call('SMEMBERS', ARGV[2] .. 'bells:' .. queue)) do -- it may be off the roster meanwhile
+    left = left + redis.call('EXISTS', ARGV[2] .. 'inbox:' .. node)
+  end
+  for _, key in ipairs(keys) do
+    for _, other in ipairs(redis.pcall('XINFO', 'CONSUMERS', key, ARGV[1])) do
+      left = left + redis.call('EXISTS', ARGV[2] .. 'lease:' .. other[2])
+    end
+  end
+  for n = 1, left == 0 and 2 or 0 do
+    for _, entry in ipairs(redis.pcall('XRANGE', keys[n], '-', '+', 'COUNT', 16)) do
+      for field = 1, #entry[2], 2 do
+        -- The id of a frame of the bus begins with the life of who has sent it.
+        local life = entry[2][field] == 'i' and string.match(entry[2][field + 1], '^(%x%x%x%x%x%x%x%x)%-%d+$')
+        if life and not alive[life] then redis.call('XDEL', keys[n], entry[1]) end
+      end
+    end
+    local entries = redis.pcall('XRANGE', keys[n], '-', '+', 'COUNT', 1)
+    left = left + (entries.err and 1 or #entries)
+  end
+  if left == 0 then
+    redis.call('DEL', keys[1], keys[2], ARGV[2] .. 'bells:' .. queue)
+    redis.call('SREM', KEYS[1], queue)
+  end
 end
 """
 
@@ -216,7 +289,7 @@ end
 """
 )
 
-SCRIPTS = (PUT, ANSWER, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
+SCRIPTS = (PUT, ANSWER, RENEW, HANG, SPREAD, ALIVE, SERVE, LEAVE, SWEEP, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

@@ -47,12 +47,12 @@ def _commands(
                 continue
             fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
             if lane == "inbox":
-                yield _to_inbox(f"{prefix}inbox:{to}", fields, pack), pack
+                yield _to_inbox(f"{prefix}inbox:{to}", fields, pack, claims.owner), pack
             else:
                 yield call(SPREAD, [f"{prefix}nodes"], prefix + "inbox:", *fields), pack
 
 
-def _to_inbox(inbox: str, fields: list[str | bytes], pack: list[Outgoing]) -> Command:
+def _to_inbox(inbox: str, fields: list[str | bytes], pack: list[Outgoing], owner: str) -> Command:
     """One entry, and the end of the claims that it answers. A node that is gone has no inbox, and must not get one."""
     streams: dict[str, list[bytes]] = {}
     for frame in pack:
@@ -64,4 +64,4 @@ def _to_inbox(inbox: str, fields: list[str | bytes], pack: list[Outgoing]) -> Co
     ends: list[bytes | int] = []
     for ids in streams.values():
         ends += (len(ids), *ids)
-    return call(ANSWER, [inbox, *streams], GROUP, len(fields), *fields, *ends)
+    return call(ANSWER, [inbox, *streams], GROUP, owner, len(fields), *fields, *ends)

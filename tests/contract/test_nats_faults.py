@@ -184,6 +184,25 @@ async def test_g35_a_job_that_lay_unread_has_the_rest_of_its_lease(server: NatsB
         assert given - 2.0 < claim.since <= given
 
 
+async def test_g37_what_was_read_is_handed_over_although_the_link_breaks_before_it_can_be_confirmed(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(server.url, namespace, "a#1") as a:
+        link = a._link
+        assert link is not None
+        tell = link.tell
+
+        async def broken(subject: str, *more: Any) -> None:
+            if subject == "receipt":
+                raise TransportError("cut off")
+            await tell(subject, *more)
+
+        monkeypatch.setattr(link, "tell", broken)
+        a._arrivals.put(Delivery("inbox", "", b"frame"))
+        a._arrivals.put("receipt")
+        assert bodies(await a.receive()) == [b"frame"]
+
+
 async def test_g37_a_message_is_read_although_a_killed_server_has_given_it_the_number_of_one_that_was_read(
     namespace: str, tmp_path: Path
 ) -> None:

@@ -16,9 +16,10 @@ from actors.runs import redis_store as runs
 from bus.brokers import RedisBroker
 from bus.errors import DataLostError, PartlySentError
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
-from bus.transport import Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.redis_server import RIGHTS
 from bus.transports.redis_streams import RedisTransport
+from bus.transports.redis_watch import HOT
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +112,93 @@ async def test_g46_a_queue_is_gone_with_the_last_who_served_it_unless_something_
             keys.append(sorted(key.partition(":")[2] for key in other.scan_iter("actorbus:[aq]*")))
     waiting = "queue:later"
     assert keys == [["again:own1", "again:work", waiting, "queue:own1", "queue:work"], [waiting]]
+
+
+async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_waits_in_them_or_others_serve_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
+        crashed, alive = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(2))
+        for number, transport in enumerate((crashed, alive)):
+            await transport.open(f"node#{number}")
+            transport.demand("both", 1)
+        for name in ("own", "waiting", *(f"generated{number}" for number in range(100))):
+            crashed.demand(name, 1)
+        await crashed.receive()
+        for link in (crashed._reader, crashed._writer):
+            await link.shut()
+        await alive.send([Outgoing("queue", "waiting", "1", b"job")])
+        left = {f"actorbus:{kind}:{name}" for kind in ("queue", "again") for name in ("both", "waiting")}
+        with anyio.fail_after(60):
+            while set(other.scan_iter("actorbus:[abq]*:*")) != left:
+                await alive.receive()
+        alive.demand("waiting", 1)
+        with anyio.fail_after(20):
+            while not (deliveries := await alive.receive()):
+                pass
+        assert [delivery.body for delivery in deliveries] == [b"job"]
+        await alive.close()
+        await crashed.close()
+
+
+async def test_g46_what_a_process_asked_for_that_crashed_goes_from_queues_that_nobody_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
+        addresses = ("crashed#0badcafe", "alive#00c0ffee", "server#00000001")
+        crashed, alive, server = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
+        for address, transport in zip(addresses, (crashed, alive, server), strict=True):
+            await transport.open(address)
+        server.demand("served", 1)
+        await server.receive()
+        for queue in ("served", "nobody", "empty"):
+            await crashed.send([Outgoing("queue", queue, f"0badcafe-{ord(queue[0])}{n}", b"dead") for n in range(50)])
+        for n in range(3):
+            await alive.send([Outgoing("queue", "nobody", f"00c0ffee-{n}", b"wanted")])
+        await alive.send([Outgoing("queue", "nobody", "of another make", b"wanted")])
+        for link in (crashed._reader, crashed._writer):
+            await link.shut()
+        with anyio.fail_after(60):
+            while other.exists("actorbus:queue:empty") or other.xlen("actorbus:queue:nobody") > 4:
+                for transport in (alive, server):
+                    await transport.send([Outgoing("everyone", "", "", b"beat")])
+                    await transport.receive()
+        found = [fields["b"] for _, fields in other.xrange("actorbus:queue:nobody")]
+        assert found == ["wanted"] * 4
+        assert other.xlen("actorbus:queue:served") == 50, "who serves it looks after that"
+        for transport in (alive, server, crashed):
+            await transport.close()
+
+
+async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another_who_served_it_crashed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker:
+        told, *others = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
+        await told.open("node#0")
+        for name in (*(f"hot{number}" for number in range(HOT)), "work"):
+            told.demand(name, 1)
+        for number, other in enumerate(others, 1):
+            for _ in range(4):  # for longer than who does nothing with a queue is remembered
+                await told.receive()
+            told.demand("work", 0)
+            await other.open(f"node#{number}")
+            other.demand("work", 1)
+            await other.receive()
+            for link in (other._reader, other._writer):
+                await link.shut()
+        told.demand("work", 1)
+        await told.send([Outgoing("queue", "work", "1", b"job")])
+        deliveries: list[Delivery] = []
+        with anyio.move_on_after(20):
+            while not deliveries:
+                deliveries += await told.receive()
+        assert [delivery.body for delivery in deliveries] == [b"job"]
+        for transport in (told, *others):
+            await transport.close()
 
 
 async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: str) -> None:

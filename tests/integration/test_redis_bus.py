@@ -35,10 +35,12 @@ class Meeting:
     """Goes on once all have come."""
 
     def __init__(self, missing: int) -> None:
+        self.begun = anyio.Event()
         self.complete = anyio.Event()
         self._missing = missing
 
     def come(self) -> None:
+        self.begun.set()
         self._missing -= 1
         if not self._missing:
             self.complete.set()
@@ -186,6 +188,36 @@ async def test_g37_who_waits_for_a_job_that_its_server_has_lost_is_told(redis_br
             with anyio.fail_after(60), pytest.raises(JobError, match="the network lost what it had stored"):
                 await client.request("performer", None, name="meet")
         await other.close()
+
+
+@pytest.mark.parametrize("names", [("left",), ("left", "right")], ids=["to the same", "to another"])
+async def test_g33_a_job_is_answered_although_its_server_forgets_that_it_was_claimed_and_gives_it_out_again(
+    redis_broker: RedisBroker, names: tuple[str, ...]
+) -> None:
+    meeting = Meeting(3)
+    answers: list[str] = []
+
+    async def ask() -> None:
+        answers.append(await client.request("performer", None, name="meet"))
+
+    async with AsyncExitStack() as stack:
+        for label in names:
+            runner = WorkerRunner(label, RedisBus(redis_broker.url, ack_wait=2.0), handle_sigint=False)
+            await runner.add_workers(Performer("performer", meeting=meeting))
+            await stack.enter_async_context(runner)
+        client = await stack.enter_async_context(Client(RedisBus(redis_broker.url, ack_wait=2.0)))
+        other = RedisTransport(redis_broker.url)
+        await other.open("other#1")
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await meeting.begun.wait()
+                # As after a loss of power, before the server had written the claim to its disk, but not the job.
+                await other._writer.checked([("XGROUP", "DESTROY", "actorbus:queue:performer", "actorbus")])
+                await anyio.sleep(5)
+                meeting.complete.set()
+        await other.close()
+    assert len(answers) == 1
 
 
 async def _flush(transport: RedisTransport) -> None:

@@ -92,6 +92,35 @@ def test_g46_what_was_given_up_leaves_the_queue_of_a_name_that_nobody_serves(fau
     run(program, faults=faults, ready_timeout=200.0)
 
 
+@pytest.mark.parametrize("how", ["given up before", "given up by that"])
+def test_g46_a_runner_that_ends_leaves_nothing_in_the_queue_of_a_name_that_nobody_serves(how: str) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _boss(sim)
+        await boss.request_job("w", name="echo", payload=1)
+        if how == "given up before":
+            with pytest.raises(TimeoutError):
+                await boss.job("w", name="echo", payload=1, timeout=0.5)
+        else:
+            await anyio.sleep(1)
+        assert sim.network.broker.statistics().ready > 0
+        await sim.end("a")
+        assert sim.network.broker.statistics().ready == 0
+
+    run(program, faults=Faults(delay=(0.0, 0.02)))
+
+
+def test_g38_a_runner_ends_although_the_network_is_not_there_to_take_back_what_was_given_up() -> None:
+    async def program(sim: Simulation) -> None:
+        boss = await _boss(sim)
+        await boss.request_job("w", name="echo", payload=1)
+        await anyio.sleep(1)
+        sim.partition("a")
+        with anyio.fail_after(30):
+            await sim.end("a")
+
+    run(program)
+
+
 def test_g5_what_was_given_up_after_its_performer_had_died_does_not_run_again() -> None:
     async def program(sim: Simulation) -> None:
         boss = await _boss(sim)
