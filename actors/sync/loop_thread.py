@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
+from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from anyio.lowlevel import current_token
 
@@ -27,6 +28,32 @@ ItemT = TypeVar("ItemT")
 
 _USE = "use it inside 'with Client.sync(...) as client'"
 
+CLOSED_MEANWHILE = "the client was closed while this waited"
+
+
+class _Call(Generic[ResultT]):
+    """A function on its way into the event loop, where it may be cancelled before its caller knows that it began."""
+
+    def __init__(self, function: Callable[[], Awaitable[ResultT]]) -> None:
+        self._function = function
+        self._scope: CancelScope | None = None
+        self._cancelled = False
+        self.ended = False
+
+    async def run(self) -> ResultT:
+        try:
+            if not self._cancelled:
+                with CancelScope() as self._scope:
+                    return await self._function()
+            raise RunnerStateError(CLOSED_MEANWHILE)
+        finally:
+            self.ended = True
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
 
 class LoopThread:
     """Runs one async context, and calls of any thread inside it. It lives once.
@@ -39,7 +66,7 @@ class LoopThread:
         self._lock = Lock()
         self._portal: BlockingPortal | None = None
         self._stack = ExitStack()
-        self._calls: dict[Future[Any], None] = {}
+        self._calls: dict[_Call[Any], None] = {}
         self._opened = False
         self._process = os.getpid()
 
@@ -52,7 +79,7 @@ class LoopThread:
             self._opened = True
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal(name="actorbus-sync-client"))
-            stack.callback(self._cancel_calls)
+            stack.callback(self._cancel_calls, portal)
             _outside_jobs().run(stack.enter_context, portal.wrap_async_context_manager(context))
             stack.callback(self._refuse_calls)
             atexit.register(self.close, None, None, None)
@@ -78,20 +105,27 @@ class LoopThread:
         Raises:
             RunnerStateError: It is not open, or was closed meanwhile, or an event loop runs in this thread.
         """
-        with self._lock:
-            portal = self.require_open()
-            future = _outside_jobs().run(portal.start_task_soon, partial(function, *args, **keywords))
-            self._calls[future] = None
+        call = _Call(partial(function, *args, **keywords))
+        portal = self.require_open()
         try:
-            return future.result()
+            with self._lock:
+                self.require_open()  # it may be closed by now
+                self._calls[call] = None
+                future = _outside_jobs().run(portal.start_task_soon, call.run)
+            try:
+                return future.result()
+            finally:
+                del future  # it holds what was raised, whose traceback holds this frame
         except CancelledError:
-            raise RunnerStateError("the client was closed while this waited") from None
+            raise RunnerStateError(CLOSED_MEANWHILE) from None
         except BaseException:
-            future.cancel()
+            if not call.ended:  # it was raised in this thread, by a signal
+                with self._lock:
+                    if self._portal is portal:
+                        portal.call(call.cancel)
             raise
         finally:
-            self._calls.pop(future, None)
-            del future  # it holds what was raised, whose traceback holds this frame
+            self._calls.pop(call, None)
 
     def require_open(self) -> BlockingPortal:
         """What calls are made through.
@@ -111,9 +145,9 @@ class LoopThread:
         with self._lock:
             self._portal = None
 
-    def _cancel_calls(self) -> None:
-        for future in tuple(self._calls):
-            future.cancel()
+    def _cancel_calls(self, portal: BlockingPortal) -> None:
+        for call in tuple(self._calls):
+            portal.call(call.cancel)
 
 
 class SyncEvents(Iterator[ItemT], Generic[ItemT]):
