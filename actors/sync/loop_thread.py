@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context, copy_context
 from functools import partial
@@ -28,6 +28,8 @@ ItemT = TypeVar("ItemT")
 
 _USE = "use it inside 'with Client.sync(...) as client'"
 
+LONGEST_WAIT = 1.0
+"""Seconds after which a caller looks up: a signal that comes just before it waits does not end its wait."""
 CLOSED_MEANWHILE = "the client was closed while this waited"
 
 
@@ -113,6 +115,8 @@ class LoopThread:
                 self._calls[call] = None
                 future = _outside_jobs().run(portal.start_task_soon, call.run)
             try:
+                while not wait((future,), LONGEST_WAIT).done:
+                    pass
                 return future.result()
             finally:
                 del future  # it holds what was raised, whose traceback holds this frame
