@@ -26,7 +26,7 @@ from bus.messages import (
 from bus.names import check_name
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.subscriber import BusSubscriber, PlainRoute, Route
-from bus.tasks import Tasks
+from bus.tasks import Tasks, own_task_group
 from bus.topics import Topics
 from bus.values import travel
 
@@ -108,8 +108,7 @@ class WorkerBus(EventSource):
         if self._stack is not None:
             return
         stack = AsyncExitStack()
-        task_group = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(task_group.cancel_scope.cancel)
+        task_group = await stack.enter_async_context(own_task_group())
         self._stack = stack
         self._tasks = Tasks(task_group)
         for name, subscriber in self._subscribers.items():

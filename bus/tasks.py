@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from operator import is_
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 import msgspec
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 Work = Callable[[Any], Awaitable[None]]
 """Takes the argument it was started with; raises nothing but a cancellation that came from outside of it."""
@@ -95,6 +96,27 @@ class PoolStatistics(msgspec.Struct, frozen=True):
 
     tasks: int
     idle: int
+
+
+@asynccontextmanager
+async def own_task_group() -> AsyncGenerator[TaskGroup]:
+    """A task group that is cancelled when its context is left, and by no scope around it.
+
+    What is cancelled from outside still has something to say to the network: who sends it must live until then.
+    """
+
+    async def host(*, task_status: TaskStatus[TaskGroup]) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as inner:
+                task_status.started(inner)
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as outer:
+        inner: TaskGroup = await outer.start(host)
+        try:
+            yield inner
+        finally:
+            inner.cancel_scope.cancel()
 
 
 class Tasks:

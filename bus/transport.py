@@ -41,6 +41,7 @@ class Delivery(msgspec.Struct, frozen=True):
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
         count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
+        since: When its lease began, on our clock; 0 if not before `receive` was called.
     """
 
     lane: Lane
@@ -49,6 +50,7 @@ class Delivery(msgspec.Struct, frozen=True):
     attempt: int = 1
     token: object = None
     count: int = 0
+    since: float = 0.0
 
 
 class Settlement(Enum):
@@ -157,6 +159,35 @@ class StaysAlive(Protocol):
         Raises:
             BusError: It could not be done; some claims may be renewed. A `TransportError`, unless it never will be.
         """
+
+
+class WaitingFrame(msgspec.Struct, frozen=True):
+    """A frame in a queue: its place there, and the bytes."""
+
+    place: str
+    body: bytes
+
+
+class WaitingFrames(Protocol):
+    """What waits in one queue. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames, the oldest first; only such as follow the place `after`. Claimed ones may be left out.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out, for good. One that is claimed goes as well, or stays."""
+
+
+@runtime_checkable
+class ShowsQueues(Protocol):
+    """A transport that lets frames be taken out of a queue that nobody serves."""
+
+    def waiting(self, queue: str) -> WaitingFrames:
+        """What waits in a queue."""
 
 
 class DeadFrame(msgspec.Struct, frozen=True):

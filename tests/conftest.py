@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Generator
 
 import pytest
 
-LONGEST_TEST = 120.0
-"""Seconds, set-up and tear-down included: far more than any test takes on a busy machine."""
+LONGEST_TEST = 300.0
+"""Seconds, set-up and tear-down included: far more than any test takes on a machine ten times too busy."""
 
 PROCESSES = 4
 """That share all the tests, on any machine: many tests wait for a lease or a program, few compute for long."""
@@ -26,8 +27,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the real stderr: while a test runs, what stands in its place is captured."""
+    """Keep the real stderr: while a test runs, what stands in its place is captured.
+
+    A shell has what it starts in the background ignore SIGINT, and all that this starts: not the programs under test.
+    """
     config.stash[terminal] = os.dup(2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

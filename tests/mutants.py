@@ -46,6 +46,7 @@ FLEET = unit("simulation/test_fleet.py")
 FAULTS = unit("simulation/test_broken_fleet.py")
 BOUNDS = unit("simulation/test_fleet_bounds.py")
 DIRECT = unit("simulation/test_direct.py")
+RUNS = unit("unit/test_runs.py")
 STEPS = unit("unit/test_run_store_steps.py")
 FEEDS = unit("unit/test_run_feeds.py")
 CONTRACT = (*unit("contract/test_run_stores.py"), "-k", "memory")
@@ -142,8 +143,8 @@ MUTANTS = (
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n",
-        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n"
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n"
         "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),
@@ -383,8 +384,8 @@ MUTANTS = (
     Mutant(
         "events are added behind the terminal one",
         "actors/runs/event_log.py",
-        "return None if event.type.terminal else event.offset + 1, attempt",
-        "return event.offset + 1, attempt",
+        "return None if RunEventType(_header(content)[0]).terminal else _offset(keys[0]) + 1, attempt",
+        "return _offset(keys[0]) + 1, attempt",
         STEPS,
     ),
     Mutant(
@@ -435,6 +436,48 @@ MUTANTS = (
         "                await self._put_away(record)  # who ended it died before\n",
         "                pass\n",
         STEPS,
+    ),
+    Mutant(
+        "what a lost owner writes into a run that was deleted stays",
+        "actors/runs/ledger_store.py",
+        '        await self._ledger.put(over_key(run_id, self._clock() + ORPHAN_AGE), b"", 0)',
+        "        pass",
+        STEPS,
+    ),
+    Mutant(
+        "nobody forgets runs whose time is over",
+        "actors/runs/owner.py",
+        '        self.create_task(self._sweep(), "sweep")\n',
+        "",
+        RUNS,
+    ),
+    Mutant(
+        "a run that one owner cannot read is not left to others",
+        "actors/runs/owner.py",
+        "now if lease.owner or run_id in self._unreadable",
+        "now if lease.owner",
+        RUNS,
+    ),
+    Mutant(
+        "a run that is cancelled while its job is asked for goes on",
+        "actors/runs/owner.py",
+        "                if self._cancelled:  # while",
+        "                if False:  # while",
+        RUNS,
+    ),
+    Mutant(
+        "a client that submits several at once opens several stores",
+        "actors/client.py",
+        "        async with self._opening:",
+        "        if True:",
+        RUNS,
+    ),
+    Mutant(
+        "who is cancelled cannot send any more",
+        "bus/tasks.py",
+        "        with anyio.CancelScope(shield=True):\n            async with anyio.create_task_group() as inner",
+        "        with anyio.CancelScope():\n            async with anyio.create_task_group() as inner",
+        unit("unit/test_cancelled_client.py"),
     ),
     Mutant(
         "a run without a record is never swept",

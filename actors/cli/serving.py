@@ -40,7 +40,7 @@ SERVER_SETTINGS = ("host", "port", "token", "read_token")
 @settings(
     "bus", "namespace", "signing_key_env", "run_store", *SERVER_SETTINGS, "drain_timeout", "log_level", "log_format"
 )
-@settings("json")
+@settings("imports", "json")
 @tethered_option
 @asynchronous
 async def serve(

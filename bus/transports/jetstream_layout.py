@@ -239,6 +239,20 @@ class Layout:
         return answer
 
 
+def check_size(link: NatsLink, most: int) -> None:
+    """Refuse a server that takes smaller messages.
+
+    Raises:
+        BusError: It does.
+    """
+    taken = link.client.max_payload
+    if taken < most:
+        raise BusError(
+            f"{link.where} takes messages of at most {taken} bytes, this bus sends up to {most}: "
+            "raise its max_payload, or lower max_message_bytes"
+        )
+
+
 def refusal(what: str, answer: dict[str, Any]) -> TransportError:
     """The error for something that JetStream did not do."""
     error = answer["error"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -169,6 +171,17 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert a.statistics().queues.late == 1
         await put(b, "queue", "work", b"next")
         assert bodies(await take(a, 1)) == [b"next"], "what came too late has not used up the demand"
+
+
+async def test_g35_a_job_that_lay_unread_has_the_rest_of_its_lease(server: NatsBroker, namespace: str) -> None:
+    async with node(server.url, namespace, "a#1", ack_wait=6.0) as a:
+        a.demand("work", 1)
+        await a.receive()
+        await put(a, "queue", "work", b"job")
+        given = anyio.current_time()
+        await anyio.sleep(2.0)  # it is here, and nobody takes it
+        (claim,) = await take(a, 1)
+        assert given - 2.0 < claim.since <= given
 
 
 async def test_g37_a_message_is_read_although_a_killed_server_has_given_it_the_number_of_one_that_was_read(
@@ -390,6 +403,29 @@ async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: s
                 assert not await receive(first)
             assert await first.extend([delivery]) == [True]
             assert await first.settle(delivery, Settlement.ACK)
+
+
+async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_given_the_job(namespace: str) -> None:
+    """The server that was killed knows in which second the lease began, not when in it."""
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with (
+            node(server.url, namespace, "first#1", ack_wait=6.0) as first,
+            node(server.url, namespace, "second#1", ack_wait=6.0) as second,
+        ):
+            first.demand("work", 1)
+            while time.time() % 1 < 0.8:
+                await anyio.lowlevel.checkpoint()
+            await put(first, "queue", "work", b"long")
+            (delivery,) = await take(first, 1)
+            for _ in range(3):  # a second each: it is written down
+                assert not await receive(first)
+            server.restart()
+            second.demand("work", 1)
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(forever, partial(receive, first))
+                assert bodies(await take(second, 1)) == [b"long"]
+                assert not await first.settle(delivery, Settlement.ACK)
+                reading.cancel_scope.cancel()
 
 
 @asynccontextmanager

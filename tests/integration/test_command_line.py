@@ -35,23 +35,27 @@ def test_a_worker_is_started_seen_asked_and_drained(tmp_path: Path, scheme: str)
             (till, other) = sorted(shell.json("ps"), key=lambda each: str(each["worker_name"]))
             assert (till["worker_name"], till["runner"], till["active"]) == ("Till", "shop-1", True)
             assert other["worker_name"] == "other"
-            assert "\x1b" not in shell.run("ps")  # no colours where no terminal is
             with urllib.request.urlopen(f"http://127.0.0.1:{worker.told['health_port']}/readyz", timeout=30) as answer:
                 assert json.load(answer)["ready"] is True
             assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 5.0
-            assert shell.run("invoke", "other", "--job", "count", "-p", "3") == "0\n1\n2\n"
-            lines = shell.run("invoke", "Till", "--job", "count", "-p", "1", "--follow", "--json").splitlines()
-            assert [json.loads(line)["type"] for line in lines] == ["update", "stream_data", "answer"]
-            assert "the drawer is stuck" in shell.run("invoke", "Till", "--job", "fail", code=ExitCode.FAILED)
-            unknown = shell.run("invoke", "Till", "--job", "bill", "-p", "2", code=ExitCode.FAILED)
-            assert unknown.endswith("name the module that has it with --import\n")
-            assert shell.json("invoke", "Till", "--job", "bill", "-p", "2", "--import", "shop") == {"total": 5.0}
-            nobody = shell.run("invoke", "Teller", "--ready-timeout", "1", code=ExitCode.NOT_FOUND)
-            assert "nobody served 'Teller'" in nobody
             asked = shell.begin("invoke", "Till", "--job", "nap", "-p", "2")
             worker.says("napping")
             worker.terminate()  # while the job runs: it ends first
             assert asked.communicate(timeout=DEADLINE)[0] == "slept\n"
+
+
+def test_a_worker_is_asked_for_jobs_of_all_kinds(shell: Shell) -> None:
+    with shell.worker("shop:Till", "other=shop:Till"):
+        assert "\x1b" not in shell.run("ps")  # no colours where no terminal is
+        assert shell.run("invoke", "other", "--job", "count", "-p", "3") == "0\n1\n2\n"
+        lines = shell.run("invoke", "Till", "--job", "count", "-p", "1", "--follow", "--json").splitlines()
+        assert [json.loads(line)["type"] for line in lines] == ["update", "stream_data", "answer"]
+        assert "the drawer is stuck" in shell.run("invoke", "Till", "--job", "fail", code=ExitCode.FAILED)
+        unknown = shell.run("invoke", "Till", "--job", "bill", "-p", "2", code=ExitCode.FAILED)
+        assert unknown.endswith("name the module that has it with --import\n")
+        assert shell.json("invoke", "Till", "--job", "bill", "-p", "2", "--import", "shop") == {"total": 5.0}
+        nobody = shell.run("invoke", "Teller", "--ready-timeout", "1", code=ExitCode.NOT_FOUND)
+        assert "nobody served 'Teller'" in nobody
 
 
 def test_a_second_signal_ends_a_worker_at_once_and_who_waits_is_told(shell: Shell) -> None:

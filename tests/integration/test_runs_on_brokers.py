@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import redis.asyncio
 
@@ -12,11 +16,19 @@ from bus.brokers import Broker, RedisBroker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "runs.md"
+
 
 class Echo(BaseWorker):
     @job
     async def echo(self, text: str) -> str:
         return text
+
+
+class Counter(BaseWorker):
+    @job
+    async def count(self, text: str) -> int:
+        return len(text.split())
 
 
 @pytest.mark.parametrize("namespace", ["actorbus", "shop.a-1"])
@@ -41,3 +53,21 @@ async def test_where_runs_are_kept_must_be_said_of_a_bus_without_a_url(redis_bro
     async with redis.asyncio.Redis.from_url(redis_broker.url) as given, Client(RedisBus(redis=given)) as client:
         with pytest.raises(RunError, match="say where runs are kept, as run_store="):
             await client.submit("echo")
+
+
+async def test_the_example_of_the_documentation_works(
+    redis_broker: RedisBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    program = compile(
+        block.replace("redis://localhost:6379", redis_broker.url),
+        "runs.md",
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+    )
+    async with WorkerRunner(bus=open_bus(redis_broker.url)) as runner:
+        await runner.add_workers(Counter("ann"), Counter("bob"))
+        await eval(program, {"Client": Client})  # noqa: S307 - our own
+    *events, result = capsys.readouterr().out.splitlines()
+    assert result == "{'ann': 2, 'bob': 2}"
+    assert events[-1].startswith("4 group_completed None")

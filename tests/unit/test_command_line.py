@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -580,3 +581,14 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert process.stderr.read() == ""
     assert process.wait(60) == ExitCode.OK
     process.stderr.close()
+
+
+# --- what is written about it ---
+
+
+def test_what_is_written_of_commands_and_exit_codes_is_so() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning} |\n" in text
+    for name in actorbus.commands:
+        assert re.search(rf"`(actorbus )?{name}[` ]", text), name

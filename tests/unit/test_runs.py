@@ -364,15 +364,28 @@ async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Ca
 
 async def test_what_one_owner_cannot_read_another_does() -> None:
     class Blind(InMemoryRunStore):
+        looks_after = 0
+        left = False
+
         async def request(self, run_id: str) -> RunRequest:
             raise RunValueError(run_id, "the request", "it is of another program")
+
+        async def release(self, lease: Lease) -> None:
+            await super().release(lease)
+            self.left = True
+
+        async def leases(self) -> list[Lease]:
+            self.looks_after += self.left
+            return await super().leases()
 
     ledger = MemoryLedger()
     store = InMemoryRunStore(ledger)
     async with WorkerRunner() as runner, Client(runner, run_store=store, own_runs=False) as client:
-        await runner.add_workers(Desk("desk"), RunOwner(Blind(ledger), heartbeat=0.05))
+        await runner.add_workers(Desk("desk"), RunOwner(blind := Blind(ledger), heartbeat=0.05))
         run = await client.submit("desk", name="shout", payload="x")
-        await anyio.sleep(1)
+        with anyio.fail_after(60):
+            while blind.looks_after < 5:
+                await anyio.lowlevel.checkpoint()
         status = await run.status()
         assert (status.state, status.attempts) == (RunState.PENDING, 1)
         await runner.add_workers(RunOwner(store))

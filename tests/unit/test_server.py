@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from actors import BaseWorker, WorkerRunner, function
+from actors import BaseWorker, Client, WorkerRunner, function
 from actors.runs import RunStatus
 from actors.server import create_app, serve
 from actors.server.app import OPERATIONS, service_of
@@ -364,3 +365,23 @@ async def test_the_server_of_the_readme_counts() -> None:
     exec(server, names)  # noqa: S102 - as above
     async with asking(names["app"]) as client:
         assert (await client.post("/invoke/ann:count", json="one two")).json()["result"] == 2
+
+
+async def test_the_run_of_the_readme_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(blocks[0].replace("anyio.run(main)", ""), names)  # noqa: S102 - our own
+    (block,) = (block for block in blocks if "client.submit" in block)
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(names["Counter"]("ann"))
+        program = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(program, {"client": client})  # noqa: S307 - as above
+    assert capsys.readouterr().out.endswith(" 2\n")
+
+
+def test_every_route_is_described() -> None:
+    text = (README.parent / "docs" / "server.md").read_text("utf-8")
+    for each in OPERATIONS:
+        path = each.path.replace("{run_id}", "{id}")
+        forms = (f"`{each.method} {path}`", f"`{path}`", f"`/{path.rpartition('/')[2]}`")
+        assert any(form in text for form in forms), path
