@@ -57,6 +57,11 @@ class Desk(BaseWorker):
         return job.payload
 
     @job
+    async def lineage(self, job: Job[Any]) -> Any:
+        """The jobs it was asked for inside of."""
+        return job.request.lineage
+
+    @job
     async def count(self, job: Job[int]) -> Any:
         for number in range(job.payload):
             yield number
@@ -319,12 +324,12 @@ async def test_threads_do_not_meet_in_memory_and_are_told(name: str) -> None:
 def test_a_sync_handler_may_use_one_and_its_jobs_are_not_those_of_the_other_event_loop(name: str) -> None:
     class Asker(BaseWorker):
         @job
-        def ask(self, job: Job[int]) -> Any:
+        def ask(self) -> Any:
             with asking(f"{name}-inner", Desk("desk")) as client:
-                return client.request("desk", job.payload, name="echo")
+                return client.request("desk", name="lineage")
 
-    with nothing_left_but_workers(), asking(name, Asker("asker")) as client:
-        assert client.request("asker", 5, name="ask") == 5
+    with nothing_left(), asking(name, Asker("asker")) as client:
+        assert client.request("asker", name="ask") == ()
 
 
 def test_a_fork_of_the_process_is_told_to_make_its_own(name: str) -> None:
@@ -337,13 +342,6 @@ def test_a_fork_of_the_process_is_told_to_make_its_own(name: str) -> None:
         finally:
             client._thread._process -= 1
         assert client.request("desk", 1, name="echo") == 1
-
-
-@contextmanager
-def nothing_left_but_workers() -> Iterator[None]:
-    """As `nothing_left`, where a thread of a handler may take a moment to end."""
-    yield
-    assert not [each for each in threading.enumerate() if each.name == "actorbus-sync-client"]
 
 
 # --- the end ---
