@@ -26,7 +26,7 @@ from bus.messages import (
 from bus.names import check_name
 from bus.registry import WorkerReadyData, WorkerRegistry
 from bus.subscriber import BusSubscriber, PlainRoute, Route
-from bus.tasks import Tasks, own_task_group
+from bus.tasks import Tasks
 from bus.topics import Topics
 from bus.values import travel
 
@@ -108,9 +108,11 @@ class WorkerBus(EventSource):
         if self._stack is not None:
             return
         stack = AsyncExitStack()
-        task_group = await stack.enter_async_context(own_task_group())
+        task_group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(task_group.cancel_scope.cancel)
         self._stack = stack
         self._tasks = Tasks(task_group)
+        stack.callback(self._tasks.release)
         for name, subscriber in self._subscribers.items():
             self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
         while self._start_callbacks:

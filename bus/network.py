@@ -189,7 +189,7 @@ class NetworkBus(WorkerBus):
             return
         self._pulse.start()
         for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
-            self.tasks.spawn(loop)
+            self.tasks.keep(loop)
 
     async def stop(self) -> None:
         """Say goodbye, send what waits, give back what was not started, and disconnect."""

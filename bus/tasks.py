@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from operator import is_
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 import msgspec
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 Work = Callable[[Any], Awaitable[None]]
 """Takes the argument it was started with; raises nothing but a cancellation that came from outside of it."""
@@ -98,27 +97,6 @@ class PoolStatistics(msgspec.Struct, frozen=True):
     idle: int
 
 
-@asynccontextmanager
-async def own_task_group() -> AsyncGenerator[TaskGroup]:
-    """A task group that is cancelled when its context is left, and by no scope around it.
-
-    What is cancelled from outside still has something to say to the network: who sends it must live until then.
-    """
-
-    async def host(*, task_status: TaskStatus[TaskGroup]) -> None:
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as inner:
-                task_status.started(inner)
-                await anyio.sleep_forever()
-
-    async with anyio.create_task_group() as outer:
-        inner: TaskGroup = await outer.start(host)
-        try:
-            yield inner
-        finally:
-            inner.cancel_scope.cancel()
-
-
 class Tasks:
     """Starts work in reused tasks of one task group. Work that was accepted is started exactly once."""
 
@@ -126,6 +104,7 @@ class Tasks:
         self._task_group = task_group
         self._idle: list[PooledTask] = []
         self._shielded: dict[PooledTask, None] = {}
+        self._kept: list[anyio.CancelScope] = []
         self._count = 0
         self._context = copy_context()
         native = anyio.lowlevel.current_token().native_token
@@ -152,6 +131,25 @@ class Tasks:
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
         """Run a long-lived loop in a task of its own. It must not raise: an error would end the whole group."""
         self._context.copy().run(self._task_group.start_soon, function, *arguments)
+
+    def keep(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """As `spawn`, but no cancellation reaches the loop before `release`, also none of scopes around the group.
+
+        What is cancelled from outside still has something to say to the network: who sends it must live until then.
+        """
+        guard = anyio.CancelScope(shield=True)
+        self._kept.append(guard)
+
+        async def guarded() -> None:
+            with guard:
+                await function()
+
+        self.spawn(guarded)
+
+    def release(self) -> None:
+        """Cancel the loops that were kept."""
+        for guard in self._kept:
+            guard.cancel()
 
     def close(self) -> None:
         """Cancel everything in the task group, also work that was shielded: it is told once more, and waited for."""

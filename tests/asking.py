@@ -16,7 +16,7 @@ from actors import BaseWorker, Job, function, job
 from actors.server import listen
 from bus.brokers import free_port
 
-LONGEST_WAIT = 100.0
+LONGEST_WAIT = 250.0
 
 
 class Desk(BaseWorker):

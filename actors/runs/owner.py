@@ -110,13 +110,14 @@ class RunOwner(BaseWorker):
 
     async def _take_what_is_free(self) -> None:
         now = self.worker_runner.tasks.now()
-        leases = {lease.run_id: lease for lease in await self._store.leases() if lease.run_id not in self._own}
+        leases = {lease.run_id: lease for lease in await self._store.leases()}
         self._unreadable = {run_id: why for run_id, why in self._unreadable.items() if run_id in leases}
         self._seen = {
             run_id: seen
             if (seen := self._seen.get(run_id)) is not None and seen[0] == lease
             else (lease, now if lease.owner or run_id in self._unreadable else -math.inf)
             for run_id, lease in leases.items()
+            if run_id not in self._own
         }
         for lease, since in tuple(self._seen.values()):
             patience = self._patience if lease.owner else self.worker_runner.ready_timeout

@@ -105,7 +105,7 @@ async def test_many_readers_of_which_some_stall_all_see_everything_and_none_hold
 
     bind = listening_module._bind
     monkeypatch.setattr(listening_module, "_bind", narrow)
-    app = serve(workers=[Desk()], send_timeout=0.5, max_streams=READERS)
+    app = serve(workers=[Desk()], send_timeout=3.0, max_streams=READERS)
     big = "x" * 50_000
     async with listening(app) as client:
         counts: list[int] = []
