@@ -5,15 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
+import anyio
 from anyio import CancelScope
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import current_token
 
 from actors.errors import RunnerStateError
@@ -80,7 +81,7 @@ class LoopThread:
                 raise RunnerStateError("a sync client lives once: make a new one with Client.sync(...)")
             self._opened = True
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal(name="actorbus-sync-client"))
+            portal = _started(stack)
             stack.callback(self._cancel_calls, portal)
             _outside_jobs().run(stack.enter_context, portal.wrap_async_context_manager(context))
             stack.callback(self._refuse_calls)
@@ -184,6 +185,40 @@ def refuse_inside_a_loop() -> None:
     raise RunnerStateError(
         "a sync client would block the event loop that runs in this thread: use 'async with Client(...) as client' here"
     )
+
+
+def _started(stack: ExitStack) -> BlockingPortal:
+    """Start a thread with an event loop, which ends with the stack, at once if that unwinds.
+
+    `anyio.from_thread.start_blocking_portal` waits for ever if it is interrupted while the thread starts, and, being a
+    generator, when it is collected in a fork of the process.
+    """
+    ready: Future[BlockingPortal] = Future()
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    def run() -> None:
+        try:
+            anyio.run(serve)
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def stop(kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        try:
+            portal = ready.result()
+            portal.call(portal.stop, kind is not None)
+        finally:
+            thread.join()
+
+    thread = Thread(target=run, name="actorbus-sync-client", daemon=True)
+    thread.start()
+    stack.push(stop)
+    return ready.result()
 
 
 def _outside_jobs() -> Context:

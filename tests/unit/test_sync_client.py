@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +43,7 @@ from actors.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, Sy
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
 from tests.running import LONGEST_WAIT
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = Path("/proc/self/fd")
 
 
@@ -332,16 +335,27 @@ def test_a_sync_handler_may_use_one_and_its_jobs_are_not_those_of_the_other_even
         assert client.request("asker", name="ask") == ()
 
 
-def test_a_fork_of_the_process_is_told_to_make_its_own(name: str) -> None:
-    with asking(name, Desk("desk")) as client:
-        client._thread._process += 1
+FORK = """
+import os, sys
+from actors import Client, RunnerStateError
+with Client.sync("memory://") as client:
+    child = os.fork()
+    if not child:
         try:
-            with pytest.raises(RunnerStateError, match="before the process forked: make a new one in each"):
-                client.request("desk")
-            assert client.__exit__(None, None, None) is None
-        finally:
-            client._thread._process -= 1
-        assert client.request("desk", 1, name="echo") == 1
+            client.workers()
+        except RunnerStateError as error:
+            print(error, flush=True)
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), client.workers())
+"""
+
+
+def test_a_fork_of_the_process_is_told_to_make_its_own_and_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_WAIT, check=False
+    )
+    assert done.stdout == "this client was made before the process forked: make a new one in each process\n3 []\n"
+    assert done.returncode == 0
 
 
 # --- the end ---
