@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock, Thread
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 import anyio
@@ -66,7 +66,7 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may call too
         self._portal: BlockingPortal | None = None
         self._stack = ExitStack()
         self._calls: dict[_Call[Any], None] = {}

@@ -447,6 +447,23 @@ def test_whatever_a_signal_raises_at_any_moment_cancels_what_was_called(name: st
             assert len(stopped) == number
 
 
+def test_a_signal_handler_may_use_the_client_that_it_interrupts(name: str) -> None:
+    answers: list[Any] = []
+
+    def handler(_number: int, _frame: object) -> None:
+        answers.append(client.request("desk", len(answers), name="echo"))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with asking(name, Desk("desk")) as client:
+            with client._thread._lock:
+                signal.raise_signal(signal.SIGUSR1)
+            client.request("desk", name="echo")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert answers == [0]
+
+
 # --- the twins ---
 
 TWINS: list[tuple[type, type]] = [
