@@ -26,6 +26,7 @@ from actors.requests import JobGroup
 from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import WorkerRunner
 from actors.statistics import RunnerStatistics
+from actors.sync.client import SyncClient
 from actors.worker import BaseWorker
 from bus import Backoff, ErrorInfo, JobStatus
 
@@ -59,6 +60,7 @@ __all__ = [
     "RunnerStateError",
     "RunnerStatistics",
     "SupervisionError",
+    "SyncClient",
     "WorkerActivationArgs",
     "WorkerParams",
     "WorkerRunner",

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 
 from actors.contexts import JobContext, JobGroupContext
 from actors.errors import ActorError, JobError, RunnerStateError
-from actors.params import JobGroupParams, resolve
+from actors.params import (
+    GroupKeywords,
+    JobGroupParams,
+    JobKeywords,
+    PayloadKeywords,
+    RunFilters,
+    RunKeywords,
+    resolve,
+)
 from actors.runner import WorkerRunner
 from actors.worker import BaseWorker
 from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from actors.runs.run import RunStatus
     from actors.runs.runs import Runs
     from actors.runs.store import RunStore
+    from actors.sync.client import SyncClient
     from bus import WorkerReadyData
 
 
@@ -66,6 +75,31 @@ class Client:
         self._runs: Runs | None = None
         self._opening = anyio.Lock()
 
+    @staticmethod
+    def sync(
+        to: str | WorkerBus,
+        *,
+        name: str | None = None,
+        run_store: str | None = None,
+        own_runs: bool = True,
+        **bus_options: Any,
+    ) -> SyncClient:
+        """A client for code without an event loop, whose methods block: `with Client.sync(url) as client: ...`.
+
+        Args:
+            to: A bus URL, or a bus that is not started.
+            name: As above.
+            run_store: As above, but the URL of a store.
+            own_runs: As above.
+            bus_options: As above.
+
+        Raises:
+            TypeError: Something was given that lives in an event loop, such as a runner.
+        """
+        from actors.sync.client import SyncClient  # noqa: PLC0415 - it runs this one
+
+        return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
+
     async def __aenter__(self) -> Self:
         """Connect."""
         stack = AsyncExitStack()
@@ -90,20 +124,25 @@ class Client:
         stack, self._stack, self._runs = self._stack, None, None
         return await stack.__aexit__(kind, error, trace) if stack is not None else None
 
-    async def request(self, worker_name: str, payload: Any = None, **keywords: Any) -> Any:
+    async def request(self, worker_name: str, payload: Any = None, **keywords: Unpack[JobKeywords]) -> Any:
         """Ask for a job and return its answer; keywords and errors as for `BaseWorker.job`."""
         return await self.job(worker_name, payload=payload, **keywords)
 
-    def job(self, worker_name: str, **keywords: Any) -> JobContext:
+    def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> JobContext:
         """One job, to be entered or awaited; see `BaseWorker.job`."""
         return self._connected().job(worker_name, **keywords)
 
-    def job_group(self, *worker_names: str, **keywords: Any) -> JobGroupContext:
+    def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> JobGroupContext:
         """Several jobs, to be entered or awaited; see `BaseWorker.job_group`."""
         return self._connected().job_group(*worker_names, **keywords)
 
     async def gather(
-        self, worker_name: str, payloads: Iterable[Any], *, max_concurrency: int = 200, **keywords: Any
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        **keywords: Unpack[JobKeywords],
     ) -> list[Any]:
         """Ask one worker for many jobs.
 
@@ -168,7 +207,7 @@ class Client:
         params: JobGroupParams | None = None,
         idempotency_key: str | None = None,
         ttl: float | None = RUN_TTL,
-        **keywords: Any,
+        **keywords: Unpack[RunKeywords],
     ) -> Run:
         """Enter a job, or a group of jobs, that outlives this client and whoever does it, and return at once.
 
@@ -199,7 +238,7 @@ class Client:
         """
         return await (await self._opened_runs()).find(run_id)
 
-    async def runs(self, **filters: Any) -> Sequence[RunStatus]:
+    async def runs(self, **filters: Unpack[RunFilters]) -> Sequence[RunStatus]:
         """The latest runs, latest first; filters as for `RunStore.find`."""
         return await (await self._opened_runs()).store.find(**filters)
 

@@ -98,9 +98,13 @@ class _Context(Generic[EventT, AnswerT]):
     def _entered(self, what: str) -> JobGroup:
         if self._group is None:
             raise JobStateError(
-                f"{what} of a job that has not been asked for: enter the context with 'async with', or await it"
+                f"{what} of a job that has not been asked for: enter the context with 'async with', or await it; "
+                "with 'with' or '.result()' in a script"
             )
         return self._group
+
+    async def __anext__(self) -> EventT:
+        raise NotImplementedError
 
     def _answer(self, group: JobGroup) -> AnswerT:
         raise NotImplementedError

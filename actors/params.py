@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar, dataclass_transform
 
 import msgspec
+
+if TYPE_CHECKING:
+    from actors.runs.run import RunState
 
 
 class JobParams(msgspec.Struct, kw_only=True):
@@ -45,6 +48,52 @@ class JobGroupParams(JobParams, kw_only=True):
 
     cancel_on_error: bool = True
     payloads: dict[str, Any] | None = None
+
+
+class _Keywords(TypedDict, total=False):
+    name: str | None
+    timeout: float | None
+    label: str | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+
+
+class JobKeywords(_Keywords, total=False):
+    """The keywords of `BaseWorker.job`, but the payload."""
+
+    params: JobParams | None
+    job_id: str | None
+    cancellable: bool | None
+
+
+class PayloadKeywords(JobKeywords, total=False):
+    """The keywords of `BaseWorker.job`."""
+
+    payload: Any
+
+
+class RunKeywords(_Keywords, total=False):
+    """The keywords of `BaseWorker.job_group` that a run has too."""
+
+    payload: Any
+    payloads: dict[str, Any] | None
+    cancel_on_error: bool | None
+
+
+class GroupKeywords(RunKeywords, total=False):
+    """The keywords of `BaseWorker.job_group`."""
+
+    params: JobGroupParams | None
+    job_id: str | None
+    cancellable: bool | None
+
+
+class RunFilters(TypedDict, total=False):
+    """The keywords of `RunStore.find`."""
+
+    state: RunState | None
+    worker_name: str | None
+    limit: int
+    after: str | None
 
 
 class WorkerParams(msgspec.Struct, kw_only=True):

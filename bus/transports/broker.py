@@ -6,11 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import islice
+from threading import get_ident
 
 import anyio
 import msgspec
 
-from bus.errors import PartlySentError, TransportError
+from bus.errors import BusError, PartlySentError, TransportError
 from bus.transport import DeadFrame, Delivery, Outgoing, Settlement, WaitingFrame
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
@@ -99,6 +100,7 @@ class MemoryBroker:
         self.fenced_ack = fenced_ack
         self._wall_clock = wall_clock
         self._nodes: dict[str, Node] = {}
+        self._thread = 0
         self._queues = Queues(ack_wait, fenced_ack=fenced_ack)
         self._remembered: OrderedDict[str, None] = OrderedDict()
         self._dead: OrderedDict[str, DeadFrame] = OrderedDict()
@@ -110,7 +112,18 @@ class MemoryBroker:
         self._forgotten = 0
 
     def connect(self, address: str) -> Node:
-        """Create the inbox of `address`, or find it again."""
+        """Create the inbox of `address`, or find it again.
+
+        Raises:
+            BusError: The event loop of another thread uses the broker.
+        """
+        here = get_ident()
+        if self._nodes and self._thread != here:
+            raise BusError(
+                "memory:// reaches no further than the event loop of one thread, and another one uses this name: let "
+                "threads meet at Redis or NATS (`python -m bus.brokers redis` starts one)"
+            )
+        self._thread = here
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = Node(address, anyio.current_time())

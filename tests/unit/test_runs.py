@@ -420,7 +420,7 @@ async def test_what_is_wrong_with_a_submission_is_said() -> None:
         with pytest.raises(ValueError, match="at least one worker name"):
             await client.submit()
         with pytest.raises(TypeError, match="idempotency_key"):
-            await client.submit("desk", job_id="x")
+            await client.submit("desk", job_id="x")  # type: ignore[call-arg]
         with pytest.raises(RunNotFoundError, match="there is no run 'x'"):
             await client.run("x")
         with pytest.raises(ValueError, match="timeout"):
