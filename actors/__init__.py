@@ -18,14 +18,15 @@ from actors.errors import (
 from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.function import Function, function
 from actors.handlers import job, subscribe, worker_ready
-from actors.host import JobRecord
 from actors.job import Job
+from actors.job_events import JobNews, JobRecord
 from actors.lane import WorkerStatistics
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
 from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import WorkerRunner
 from actors.statistics import RunnerStatistics
+from actors.trace import Trace, tracing
 from actors.worker import BaseWorker
 from bus import Backoff, ErrorInfo, JobStatus
 
@@ -47,6 +48,7 @@ __all__ = [
     "JobGroupEvent",
     "JobGroupParams",
     "JobGroupResponse",
+    "JobNews",
     "JobParams",
     "JobRecord",
     "JobRefusedError",
@@ -59,6 +61,7 @@ __all__ = [
     "RunnerStateError",
     "RunnerStatistics",
     "SupervisionError",
+    "Trace",
     "WorkerActivationArgs",
     "WorkerParams",
     "WorkerRunner",
@@ -67,5 +70,6 @@ __all__ = [
     "function",
     "job",
     "subscribe",
+    "tracing",
     "worker_ready",
 ]

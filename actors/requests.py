@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope
 
 from actors.errors import JobGroupError, JobResult, JobStateError
-from actors.events import JobGroupEvent, JobGroupResponse
+from actors.events import SHOWN_AS, JobGroupEvent, JobGroupResponse
 from actors.member import WINDOW, GroupStatistics, Member, holds
 from actors.outcome import (
     CANCELLED,
@@ -21,13 +21,12 @@ from actors.outcome import (
     timed_out,
     unavailable,
 )
+from actors.trace import send_request
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
-    BusJobStreamDataMessage,
     BusJobStreamEndMessage,
-    BusJobStreamStartMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -41,12 +40,6 @@ if TYPE_CHECKING:
     from bus.deadlines import Deadline
     from bus.mailbox import Room
     from bus.tasks import Waiter
-
-_EVENTS: dict[type[Any], tuple[str, str]] = {
-    BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),
-    BusJobStreamDataMessage: (JobGroupEvent.STREAM_DATA, "on_job_stream_data"),
-    BusJobStreamEndMessage: (JobGroupEvent.STREAM_END, "on_job_stream_end"),
-}
 
 
 class JobGroup:
@@ -178,7 +171,8 @@ class JobGroup:
     def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
         host = self._host
-        room = host.bus.post(
+        room = send_request(
+            host,
             BusJobRequestMessage(
                 source=self._owner.name,
                 target=name,
@@ -190,7 +184,7 @@ class JobGroup:
                 lineage=lineage,
                 delivery=self.delivery,
                 asked=self.asked,
-            )
+            ),
         )
         if room is None and not host.registry.available(name):
             self.await_ready(name)
@@ -290,7 +284,7 @@ class JobGroup:
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
             return
-        event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
+        event_type, hook = SHOWN_AS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
             attempt = message.attempt + member.repeats

@@ -41,6 +41,7 @@ async def test_job_events_tell_who_did_what_for_whom_and_how_it_ended() -> None:
         ("on_job_complete", "echo", JobStatus.COMPLETED),
         ("on_job_start", "fail", None),
         ("on_job_error", "fail", JobStatus.ERROR),
+        ("on_job_error", "unknown", JobStatus.ERROR),
         ("on_job_start", "work", None),
         ("on_job_error", "work", JobStatus.CANCELLED),
     ]
