@@ -20,12 +20,14 @@ from actors.function import Function, function
 from actors.handlers import job, subscribe, worker_ready
 from actors.job import Job
 from actors.job_events import JobNews, JobRecord
+from actors.job_follower import follow_jobs
 from actors.lane import WorkerStatistics
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
 from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import WorkerRunner
 from actors.statistics import RunnerStatistics
+from actors.telemetry import install_telemetry, remove_telemetry
 from actors.trace import Trace, tracing
 from actors.worker import BaseWorker
 from bus import Backoff, ErrorInfo, JobStatus
@@ -67,8 +69,11 @@ __all__ = [
     "WorkerRunner",
     "WorkerStatistics",
     "WorkerUnavailableError",
+    "follow_jobs",
     "function",
+    "install_telemetry",
     "job",
+    "remove_telemetry",
     "subscribe",
     "tracing",
     "worker_ready",

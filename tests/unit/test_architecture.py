@@ -36,6 +36,7 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
     "nats": ("bus/transports/",),
+    "opentelemetry": ("actors/telemetry.py",),
     "redis": ("bus/transports/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
     "uuid": ("bus/packing.py", "bus/values.py"),  # only the type, which travels: ids come from outside
@@ -52,7 +53,7 @@ SHARED_MACHINERY = {
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",
 }
 
-HEAVY = {"nats", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
+HEAVY = {"nats", "opentelemetry", "pydantic", "redis", "rich", "structlog", "tenacity", "trio"}
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
