@@ -98,13 +98,13 @@ def tracing(traceparent: str | None = None, tracestate: str | None = None, *, ru
         if tracestate is not None:
             raise ValueError("tracestate= belongs to a traceparent=: give both")
         traceparent, tracestate = outer.parent, outer.state
-    for name, value, pattern in (
-        ("traceparent", traceparent, _PARENT),
-        ("tracestate", tracestate, _STATE),
-        ("run", run, _RUN),
+    for name, value, pattern, wanted in (
+        ("traceparent", traceparent, _PARENT, "00-, 32 hexadecimal digits, -, 16, -, 2: in lower case, and not all 0"),
+        ("tracestate", tracestate, _STATE, "1 to 512 printable characters of ASCII"),
+        ("run", run, _RUN, "1 to 128 printable characters of ASCII without blanks"),
     ):
         if value is not None and _fit(pattern, value) is None:
-            raise ValueError(f"{name} {value!r:.100} must be like {pattern.pattern}")
+            raise ValueError(f"{name} must be {wanted}; got {value!r:.100}")
     token = current_trace.set(Trace(traceparent, tracestate, outer.run if run is None else run))
     try:
         yield
