@@ -37,7 +37,7 @@ async def follow_jobs(runner: WorkerRunner, handler: NewsHandler) -> AsyncGenera
     """
     if not runner.running:
         raise RunnerStateError(f"{runner!r} does not run: follow jobs inside 'async with runner:', or after on_ready")
-    follower = JobFollower(handler)
+    follower = _Follower(handler)
     await runner.add_workers(follower)
     try:
         yield
@@ -46,8 +46,8 @@ async def follow_jobs(runner: WorkerRunner, handler: NewsHandler) -> AsyncGenera
             await follower.stop()
 
 
-class JobFollower(_Requester):
-    """The worker behind `follow_jobs`; as that of a client, it is not listed.
+class _Follower(_Requester):
+    """The hidden worker behind `follow_jobs`.
 
     Args:
         handler: As for `follow_jobs`.
