@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
@@ -254,7 +255,8 @@ class Executor:
                 executor._finish_cancelled(job)
             return
         current_job.set(job)
-        exits = enter(job)
+        traced = watching or "structlog" in modules or job.request.trace is not None or job.request.run is not None
+        exits = enter(job) if traced else ()
         try:
             response = await call(executor._worker, job)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a handler raises ends its job and nothing else
@@ -265,7 +267,7 @@ class Executor:
             executor._returned(job, response)
         finally:
             current_job.set(None)
-            if exits is not None:
+            if exits:
                 leave(exits)
 
     def _returned(self, job: Job[Any], response: Any) -> None:

@@ -22,13 +22,13 @@ def log_fields(job: Job[Any]) -> dict[str, Any]:
     return fields
 
 
-def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]] | None:
+def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
     """Let what the current task logs with structlog carry the fields of a job; returns what takes that back.
 
     Nobody has logged with it before it is imported, and until then this costs nothing.
     """
     if "structlog" not in sys.modules:
-        return None
+        return []
     bound: list[tuple[Callable[[Any], object], Any]] = []
     for key, value in log_fields(job).items():
         variable = _variable(key)

@@ -21,7 +21,7 @@ from actors.outcome import (
     timed_out,
     unavailable,
 )
-from actors.trace import send_request
+from actors.trace import current_trace, send_traced, watching
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -171,21 +171,20 @@ class JobGroup:
     def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
         host = self._host
-        room = send_request(
-            host,
-            BusJobRequestMessage(
-                source=self._owner.name,
-                target=name,
-                job_id=self.job_id,
-                job_name=self.name,
-                payload=payload,
-                timeout=remaining,
-                window=WINDOW,
-                lineage=lineage,
-                delivery=self.delivery,
-                asked=self.asked,
-            ),
+        request = BusJobRequestMessage(
+            source=self._owner.name,
+            target=name,
+            job_id=self.job_id,
+            job_name=self.name,
+            payload=payload,
+            timeout=remaining,
+            window=WINDOW,
+            lineage=lineage,
+            delivery=self.delivery,
+            asked=self.asked,
         )
+        traced = watching or current_trace.get() is not None
+        room = send_traced(host, request) if traced else host.bus.post(request)
         if room is None and not host.registry.available(name):
             self.await_ready(name)
         return room

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -112,7 +112,7 @@ def tracing(traceparent: str | None = None, tracestate: str | None = None, *, ru
         current_trace.reset(token)
 
 
-def send_request(host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:
+def send_traced(host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:
     """Send a request with what it is part of. Returns the room to wait for if there is none."""
     trace = current_trace.get()
     if trace is not None:
@@ -122,22 +122,20 @@ def send_request(host: WorkerRunner, request: BusJobRequestMessage) -> Room | No
     return host.bus.post(request)
 
 
-def enter(job: Job[Any]) -> list[Exit] | None:
+def enter(job: Job[Any]) -> list[Exit]:
     """Show the context of a job to the handler that the current task is about to run; `leave` takes that back."""
     request = job.request
     exits = bind_log_fields(job)
     if request.trace is not None or request.run is not None:
-        exits = exits or []
         exits.append((current_trace.reset, current_trace.set(Trace.of(request))))
     if watching:
         change = watching[0].enter(job)
         if change is not None:
-            exits = exits or []
             exits.append(change)
     return exits
 
 
-def leave(exits: list[Exit]) -> None:
+def leave(exits: Sequence[Exit]) -> None:
     """Take back what `enter` has done."""
     for undo, argument in reversed(exits):
         with suppress(ValueError):  # a task that is closed from outside ends in another context
