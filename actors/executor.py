@@ -255,7 +255,8 @@ class Executor:
                 executor._finish_cancelled(job)
             return
         current_job.set(job)
-        traced = watching or "structlog" in modules or job.request.trace is not None or job.request.run is not None
+        request = job.request
+        traced = request.trace is not None or request.run is not None or watching or "structlog" in modules
         exits = enter(job) if traced else ()
         try:
             response = await call(executor._worker, job)

@@ -316,7 +316,8 @@ class WorkerRunner(Host):
 
     async def _live_in(self, task_group: TaskGroup) -> None:
         current_job.set(None)
-        current_trace.set(None)
+        if current_trace.get() is not None:  # else there is one variable less to look at after each job
+            current_trace.set(None)
         self.tasks = Tasks(task_group)
         self.deadlines = Deadlines(self.tasks)
         self._mailbox = Mailbox(self.name, self._handle, self.tasks)
