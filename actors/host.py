@@ -168,7 +168,8 @@ class Host(EventSource):
         something of a worker failed, and the three job events with a `JobRecord`, one at a time in their order: behind
         a slow handler they wait in memory. `on_job_start` is told when a handler begins, and of each job that its
         workers have answered either `on_job_complete` or `on_job_error`: the latter whatever it is that kept it from
-        completing, also when it had not begun.
+        completing, also when it had not begun. A job that nobody took, or that was lost with who had it, is told to
+        `on_job_error` where it was asked for.
         """
         super().add_event_handler(event_name, handler)
         self.job_events.look()

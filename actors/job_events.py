@@ -15,6 +15,8 @@ from bus.mailbox import Mailbox
 if TYPE_CHECKING:
     from actors.host import Host
     from actors.job import Job
+    from actors.member import Member
+    from actors.requests import JobGroup
     from bus import BusJobRequestMessage
 
 TOPIC = "actorbus.jobs"
@@ -112,7 +114,7 @@ class JobEvents:
         if watching:
             watching[0].started(job)
         if self.wanted:
-            self._tell("on_job_start", job.request, None, None)
+            self._tell("on_job_start", _record(job.request))
 
     def ended(self, job: Job[Any], status: JobStatus, error: ErrorInfo | None) -> None:
         """A job was answered."""
@@ -123,7 +125,16 @@ class JobEvents:
     def answered(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo | None) -> None:
         """A request was answered, whether or not it ever was a job."""
         if self.wanted:
-            self._tell("on_job_complete" if status is JobStatus.COMPLETED else "on_job_error", request, status, error)
+            event: EventName = "on_job_complete" if status is JobStatus.COMPLETED else "on_job_error"
+            self._tell(event, _record(request, status, error))
+
+    def given_up(self, group: JobGroup, member: Member, status: JobStatus, error: ErrorInfo | None) -> None:
+        """A job that was asked for here has no performer that could tell what became of it."""
+        if self.wanted:
+            record = JobRecord(
+                member.name, group.job_id, group.name, member.attempt, group._owner.name, status=status, error=error
+            )
+            self._tell("on_job_error", record)
 
     async def flush(self) -> None:
         """Let the last events be told, for a second at most."""
@@ -135,13 +146,8 @@ class JobEvents:
             if self._quiet is not None:
                 await self._quiet.wait()
 
-    def _tell(
-        self, event: EventName, request: BusJobRequestMessage, status: JobStatus | None, error: ErrorInfo | None
-    ) -> None:
+    def _tell(self, event: EventName, record: JobRecord) -> None:
         host = self._host
-        record = JobRecord(
-            request.target or "", request.job_id, request.job_name, request.attempt, request.source, status, error
-        )
         if self._handled and host._listens(event):
             if self._mailbox is None:
                 self._mailbox = Mailbox(host.name, self._emit, host.tasks)
@@ -187,6 +193,15 @@ class JobEvents:
             event.set()
         else:
             await self._host._emit(*event)
+
+
+def _record(
+    request: BusJobRequestMessage, status: JobStatus | None = None, error: ErrorInfo | None = None
+) -> JobRecord:
+    worker_name = request.target or ""
+    return JobRecord(
+        worker_name, request.job_id, request.job_name, request.attempt, request.source, status=status, error=error
+    )
 
 
 def _short(record: JobRecord) -> JobRecord:

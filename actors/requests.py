@@ -19,6 +19,7 @@ from actors.outcome import (
     group_error,
     refused,
     timed_out,
+    told_by_performer,
     unavailable,
 )
 from actors.trace import current_trace, send_traced, watching
@@ -301,6 +302,8 @@ class JobGroup:
                 self._grant(member)
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        if status is not JobStatus.COMPLETED and not told_by_performer(message):
+            self._host.job_events.given_up(self, member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
@@ -324,6 +327,8 @@ class JobGroup:
         for member in stopped:
             member.result = JobResult(others, {}, info)
         for member in stopped:  # who has not started it answers within this call: that must not count
+            if not (self._host.registry.available(member.name) or holds(self._host, member.name, self.job_id)):
+                self._host.job_events.given_up(self, member, others, info)
             self._tell_to_stop(member, info.message if info is not None else status.value)
             self._owner._queue_hook("on_job_response", answer_of_the_system(member.name, self, others, info))
         self._end(group_error(self, name, status, response, error), message)

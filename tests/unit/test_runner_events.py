@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobParams, JobRecord, JobStatus, WorkerRunner, job
-from bus import WorkerErrorData
+from actors.outcome import refusal
+from bus import DEAD_LETTERED, BusJobRequestMessage, WorkerErrorData
 from tests.cast import Asker, Performer, quiet
 from tests.running import running
 
@@ -111,6 +112,55 @@ async def test_on_job_error_is_told_once_of_each_job_that_failed_whatever_way(
             await asker.job("worker", name=name, **options)
         await anyio.wait_all_tasks_blocked()
     assert told == [("on_job_error", status, kind)]
+
+
+async def test_a_job_that_nobody_takes_is_told_to_on_job_error_where_it_was_asked_for() -> None:
+    told: list[tuple[str, str, str, Any, str]] = []
+    async with running(Asker(), ready_timeout=0.01) as runner:
+        asker = runner.get_worker("asker")
+        assert asker is not None
+
+        @runner.event_handler("on_job_error")
+        def on_job_error(_runner: WorkerRunner, record: JobRecord) -> None:
+            assert record.error is not None
+            told.append((record.worker_name, record.job_id, record.requester, record.status, record.error.type))
+
+        with pytest.raises(JobError):
+            await asker.job("nobody", job_id="j1")
+        with pytest.raises(JobError):
+            await asker.job("nobody", job_id="j2", timeout=0.0)
+        with pytest.raises(JobError):
+            async with asker.job("nobody", job_id="j3") as asked:
+                await asked.cancel()
+        await anyio.wait_all_tasks_blocked()
+    assert told == [
+        ("nobody", "j1", "asker", JobStatus.FAILED, "WorkerUnavailableError"),
+        ("nobody", "j2", "asker", JobStatus.FAILED, "JobTimeoutError"),
+        ("nobody", "j3", "asker", JobStatus.CANCELLED, "JobCancelled"),
+    ]
+
+
+async def test_a_job_that_became_a_dead_letter_is_told_to_on_job_error_where_it_was_asked_for() -> None:
+    class Refuser(BaseWorker):
+        """As a performer whose process dies each time, for the requester: the network answers for it."""
+
+        async def on_job_request(self, message: BusJobRequestMessage) -> None:
+            self.bus.post(refusal(message, JobStatus.FAILED, DEAD_LETTERED, "delivered 5 times"))
+
+    told: list[str] = []
+    async with running(Refuser("worker"), Asker(), drain_timeout=0.0, cancel_grace=0.0) as runner:
+        runner.add_event_handler("on_job_error", lambda _, record: told.append(record.error.type))
+        asker = runner.get_worker("asker")
+        assert asker is not None
+        with pytest.raises(JobError):
+            await asker.job("worker")
+        await anyio.wait_all_tasks_blocked()
+        executor = runner.get_worker("worker")._executor  # type: ignore[union-attr]
+        assert executor is not None
+        for job_id in tuple(executor.jobs):
+            executor.cancel(job_id, "it was answered")
+        await anyio.wait_all_tasks_blocked()
+    assert told == [DEAD_LETTERED, "JobCancelled"]
 
 
 async def test_a_second_job_under_an_id_in_use_is_told_to_on_job_error() -> None:
