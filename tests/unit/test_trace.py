@@ -14,7 +14,7 @@ from actors import BaseWorker, Client, Job, Trace, WorkerRunner, job, tracing
 from bus import BusJobRequestMessage
 from bus.codec import decode, decode_header, encode
 from tests.cast import quiet
-from tests.running import running
+from tests.running import TasksBegun, running
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +116,8 @@ async def test_blocks_inside_each_other_change_what_they_say_and_take_it_back() 
                 assert await client.request("first", name="tell") == [PARENT, None, "run-1"]
             with tracing(run="run-2"):
                 assert await client.request("first", name="tell") == [None, None, "run-2"]
+            with tracing(PARENT, STATE), tracing(run="run-3"):
+                assert await client.request("first", name="tell") == [PARENT, STATE, "run-3"]
             assert await client.request("first", name="tell") == [None, None, "run-1"]
         assert await client.request("first", name="tell") == {}
 
@@ -160,11 +162,11 @@ async def test_a_runner_that_is_started_inside_a_trace_does_not_give_it_to_its_w
 async def test_tasks_that_ran_traced_jobs_are_used_again() -> None:
     async with running(Traced("first")) as runner, Client(runner) as client:
         await client.request("first", name="tell")
-        before = runner.tasks.statistics().tasks
+        begun = TasksBegun(runner)
         for number in range(20):
             with tracing(PARENT, run=f"run-{number}"):
                 await client.request("first", name="tell")
-        assert runner.tasks.statistics().tasks == before
+        assert begun.count == 0
         assert await client.request("first", name="tell") == {}
 
 
