@@ -148,8 +148,11 @@ def _running(worker: BaseWorker, message: BusJobRunningMessage, _force: bool) ->
     group = worker._groups.get(message.job_id)
     if group is not None and not _is_of(group, message):
         return  # it was told to stop before this was asked for
-    if group is None or not group.still_running(message):  # also in a group that goes on without this member
+    if group is None or not group.awaits(message.source):  # also in a group that goes on without this member
         worker.worker_runner.late_answer(worker, message, known=False)
+    elif not group.still_running(message):
+        # Another has the job, as far as we know: this one may be given it again, and then has to do it.
+        worker.worker_runner.late_answer(worker, message, known=True)
     elif not message.begun:
         host = worker.worker_runner
         left = max(group.deadline - host.tasks.now(), 0.0)

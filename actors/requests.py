@@ -247,9 +247,8 @@ class JobGroup:
         return True
 
     def still_running(self, message: BusJobRunningMessage) -> bool:
-        """A distant performer still holds a member's job. False if it need not any more."""
-        member = self._members.get(message.source)
-        return member is not None and member.result is None and member.follows(message)
+        """A distant performer still holds the job of a member that has not ended. False if another does."""
+        return self._members[message.source].follows(message)
 
     def hook_done(self, member: Member) -> None:
         """A hook has dealt with one event of a member."""

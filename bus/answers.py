@@ -15,6 +15,7 @@ from bus.messages import (
     BusJobResponseUrgentMessage,
     BusJobReturnedMessage,
     BusJobRunningMessage,
+    BusJobStreamChunksMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
@@ -33,6 +34,7 @@ _EVENTS = frozenset(
         BusJobUpdateUrgentMessage,
         BusJobStreamStartMessage,
         BusJobStreamDataMessage,
+        BusJobStreamChunksMessage,
         BusJobStreamEndMessage,
     )
 )

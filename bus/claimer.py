@@ -28,6 +28,7 @@ from bus.messages import (
 )
 from bus.outbox import Settling
 from bus.transport import Delivery, Outgoing, Settlement, Transport
+from bus.withdrawals import Withdrawals
 
 if TYPE_CHECKING:
     from bus.network import NetworkBus
@@ -52,6 +53,7 @@ class Claimer:
         self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
     ) -> None:
         self.claims = Claims()
+        self._withdrawals = Withdrawals(bus, transport, outbox, self.claims)
         self._bus = bus
         self._transport = transport
         self._outbox = outbox
@@ -263,6 +265,8 @@ class Claimer:
         """Do not run a job that is cancelled before it is claimed. False if what is here was asked for later."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
         reason = cancel.reason or "cancelled"
+        if origin == self._bus.address and not self._bus.reaches(key[0]):
+            self.claims.give_up(key, frame_id)
         claim = self.claims.find(key)
         if claim is None:
             forgotten = self.claims.forbid(key, reason, frame_id)
@@ -276,6 +280,7 @@ class Claimer:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
+        self._withdrawals.look()
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):

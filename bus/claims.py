@@ -56,6 +56,7 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
         ending: Jobs that are over, while the network does not have their answers yet.
         forbidden: Cancellations kept for requests that have not come (at most 1,024).
         lost: Numbers of attempts kept of jobs whose lease was lost (at most 1,024).
+        given_up: Jobs asked for here and cancelled, that may wait in a queue that nobody serves (at most 10,000).
         introductions: Runners that are known to know a worker here, each pair once (at most 10,000).
     """
 
@@ -68,6 +69,7 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
     ending: int
     forbidden: int
     lost: int
+    given_up: int
     introductions: int
 
 
@@ -82,6 +84,8 @@ class Claims:
         self._forbidden: OrderedDict[Key, tuple[str, int]] = OrderedDict()
         self._done: OrderedDict[str, None] = OrderedDict()
         self._lost: OrderedDict[Key, int] = OrderedDict()
+        self.given_up: OrderedDict[Key, int] = OrderedDict()
+        """Numbers of the cancellations of what was asked for here, and may wait in a queue that nobody serves."""
         self.repeated = 0
         self.refused = 0
 
@@ -179,6 +183,12 @@ class Claims:
         self._forbidden[key] = reason, number_of(frame_id)
         return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
+    def give_up(self, key: Key, frame_id: str) -> None:
+        """A job that was asked for here was cancelled."""
+        self.given_up[key] = number_of(frame_id)
+        if len(self.given_up) > MAX_DONE:
+            self.given_up.popitem(last=False)
+
     def forbidden(self, request: BusJobRequestMessage, frame_id: str) -> str | None:
         """Why a request must not run; None if it may, as one that was sent after the cancellation may."""
         reason, number = self._forbidden.pop(_key(request), (None, 0))
@@ -205,6 +215,7 @@ class Claims:
             len(self._ending),
             len(self._forbidden),
             len(self._lost),
+            len(self.given_up),
             introductions,
         )
 

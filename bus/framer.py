@@ -30,7 +30,7 @@ class Framer:
     def __init__(self, incarnation: str, signer: Signer | None, max_message_bytes: int) -> None:
         self._incarnation = incarnation
         self._signer = signer
-        self._max_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._numbers = itertools.count(1)
 
     def frame(self, message: BusMessage, lane: Lane, to: str, origin: str) -> Outgoing:
@@ -48,6 +48,11 @@ class Framer:
             body = self._encode(in_place_of(message, error), frame_id, lane, to, origin)
         return Outgoing(lane, to, frame_id, body)
 
+    def again(self, message: BusMessage, frame: Outgoing, origin: str) -> Outgoing:
+        """A message as the frame that takes the place of another one, which was not sent."""
+        body = self._encode(message, frame.id, frame.lane, frame.to, origin)
+        return Outgoing(frame.lane, frame.to, frame.id, body)
+
     def new_id(self) -> str:
         """An id later than those of all frames made before."""
         return f"{self._incarnation}-{next(self._numbers)}"
@@ -60,5 +65,5 @@ class Framer:
             destination=to if lane in {"inbox", "direct"} else "",
             lane=lane,
             signer=self._signer,
-            max_message_bytes=self._max_bytes,
+            max_message_bytes=self.max_message_bytes,
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 from bus.registry_entry import WorkerRegistryEntry
+
+MOST_CHUNKS = 64
+"""Chunks that share a frame."""
 
 
 class JobStatus(StrEnum):
@@ -290,6 +293,12 @@ class BusJobStreamDataMessage(_JobEventMessage, kw_only=True):
     """One chunk of a stream."""
 
     data: Any = None
+
+
+class BusJobStreamChunksMessage(_JobEventMessage, kw_only=True):
+    """Consecutive chunks of a stream, on their way in one frame: each as bytes, the first of them has `sequence`."""
+
+    chunks: Annotated[list[bytes], msgspec.Meta(max_length=MOST_CHUNKS)]
 
 
 class BusJobStreamEndMessage(_JobEventMessage, kw_only=True):

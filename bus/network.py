@@ -31,6 +31,7 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobRunningMessage,
+    BusJobStreamDataMessage,
     BusLocalMessage,
     BusMessage,
     BusTopicMessage,
@@ -161,15 +162,10 @@ class NetworkBus(WorkerBus):
             return
         await super().start()
         self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
-        self._outbox = Outbox(self._transport, self.tasks, self._rng)
+        outbox = self._outbox = Outbox(self._transport, self.tasks, self._rng)
         self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
         self._claimer = Claimer(
-            self,
-            self._transport,
-            self._outbox,
-            max_deliver=self._max_deliver,
-            prefetch=self._prefetch,
-            lease=self._lease,
+            self, self._transport, outbox, max_deliver=self._max_deliver, prefetch=self._prefetch, lease=self._lease
         )
         wire = Wire(self._transport, self.tasks, self._rng)
         self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
@@ -287,6 +283,8 @@ class NetworkBus(WorkerBus):
         self, lane: Lane, to: str, message: BusMessage, claim: Claim | None = None, *, bounded: bool = False
     ) -> str:
         """Send a message by a lane, and say in which frame; a `claim` that it answers ends once the network has it."""
+        if type(message) is BusJobStreamDataMessage and lane == "inbox":
+            return self._outbox.put_chunk(message, to, self._framer, self.address)
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
             self._direct.wire.put(frame, bounded=bounded)

@@ -11,10 +11,13 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
+from bus.chunks import Chunks
 from bus.codec import decode_header
 from bus.errors import PartlySentError, TransportError
 from bus.events import log
+from bus.framer import Framer
 from bus.mailbox import Room
+from bus.messages import BusJobStreamDataMessage
 from bus.retry import Backoff
 from bus.tasks import Tasks, Waiter, wake
 from bus.transport import Delivery, Lane, Outgoing, Settlement, SettlesTogether, Transport
@@ -56,6 +59,7 @@ class _Item(msgspec.Struct):
     lease: Lease | None
     accepted: Callable[[], None] | None
     bounded: bool
+    chunks: Chunks | None
 
 
 class Settling(msgspec.Struct):
@@ -141,16 +145,31 @@ class Outbox:
         *,
         bounded: bool = False,
         lease: Lease | None = None,
+        chunks: Chunks | None = None,
     ) -> None:
         """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before.
 
-        What it settles it does only until the `lease` of that claim has ended.
+        What it settles it does only until the `lease` of that claim has ended. While it waits it is made of `chunks`.
         """
         line = self._line_to((frame.lane, frame.to))
         if bounded:
             line.room.taken += 1
-        line.items.append(_Item(frame, lease, accepted, bounded))
+        line.items.append(_Item(frame, lease, accepted, bounded, chunks))
         self._frames_bell.ring()
+
+    def put_chunk(self, chunk: BusJobStreamDataMessage, to: str, framer: Framer, origin: str) -> str:
+        """Send a chunk of a stream soon, with the one before it if that was put last and waits; return the frame's id.
+
+        Raises:
+            EncodeError: It cannot travel.
+        """
+        items = self._line_to(("inbox", to)).items
+        last = items[-1].chunks if items else None
+        if last is not None and last.join(chunk, to):
+            return last.id
+        frame = framer.frame(chunk, "inbox", to, origin)
+        self.put(frame, chunks=Chunks(chunk, frame, framer, origin))
+        return frame.id
 
     def settle(self, settling: Settling) -> None:
         """End a claim; tried until its lease has ended anyway."""
@@ -226,10 +245,7 @@ class Outbox:
         batch = [items[index] for index in range(min(len(items), BATCH))]
         refused: tuple[str, ...] = ()
         over = self._tasks.now() - self._transport.ack_wait
-        frames = [
-            each.frame if each.lease is None or each.lease.renewed > over else replace(each.frame, settles=None)
-            for each in batch
-        ]
+        frames = [_last_form(each, over) for each in batch]
         try:
             await self._transport.send(frames)
         except PartlySentError as error:
@@ -297,3 +313,12 @@ class Outbox:
                 await self._transport.settle(*lasting[0])
             for _ in batch:
                 self._settlements.popleft()
+
+
+def _last_form(item: _Item, over: float) -> Outgoing:
+    """The frame as it goes out: what joins it later might be lost with a double that is dropped."""
+    if item.chunks is not None:
+        item.frame, item.chunks = item.chunks.frame(), None
+    if item.lease is None or item.lease.renewed > over:
+        return item.frame
+    return replace(item.frame, settles=None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from bus.answers import for_unreadable_event, to_unreadable_request
 from bus.codec import Header, decode, decode_header
 from bus.errors import DecodeError
@@ -16,11 +18,14 @@ from bus.messages import (
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobReturnedMessage,
+    BusJobStreamChunksMessage,
+    BusJobStreamDataMessage,
     BusJobWantedMessage,
     BusMessage,
     BusRegistryRequestMessage,
     BusTopicMessage,
 )
+from bus.packing import unpack
 from bus.refusals import Refusals
 from bus.transport import Delivery, Lane, Settlement
 
@@ -114,7 +119,30 @@ class Reader:
             raise
         message.origin = header.origin
         message.destination = ""
-        self._hand_on(message, header.id, delivery.lane, now)
+        if isinstance(message, BusJobStreamChunksMessage):
+            self._hand_on_each(header, message, delivery.lane, now)
+        else:
+            self._hand_on(message, header.id, delivery.lane, now)
+
+    def _hand_on_each(self, header: Header, chunks: BusJobStreamChunksMessage, lane: Lane, now: float) -> None:
+        """Hand on the chunks of one frame; one that cannot be read ends its job, and those before it have come."""
+        for sequence, body in enumerate(chunks.chunks, chunks.sequence):
+            try:
+                data = unpack(body)
+            except DecodeError as error:
+                self._unreadable(replace(header, sequence=sequence), lane, error)
+                raise
+            chunk = BusJobStreamDataMessage(
+                source=chunks.source,
+                target=chunks.target,
+                origin=chunks.origin,
+                job_id=chunks.job_id,
+                sequence=sequence,
+                attempt=chunks.attempt,
+                asked=chunks.asked,
+                data=data,
+            )
+            self._hand_on(chunk, header.id, lane, now)
 
     def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""

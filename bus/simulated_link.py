@@ -12,7 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from bus.errors import DataLostError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
+from bus.transport import Delivery, Outgoing, Settlement, WaitingFrame
 from bus.transports.broker import IDLE_WAIT
 from bus.transports.queues import BATCH, Node
 
@@ -182,6 +182,10 @@ class SimulatedTransport:
         detail = ", ".join(_describe(delivery) for delivery in deliveries)
         return await self._operate("extend", detail, lambda: self._network.broker.extend(self._connected(), deliveries))
 
+    def waiting(self, queue: str) -> SimulatedWaitingFrames:
+        """What waits in a queue."""
+        return SimulatedWaitingFrames(self, queue)
+
     def lose_direct(self) -> None:
         """For the network: lose the frames of the lane `direct` that were sent here and have not come."""
         if self._node is not None:
@@ -312,6 +316,25 @@ class SimulatedTransport:
     def __repr__(self) -> str:
         state = "dead" if self._dead.is_set() else "closed" if self._node is None else "open"
         return f"<SimulatedTransport {self.label!r}: {state}, {len(self._carried)} frames on their way>"
+
+
+class SimulatedWaitingFrames:
+    """What waits in one queue of a `SimulatedNetwork`, seen by way of a link. Errors are those of the link."""
+
+    def __init__(self, link: SimulatedTransport, queue: str) -> None:
+        self._link = link
+        self._queue = queue
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames that are not claimed, the oldest first; only such as follow the place `after`."""
+        broker = self._link._network.broker
+        return await self._link._operate("look", self._queue, lambda: broker.waiting(self._queue, most, after))
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out; claimed ones stay."""
+        broker = self._link._network.broker
+        detail = f"{self._queue} {' '.join(places)}"
+        await self._link._operate("withdraw", detail, lambda: broker.withdraw(self._queue, places))
 
 
 def _describe(delivery: Delivery) -> str:

@@ -159,6 +159,35 @@ class StaysAlive(Protocol):
         """
 
 
+class WaitingFrame(msgspec.Struct, frozen=True):
+    """A frame in a queue: its place there, and the bytes."""
+
+    place: str
+    body: bytes
+
+
+class WaitingFrames(Protocol):
+    """What waits in one queue. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames, the oldest first; only such as follow the place `after`. Claimed ones may be left out.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out, for good. One that is claimed goes as well, or stays."""
+
+
+@runtime_checkable
+class ShowsQueues(Protocol):
+    """A transport that lets frames be taken out of a queue that nobody serves."""
+
+    def waiting(self, queue: str) -> WaitingFrames:
+        """What waits in a queue."""
+
+
 class DeadFrame(msgspec.Struct, frozen=True):
     """A frame that was given up on.
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Generator
 
 import pytest
 
-LONGEST_TEST = 120.0
-"""Seconds, set-up and tear-down included: far more than any test takes on a busy machine."""
+LONGEST_TEST = 300.0
+"""Seconds, set-up and tear-down included: far more than any test takes on a machine ten times too busy."""
+
+PROCESSES = 4
+"""That share all the tests, on any machine: many tests wait for a lease or a program, few compute for long."""
 
 terminal = pytest.StashKey[int]()
 
@@ -23,17 +27,28 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the real stderr: while a test runs, what stands in its place is captured."""
+    """Keep the real stderr: while a test runs, what stands in its place is captured.
+
+    A shell has what it starts in the background ignore SIGINT, and all that this starts: not the programs under test.
+    """
     config.stash[terminal] = os.dup(2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[terminal])
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share all tests among processes; run a selection in this one, which is there and has the terminal."""
+    selected = config.option.keyword or config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return 0 if selected else PROCESSES
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """End the run when a test hangs, with its name and all stacks.
+    """End the process when a test hangs, with its name and all stacks; among several processes the others go on.
 
     An exception raised into a hanging test, as plugins do, is swallowed by the very boundaries under test, and on trio
     the event loop lives in another thread; pytest's own `faulthandler_timeout` does not say which test it was.

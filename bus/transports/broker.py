@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from bus.errors import PartlySentError, TransportError
-from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
+from bus.transport import DeadFrame, Delivery, Outgoing, Settlement, WaitingFrame
 from bus.transports.entry import Entry
 from bus.transports.queues import BATCH, Node, Queues
 
@@ -266,6 +266,17 @@ class MemoryBroker:
     def discard(self, place: str) -> bool:
         """Throw a dead letter away. False if it was not there."""
         return self._dead.pop(place, None) is not None
+
+    def waiting(self, queue: str, most: int, after: str = "") -> list[WaitingFrame]:
+        """At most `most` frames that wait in a queue, oldest first, or of those that follow `after`, if that waits."""
+        entries = iter(self._queues.waiting(queue))
+        if after and not any(entry.id == after for entry in entries):  # goes on behind it
+            return []
+        return [WaitingFrame(entry.id, entry.body) for entry in islice(entries, most)]
+
+    def withdraw(self, queue: str, places: Sequence[str]) -> None:
+        """Take frames out of a queue, unless they are claimed."""
+        self._queues.withdraw(queue, places)
 
     def statistics(self) -> BrokerStatistics:
         """What the broker holds now and has counted so far."""

@@ -19,8 +19,9 @@ from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
 from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
-from bus.transports.jetstream_layout import Layout
+from bus.transports.jetstream_layout import Layout, check_size
 from bus.transports.jetstream_queues import Queues, QueueStatistics
+from bus.transports.jetstream_waiting import JetStreamWaitingFrames
 from bus.transports.nats_answers import Answers, status_of
 from bus.transports.nats_link import CLOSE_TIMEOUT, FAILURES, NatsLink, connect
 from bus.transports.nats_servers import servers
@@ -128,6 +129,10 @@ class JetStreamTransport:
     def dead_frames(self) -> JetStreamDeadFrames:
         """What was given up on, of all queues of the namespace."""
         return JetStreamDeadFrames(self._layout, self._connected)
+
+    def waiting(self, queue: str) -> JetStreamWaitingFrames:
+        """What waits in a queue."""
+        return JetStreamWaitingFrames(self._layout, self._connected, queue)
 
     async def open(self, node: str) -> None:
         """Connect, make what is missing on the server, and open the inbox of `node`.
@@ -343,11 +348,7 @@ class JetStreamTransport:
                 if not link.alive:
                     raise TransportError(f"the client is not connected{link.reason()}")  # noqa: TRY301
                 await link.start()
-            if link.client.max_payload < self._max_frame_bytes + OVERHEAD:
-                raise BusError(  # noqa: TRY301
-                    f"{link.where} takes messages of at most {link.client.max_payload} bytes, this bus sends up to "
-                    f"{self._max_frame_bytes + OVERHEAD}: raise its max_payload, or lower max_message_bytes"
-                )
+            check_size(link, self._max_frame_bytes + OVERHEAD)
             inbox.reset()
             await inbox.keep(link, asyncio.get_running_loop().time())
             self._queues.reset(await self._layout.life(link))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,7 +15,7 @@ from bus.events import log
 from bus.transport import Delivery, Lane, Outgoing
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_layout import NANOSECONDS, NO_MESSAGE, Layout, refusal
-from bus.transports.nats_answers import numbers, status_of
+from bus.transports.nats_answers import Answers, numbers, seconds_of, status_of, stored_at
 from bus.transports.nats_link import NatsLink
 
 PACK_BYTES = 2**19
@@ -28,8 +27,16 @@ HEARTBEAT = 2.0
 PURGE_PERIOD = 10.0
 """Seconds between two deletions of what was read: one request for all of it."""
 
+SAME_TIME = 1e-5
+"""Seconds by which two readings of one time may differ: one has microseconds, the other nanoseconds."""
+
+MARKS = 20
+"""Marks that a node leaves in its inbox within the time that a message is kept there."""
+
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
+
+_MARK = _pack([])
 
 
 def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]:
@@ -67,6 +74,9 @@ class Inbox:
     The server numbers what it delivers. A number that is missing, or silence, means that something was lost on the way:
     then a new consumer starts behind the last message that was taken in. So nothing is lost, doubled or reordered,
     and nothing needs to be acknowledged.
+
+    The server drops what has waited for too long. So a node leaves a mark in its inbox now and then: if the last
+    message it took in is older than that, it was away, and something after that message may be gone.
     """
 
     def __init__(self, layout: Layout, arrivals: Arrivals, node: str) -> None:
@@ -78,7 +88,9 @@ class Inbox:
         self._name = self._subject.rpartition(".")[2]
         self._birth = ""
         self._position = 0
-        self._last = b""
+        self._last = 0.0
+        self._age = 0.0
+        self._mark_at = 0.0
         self._purged = 0
         self._purge_at = 0.0
         self._epoch = 0
@@ -97,14 +109,20 @@ class Inbox:
 
         Raises:
             TransportError: JetStream did not answer, or refused.
+            DataLostError: What was here, or for us, may be gone.
         """
         if not self._broken and now - self._heard > 3 * HEARTBEAT:
             self._broken = True
         if self._broken:
             await self._open(link)
-        elif self._position > self._purged and now >= self._purge_at:
+            self._mark_at = now + self._age / MARKS
+            return
+        if self._position > self._purged and now >= self._purge_at:
             self._purge_at = now + PURGE_PERIOD
             link.spawn(self._purge, link, self._position)
+        if self._age and now >= self._mark_at:
+            self._mark_at = now + self._age / MARKS
+            await link.tell(self._subject, _MARK)
 
     async def drop(self, link: NatsLink) -> None:
         """Delete the consumer and everything that waits."""
@@ -119,14 +137,23 @@ class Inbox:
             link.part(self._subscription)
             self._subscription = None
         await self._layout.ensure_streams(link)
-        birth = await self._layout.inbox_birth(link)
-        if birth != self._birth:
-            lost, self._birth = self._birth, birth
+        mark = Answers(link)
+        await mark.ask(self._subject, _MARK)
+        await mark.wait()
+        info = await self._layout.inbox_info(link)
+        self._age = info.age
+        if info.birth != self._birth:
+            lost, self._birth = self._birth, info.birth
             self._position = self._purged = 0
             if lost:
                 raise DataLostError(f"{link.where} has lost everything it had accepted")
         if self._position and not await self._holds(link):
             self._position = self._purged = 0  # what comes again is dropped by its frame ids
+            if 0 < info.age < info.latest - self._last:
+                raise DataLostError(
+                    f"this process was away for {info.latest - self._last:.0f} seconds, and what waits longer than "
+                    f"{info.age:.0f} is dropped at {link.where}"
+                )
         self._epoch += 1
         self._number = 0
         self._broken = False
@@ -167,7 +194,7 @@ class Inbox:
         if "error" in answer and answer["error"].get("err_code") != NO_MESSAGE:
             raise refusal(f"stream {self._layout.inboxes!r}", answer)
         message = answer.get("message", {})
-        return message.get("subject") == self._subject and base64.b64decode(message.get("data", "")) == self._last
+        return message.get("subject") == self._subject and abs(seconds_of(message["time"]) - self._last) < SAME_TIME
 
     async def _purge(self, link: NatsLink, position: int) -> None:
         stream = self._layout.inboxes
@@ -188,7 +215,7 @@ class Inbox:
                 return
             self._number = number
             self.take(message.data, "inbox", self._arrivals.put)
-            self._position, self._last = position, message.data
+            self._position, self._last = position, stored_at(message)
             return
         headers = message.headers or {}
         if status_of(message) != "100":

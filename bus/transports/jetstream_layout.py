@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from bus.errors import BusError, TransportError
 from bus.events import log
-from bus.transports.nats_answers import Answers, status_of
+from bus.transports.nats_answers import Answers, seconds_of, status_of
 from bus.transports.nats_link import NatsLink
 
 NANOSECONDS = 1_000_000_000
@@ -49,6 +49,20 @@ def token(name: str) -> str:
     Server 2.10 delivers nothing of a subject with a percent sign.
     """
     return quote(name, safe="#").replace(".", "%2E").replace("%", "=")
+
+
+class InboxInfo(NamedTuple):
+    """The stream of the inboxes.
+
+    Attributes:
+        birth: When it was made: another time means another stream, which counts anew.
+        age: Seconds a message waits for its node; 0 is for ever.
+        latest: When its last message was stored, in seconds of the server's clock.
+    """
+
+    birth: str
+    age: float
+    latest: float
 
 
 class Layout:
@@ -163,12 +177,13 @@ class Layout:
             raise refusal(f"a mark in stream {self.jobs!r}", answer)
         return int(answer["error"]["description"].rpartition(" ")[2])  # "wrong last sequence: 7"
 
-    async def inbox_birth(self, link: NatsLink) -> str:
-        """When the stream of the inboxes was made: another time means another stream, which counts anew."""
+    async def inbox_info(self, link: NatsLink) -> InboxInfo:
+        """What the stream of the inboxes says of itself."""
         answer = await link.api(f"STREAM.INFO.{self.inboxes}")
         if "error" in answer:
             raise refusal(f"stream {self.inboxes!r}", answer)
-        return str(answer["created"])
+        age, latest = answer["config"].get("max_age", 0) / NANOSECONDS, seconds_of(answer["state"]["last_ts"])
+        return InboxInfo(str(answer["created"]), age, latest)
 
     async def ensure_queue(self, link: NatsLink, queue: str) -> None:
         """Make the consumer that gives out the jobs of a queue, if it does not exist.
@@ -222,6 +237,20 @@ class Layout:
         if "error" in answer:
             raise refusal(f"stream {name!r}", answer)
         return answer
+
+
+def check_size(link: NatsLink, most: int) -> None:
+    """Refuse a server that takes smaller messages.
+
+    Raises:
+        BusError: It does.
+    """
+    taken = link.client.max_payload
+    if taken < most:
+        raise BusError(
+            f"{link.where} takes messages of at most {taken} bytes, this bus sends up to {most}: "
+            "raise its max_payload, or lower max_message_bytes"
+        )
 
 
 def refusal(what: str, answer: dict[str, Any]) -> TransportError:

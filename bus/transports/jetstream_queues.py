@@ -14,6 +14,7 @@ from bus.errors import TransportError
 from bus.events import log
 from bus.transport import Delivery, Settlement
 from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_claim import UNWRITTEN, Claim
 from bus.transports.jetstream_dead_letters import bury
 from bus.transports.jetstream_layout import NANOSECONDS, Layout, token
 from bus.transports.nats_answers import Answers, numbers, status_of
@@ -38,34 +39,12 @@ EXTEND_TIMEOUT = 3.0
 CONFIRMATION = 2.0
 """Seconds after which an acknowledgement that was not confirmed is sent again."""
 
-UNWRITTEN = 2.0
-"""Seconds after which a server has certainly written down what it gave out; it does so about ten times a second."""
-
 LIFE = 1000
 """What is added to the number of an attempt when the server was killed since: more than it can have been given out."""
 
 _IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
-
-
-class Claim:
-    """A job that is ours until `until`, on our clock: at the server its lease ends no earlier."""
-
-    __slots__ = ("body", "id", "queue", "sent", "since", "subject", "until", "word")
-
-    def __init__(self, queue: str, message: Msg, now: float, until: float) -> None:
-        self.queue = queue
-        self.subject = message.reply
-        self.id = (message.headers or {}).get("Nats-Msg-Id", "")
-        self.body = message.data
-        self.since = now
-        self.until = until
-        self.word = b""
-        self.sent = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Claim {self.subject!r}: {self.word.decode() or 'open'}, until {self.until:.3f}>"
 
 
 class _Confirmation:
@@ -143,7 +122,7 @@ class Queues:
         self._unconfirmed: dict[Claim, None] = {}
         self._pull_time = min(PULL_TIME, layout.ack_wait)
         self._life = 0
-        self._read = self._next_look = 0.0
+        self._lived = self._next_look = 0.0
         self._late = 0
         self._stale = 0
 
@@ -167,14 +146,14 @@ class Queues:
     def reset(self, life: int) -> None:
         """The connection is a new one: what was asked is forgotten, the claims stay.
 
-        A server that was killed may have forgotten the last ones, and give their jobs to others: those claims end.
+        A server that was killed may have forgotten the last ones, and give their jobs to others: those claims end. It
+        may have forgotten the last renewals of others: those end earlier.
 
         Args:
             life: Where in the stream of jobs the present life of the server begins.
         """
-        for claim in tuple(self._claims) if life > self._life else ():
-            if claim.since > self._read - UNWRITTEN:
-                del self._claims[claim]
+        for claim in self._claims if life > self._life else ():
+            claim.forgotten(self._lived - UNWRITTEN)
         self._life = life
         for served in self._served.values():
             served.ready = False
@@ -193,7 +172,7 @@ class Queues:
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
-        self._read = now
+        self._lived = link.fresh
         if now >= self._next_look:
             self._next_look = now + PAUSE
             await self._look(link, now)
@@ -242,7 +221,7 @@ class Queues:
         done = asyncio.get_running_loop().time()
         for claim in ours:
             if done < claim.until and claim.queue not in gone:
-                claim.until = now + self._layout.ack_wait
+                claim.renew(done, now + self._layout.ack_wait)
             else:
                 self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
@@ -256,7 +235,7 @@ class Queues:
         done = asyncio.get_running_loop().time()
         kept = [claim for claim in ours if done < claim.until]
         for claim in kept:
-            claim.until = now + self._layout.ack_wait
+            claim.renew(done, now + self._layout.ack_wait)
         return dict.fromkeys(kept)
 
     async def give_back(self, link: NatsLink, now: float) -> None:

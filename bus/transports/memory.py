@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from anyio.lowlevel import checkpoint
 
 from bus.errors import InvalidNameError, TransportError
-from bus.transport import DeadFrame, Delivery, Outgoing, Settlement
+from bus.transport import DeadFrame, Delivery, Outgoing, Settlement, WaitingFrame
 from bus.transports.broker import BrokerStatistics, MemoryBroker
 from bus.transports.queues import Node
 
@@ -48,6 +48,24 @@ class MemoryDeadFrames:
         return self._broker.discard(place)
 
 
+class MemoryWaitingFrames:
+    """What waits in one queue of a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, queue: str) -> None:
+        self._broker = broker
+        self._queue = queue
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames that are not claimed, the oldest first; only such as follow the place `after`."""
+        await checkpoint()
+        return self._broker.waiting(self._queue, most, after)
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out; claimed ones stay."""
+        await checkpoint()
+        self._broker.withdraw(self._queue, places)
+
+
 class MemoryTransport:
     """One node's way to a `MemoryBroker`. Keeps every guarantee of `bus.transport.Transport`; settlements are fenced.
 
@@ -70,6 +88,10 @@ class MemoryTransport:
     def dead_frames(self) -> MemoryDeadFrames:
         """What was given up on."""
         return MemoryDeadFrames(self._broker)
+
+    def waiting(self, queue: str) -> MemoryWaitingFrames:
+        """What waits in a queue."""
+        return MemoryWaitingFrames(self._broker, queue)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`."""

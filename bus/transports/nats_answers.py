@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from nats.aio.msg import Msg
@@ -102,3 +103,13 @@ def numbers(message: Msg) -> tuple[int, int, int]:
     parts = message.reply.split(".")
     first = 4 if len(parts) == 9 else 6  # noqa: PLR2004 - with a domain there are two more words in front
     return int(parts[first]), int(parts[first + 1]), int(parts[first + 2])
+
+
+def stored_at(message: Msg) -> float:
+    """When the server stored a message that it delivers, in seconds of its clock."""
+    return int(message.reply.split(".")[-2]) / 1e9
+
+
+def seconds_of(time: str) -> float:
+    """A time in an answer of the server, in seconds of its clock."""
+    return datetime.fromisoformat(time).timestamp()

@@ -115,6 +115,20 @@ class Queues:
         waiting = [entry.id for queue in self._by_name.values() for entry in queue.ready]
         return [*waiting, *(entry.id for entry in self._claims)]
 
+    def waiting(self, name: str) -> Sequence[Entry]:
+        """The entries of a queue that are not claimed, in order."""
+        queue = self._by_name.get(name)
+        return queue.ready if queue is not None else ()
+
+    def withdraw(self, name: str, ids: Sequence[str]) -> None:
+        """Delete the entries of these frames from a queue; claimed ones stay."""
+        queue = self._by_name.get(name)
+        if queue is not None:
+            left = [entry for entry in queue.ready if entry.id not in ids]
+            queue.ready.clear()
+            queue.ready.extend(left)
+            self._drop_if_unused(queue)
+
     def put(self, entry: Entry, now: float) -> None:
         """Add a new entry at the end of its queue.
 

@@ -135,6 +135,7 @@ SERVE = """
 local claimed = {}
 for n, key in ipairs(KEYS) do
   redis.pcall('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
+  redis.call('XGROUP', 'CREATECONSUMER', key, ARGV[1], ARGV[2]) -- Redis 7.0 does not before the first entry
   for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
     if other[4] == 0 and other[6] > tonumber(ARGV[3]) then
       redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], other[2])

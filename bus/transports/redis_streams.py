@@ -28,6 +28,7 @@ from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink,
 from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, SCRIPTS, call
 from bus.transports.redis_server import inspect_server
 from bus.transports.redis_storing import storing
+from bus.transports.redis_waiting import RedisWaitingFrames
 from bus.transports.redis_watch import RedisWatch
 
 IDLE_WAIT = 1.0
@@ -105,6 +106,10 @@ class RedisTransport:
     def dead_frames(self) -> RedisDeadFrames:
         """What was given up on, of all queues of the namespace."""
         return RedisDeadFrames(self._writer, self._prefix)
+
+    def waiting(self, queue: str) -> RedisWaitingFrames:
+        """What waits in a queue."""
+        return RedisWaitingFrames(self._writer, self._claims, queue)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`; warn, once, of a server that does not keep what it accepts.

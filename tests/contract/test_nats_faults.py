@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -390,3 +392,93 @@ async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: s
                 assert not await receive(first)
             assert await first.extend([delivery]) == [True]
             assert await first.settle(delivery, Settlement.ACK)
+
+
+async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_given_the_job(namespace: str) -> None:
+    """The server that was killed knows in which second the lease began, not when in it."""
+    with NatsBroker() as server, anyio.fail_after(LONGEST_WAIT):
+        async with (
+            node(server.url, namespace, "first#1", ack_wait=6.0) as first,
+            node(server.url, namespace, "second#1", ack_wait=6.0) as second,
+        ):
+            first.demand("work", 1)
+            while time.time() % 1 < 0.8:
+                await anyio.lowlevel.checkpoint()
+            await put(first, "queue", "work", b"long")
+            (delivery,) = await take(first, 1)
+            for _ in range(3):  # a second each: it is written down
+                assert not await receive(first)
+            server.restart()
+            second.demand("work", 1)
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(forever, partial(receive, first))
+                assert bodies(await take(second, 1)) == [b"long"]
+                assert not await first.settle(delivery, Settlement.ACK)
+                reading.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def forgetful(server: NatsBroker, namespace: str) -> AsyncIterator[None]:
+    """Messages of inboxes are kept for two seconds, as their operator wants it."""
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(
+        name=f"{namespace}_inbox", subjects=[f"{namespace}.inbox.*"], max_age=2.0, duplicate_window=2.0
+    )
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+async def losses_until(transport: JetStreamTransport, body: bytes) -> list[str]:
+    """What is told of losses until a message arrives, which has to be the first one."""
+    told: list[str] = []
+    with anyio.fail_after(LONGEST_WAIT):
+        while True:
+            try:
+                if taken := bodies(await transport.receive()):
+                    assert taken == [body]
+                    return told
+            except DataLostError as error:
+                told.append(str(error))
+            except TransportError:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_g37_who_was_away_for_so_long_that_messages_for_it_were_dropped_is_told_once(
+    server: NatsBroker, namespace: str
+) -> None:
+    async with (
+        forgetful(server, namespace),
+        node(server.url, namespace, "a#1") as a,
+        relay(server.port) as link,
+        node(link.url, namespace, "b#1") as b,
+    ):
+        await b.receive()
+        await link.cut()
+        await put(a, "inbox", "b#1", b"dropped")
+        await anyio.sleep(4.0)
+        await put(a, "inbox", "b#1", b"kept")
+        (told,) = await losses_until(b, b"kept")
+        assert "was away for" in told
+        await link.cut()
+        await put(a, "inbox", "b#1", b"next")
+        assert await losses_until(b, b"next") == []
+
+
+async def test_who_reads_on_is_not_told_of_losses_although_all_it_has_read_was_dropped_long_ago(
+    server: NatsBroker, namespace: str
+) -> None:
+    async with (
+        forgetful(server, namespace),
+        node(server.url, namespace, "a#1") as a,
+        relay(server.port) as link,
+        node(link.url, namespace, "b#1") as b,
+    ):
+        await put(a, "inbox", "b#1", b"first")
+        assert await losses_until(b, b"first") == []
+        for _ in range(4):  # a second each
+            assert not await b.receive()
+        await link.cut()
+        await put(a, "inbox", "b#1", b"second")
+        assert await losses_until(b, b"second") == []

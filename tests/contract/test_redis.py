@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -31,10 +32,24 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+INSTALLED = shutil.which("redis-server")
+
+
+class Installed(RedisBroker):
+    """The `redis-server` of this machine, of whatever version; the wheel brings Valkey."""
+
+    def _program(self) -> str:
+        assert INSTALLED is not None
+        return INSTALLED
+
+
+SERVERS = {"valkey": RedisBroker, **({"redis": Installed} if INSTALLED else {})}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server, as a user that may do nothing but what is said to be needed."""
-    with RedisBroker() as broker, redis.Redis.from_url(broker.url) as admin:
+    with SERVERS[request.param]() as broker, redis.Redis.from_url(broker.url) as admin:
         admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
         admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
         yield f"redis://worker:secret@127.0.0.1:{broker.port}"

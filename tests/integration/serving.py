@@ -12,14 +12,20 @@ from bus import BusJobRequestMessage
 
 
 class Desk(BaseWorker):
+    napping = 0
+
     @job
     async def echo(self, request: BusJobRequestMessage) -> Any:
         return request.payload
 
     @job
-    async def nap(self, seconds: float) -> float:
+    async def nap(self, seconds: float) -> int:
+        """Sleep; return how many slept as this one began."""
+        self.napping += 1
+        before = self.napping
         await anyio.sleep(seconds)
-        return seconds
+        self.napping -= 1
+        return before
 
 
 async def main(url: str, concurrency: int) -> None:

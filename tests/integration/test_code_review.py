@@ -20,6 +20,12 @@ from tests.integration.programs import DEADLINE, ROOT, assert_says, environment,
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
 
+STARVED = re.compile(
+    r"the event loop has been blocked for .*\n(?:  .*\n)* +.*\.poll\(timeout, max_ev\)\n"
+    r"(?:the event loop runs again; .*\n)?"
+)
+"""What a process says whose loop stands where it waits: nothing blocks it, it has too little of a busy machine."""
+
 
 def table(output: str) -> tuple[int, int, int]:
     """Files, findings and jobs of the table at the end."""
@@ -56,12 +62,14 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def large_tree(tmp_path: Path) -> Path:
-    """More files than are reviewed before a signal arrives."""
-    root = tmp_path / "large"
-    root.mkdir()
-    for number in range(2000):
+@pytest.fixture(scope="module")
+def large_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More files than are reviewed before a signal arrives; nobody changes them."""
+    return folder_of(2000, tmp_path_factory.mktemp("large"))
+
+
+def folder_of(count: int, root: Path) -> Path:
+    for number in range(count):
         (root / f"module_{number}.py").write_text(FUNCTIONS)
     return root
 
@@ -69,6 +77,7 @@ def large_tree(tmp_path: Path) -> Path:
 def demo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     ended = run("-m", "examples.code_review", *map(str, arguments), cwd=cwd)
     assert "Traceback" not in ended.stderr
+    ended.stderr = STARVED.sub("", ended.stderr)
     return ended
 
 
@@ -189,13 +198,12 @@ def test_sigint_on_a_terminal_ends_the_bars_and_shows_the_table(large_tree: Path
     assert 0 < table(output)[0] < 2000
 
 
-def test_without_rich_a_terminal_gets_plain_lines(large_tree: Path, tmp_path: Path) -> None:
-    for path in sorted(large_tree.iterdir())[240:]:
-        path.unlink()
+def test_without_rich_a_terminal_gets_plain_lines(tmp_path: Path) -> None:
+    tree = folder_of(240, tmp_path)
     without = (
         "import runpy, sys; sys.modules['rich'] = None; sys.argv[0] = 'demo'; runpy.run_module('examples.code_review')"
     )
-    returncode, output = on_terminal(large_tree, cwd=tmp_path, command=("-c", without))
+    returncode, output = on_terminal(tree, cwd=tmp_path, command=("-c", without))
     assert returncode == 0
     assert "━" not in output
     assert "reviewer-1: 50 of 61 jobs done" in output
@@ -261,11 +269,9 @@ def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_pat
     with started(large_tree, "--bus", "redis", cwd=tmp_path) as process:
         _, pids = fleet_of(process)
         assert process.stdout is not None
-        for line in process.stdout:
-            if "50 of 501 jobs done" in line:
-                os.kill(pids[1], SIGKILL)
-            if "was killed" in line:
-                break
+        assert any(": 50 of 501 jobs done" in line for line in process.stdout)
+        os.kill(pids[1], SIGKILL)
+        line = next(line for line in process.stdout if "was killed" in line)
         assert line == f"reviewer process 2 of 3 (pid {pids[1]}) was killed by SIGKILL\n"
         os.killpg(process.pid, SIGINT)
         assert process.stdout.read()
@@ -281,8 +287,7 @@ def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
         assert len(pids) == 3
         with socket.create_connection(("127.0.0.1", port)) as link:
             assert process.stdout is not None
-            while "50 of 501 jobs done" not in process.stdout.readline():
-                pass
+            assert any("50 of 501 jobs done" in line for line in process.stdout)
             os.killpg(process.pid, how)
             output = process.stdout.read()
             assert process.stderr is not None
@@ -290,7 +295,7 @@ def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
             wait_for_its_end(link)
     assert process.returncode == (-SIGKILL if how is SIGKILL else 1)
     if how is not SIGKILL:
-        assert warnings == ""
+        assert STARVED.sub("", warnings) == ""
         assert "Stopped before the end. Done so far:" in output
         assert 0 < table(output)[0] < 2000
 

@@ -77,7 +77,8 @@ async def test_g40_garbage_in_the_streams_of_redis_is_refused_and_the_work_goes_
                 for field in ("f", "e", "d", "n", "q", "x", body or b"y"):
                     await redis.xadd(inbox, {field: body})
                 await works(client)
-            assert await redis.xlen(inbox) < 10
+            while await redis.xlen(inbox) >= 10:  # what has been read is deleted a little later
+                pass
             statistics = bus.network_statistics()
             assert statistics.refused.malformed >= 3 * len(GARBAGE)
             assert statistics.outbox.failures == 0

@@ -53,9 +53,9 @@ async def test_eight_naps_take_as_long_as_the_concurrency_of_the_runner_says(
         async with Client(url) as client:
             await client.request("desk", name="echo", timeout=60)
             began = monotonic()
-            assert await client.gather("desk", [0.5] * 8, name="nap", timeout=60) == [0.5] * 8
+            at_once = await client.gather("desk", [0.5] * 8, name="nap", timeout=60)
             took = monotonic() - began
     print(f"{scheme}: 8 naps of 0.5 s with concurrency {concurrency} took {took:.2f} s")
+    assert len(at_once) == 8
     assert took >= 0.5 * batches
-    if batches == 1:
-        assert took < 0.5 * 8, "one after the other they take 4 s"
+    assert 2 <= max(at_once) <= concurrency, "neither one after the other nor all at once"

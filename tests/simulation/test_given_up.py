@@ -62,6 +62,36 @@ def test_g5_g6_what_was_given_up_before_anybody_came_does_not_run(timeout: float
     run(program, faults=faults)
 
 
+@pytest.mark.parametrize("faults", [Faults(), Faults(drop=0.2, duplicate=0.3, delay=(0.0, 0.1), timeout=0.5)])
+def test_g46_what_was_given_up_leaves_the_queue_of_a_name_that_nobody_serves(faults: Faults) -> None:
+    async def program(sim: Simulation) -> None:
+        boss, other = await _boss(sim), BaseWorker("other")
+        await sim.start("o", other)
+        got: list[Any] = []
+
+        async def wait_for(number: int) -> None:
+            got.append(await other.job("w", name="echo", payload=number, job_id="same"))
+
+        async def give_up(number: int) -> None:
+            with pytest.raises((TimeoutError, WorkerUnavailableError)):
+                await boss.job("w", name="echo", payload=number, timeout=5.0)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(give_up, number)
+            with pytest.raises((TimeoutError, WorkerUnavailableError)):
+                await boss.job("w", name="echo", payload=0, job_id="same", timeout=4.0)
+            tasks.start_soon(wait_for, 1000)
+            await anyio.sleep(100)
+            assert sim.network.broker.statistics().ready == 1
+            assert sim.bus("a").network_statistics().claims.given_up == 0
+            worker = Worker("w")
+            await sim.start("b", worker)
+        assert got == worker.runs == [1000]
+
+    run(program, faults=faults, ready_timeout=200.0)
+
+
 def test_g5_what_was_given_up_after_its_performer_had_died_does_not_run_again() -> None:
     async def program(sim: Simulation) -> None:
         boss = await _boss(sim)

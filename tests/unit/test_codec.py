@@ -121,6 +121,8 @@ def test_every_type_of_the_bus_has_a_frame_unless_it_is_local() -> None:
                 values = {"job_id": "x", "status": JobStatus.FAILED}
             if "workers" in cls.__struct_fields__:
                 values["workers"] = []
+            if "chunks" in cls.__struct_fields__:
+                values["chunks"] = []
             if "limit" in cls.__struct_fields__:
                 values["limit"] = 3
             message = cls(source="a", **values)

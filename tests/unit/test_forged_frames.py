@@ -149,7 +149,7 @@ async def test_g42_requests_answers_updates_chunks_credit_cancels_beats_and_list
         "BusJobResponseMessage",
         "BusJobUpdateMessage",
         "BusJobStreamStartMessage",
-        "BusJobStreamDataMessage",
+        "BusJobStreamChunksMessage",
         "BusJobStreamEndMessage",
         "BusJobStreamCreditMessage",
         "BusJobRunningMessage",

@@ -97,11 +97,11 @@ class Cutting(Once):
         return self.ran
 
 
-def another_had_it(client: Client) -> None:
+def another_had_it(client: Client, attempt: int = 2) -> None:
     """Between the first claim and the second another runner had the job, and has died: the requester had heard it."""
     (group,) = client._worker._groups.values()
     running = BusJobRunningMessage(
-        source="once", target=client._worker.name, origin="other#1", job_id=group.job_id, attempt=2
+        source="once", target=client._worker.name, origin="other#1", job_id=group.job_id, attempt=attempt
     )
     assert group.still_running(running)
 
@@ -184,6 +184,40 @@ async def test_g33_the_answer_to_a_job_that_came_again_while_it_ran_reaches_its_
                 await anyio.wait_all_tasks_blocked()
                 if elsewhere:
                     another_had_it(client)
+                worker.gate.set()
+        assert answers == [1]
+        assert worker.ran == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_g33_who_has_a_job_that_its_requester_hears_from_another_is_not_told_to_stop(attempt: int) -> None:
+    """It may be given the job again: "cancelled" would be no true outcome, for nobody has cancelled it."""
+    broker = MemoryBroker(ack_wait=1.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = LosesAcks(broker), Held()
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as asking:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await client.job("once", name="count", timeout=60))
+
+                asking.start_soon(ask)
+                while not worker.ran:
+                    await anyio.lowlevel.checkpoint()
+                another_had_it(client, attempt)
+                requester = client._runner
+                assert requester is not None
+                while requester.late_answers < 2:  # "I have it", said at each third of a lease
+                    await anyio.lowlevel.checkpoint()
+                transport.repeated = anyio.Event()
+                lose_lease(broker)
+                transport.demand("once", 1)
+                await transport.repeated.wait()
                 worker.gate.set()
         assert answers == [1]
         assert worker.ran == 1

@@ -1,0 +1,63 @@
+"""For how long a claim on a job of a JetStream server is its owner's."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from nats.aio.msg import Msg
+
+from bus.transports.arrivals import Arrivals
+from bus.transports.jetstream_claim import RENEWALS, Claim
+from bus.transports.jetstream_layout import Layout
+from bus.transports.jetstream_queues import Queues
+from bus.transports.nats_link import NatsLink
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def claim(now: float, until: float) -> Claim:
+    return Claim("work", Msg(_client=cast("Any", None), subject="s", reply="r", data=b""), now, until)
+
+
+@pytest.mark.parametrize(("written", "until"), [(5.0, 9.0), (4.5, 9.0), (3.9, 7.0), (1.0, 5.0), (0.9, -math.inf)])
+def test_g35_a_server_that_was_killed_has_forgotten_the_last_renewals_and_parts_of_a_second(
+    written: float, until: float
+) -> None:
+    held = claim(1.0, 6.0)
+    held.renew(2.1, 8.0)
+    held.renew(4.1, 10.0)
+    assert held.until == 10.0
+    held.forgotten(written)
+    assert held.until == until
+    held.renew(12.0, 18.0)
+    assert held.until == 18.0
+    held.forgotten(11.0)  # killed again before that was written
+    assert held.until == until - 1.0
+
+
+def test_g35_a_claim_of_whose_leases_too_many_are_new_is_not_ours_after_a_kill() -> None:
+    held = claim(1.0, 6.0)
+    for number in range(RENEWALS):
+        held.renew(10.0 + number, 16.0 + number)
+    held.forgotten(9.0)
+    assert held.until == -math.inf
+
+
+@pytest.mark.parametrize(("life", "fresh", "ours"), [(0, 5.0, True), (7, 5.0, False), (7, 6.5, True)])
+async def test_g35_a_server_was_last_alive_when_it_answered_not_when_we_noticed_its_death(
+    life: int, fresh: float, ours: bool
+) -> None:
+    queues = Queues(Layout("test", ack_wait=30.0), Arrivals())
+    held = claim(4.0, 34.0)
+    queues._claims[held] = None
+    await queues.keep(cast("NatsLink", SimpleNamespace(fresh=fresh)), 9.0)
+    queues.reset(life)
+    assert (held.until > 9.0) is ours
