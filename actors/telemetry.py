@@ -67,8 +67,9 @@ def install_telemetry(
 def remove_telemetry() -> None:
     """Take back what `install_telemetry` has done; does nothing if nothing is installed.
 
-    Spans of jobs that run now end here. What still waits to be sent to `OTEL_EXPORTER_OTLP_ENDPOINT` is sent first,
-    which blocks for as long as that takes; providers of the program are left alone.
+    Spans of jobs that run now end here. What still waits to be sent to `OTEL_EXPORTER_OTLP_ENDPOINT` is sent first:
+    that blocks, if nobody answers there for twice the 10 seconds that `OTEL_EXPORTER_OTLP_TIMEOUT` may change.
+    Providers of the program are left alone.
     """
     while watching:
         watcher = watching.pop()

@@ -327,6 +327,7 @@ def test_without_opentelemetry_it_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 
 PROGRAM = """
+import os
 import anyio
 from actors import BaseWorker, Client, WorkerRunner, install_telemetry, job, remove_telemetry
 
@@ -343,6 +344,7 @@ async def main():
 install_telemetry()
 anyio.run(main)
 remove_telemetry()
+os._exit(0)  # what was not sent by now never is
 """
 
 
