@@ -14,7 +14,7 @@ from zlib import crc32
 from anyio import CapacityLimiter
 
 from actors.errors import RunnerStateError, describe
-from actors.job_events import JobEvents
+from actors.job_events import TOPIC, JobEvents
 from actors.lifecycle import WorkerState
 from actors.outcome import refusal
 from bus import (
@@ -270,7 +270,8 @@ class Host(EventSource):
 
     def registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
         """When nobody serves a name any more, whoever waits for it waits `ready_timeout` longer at most."""
-        self.job_events.look()
+        if self.job_events.wanted or (isinstance(change, WorkerReadyData) and TOPIC in change.topics):
+            self.job_events.look()
         if self.running and self.open_groups and not self.registry.available(change.worker_name):
             if self._lost is None:
                 self._lost = {}

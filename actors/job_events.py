@@ -145,6 +145,7 @@ class JobEvents:
                 await told.wait()
             if self._quiet is not None:
                 await self._quiet.wait()
+        self.wanted = False  # the tasks that would tell are about to end
 
     def _tell(self, event: EventName, record: JobRecord) -> None:
         host = self._host
