@@ -143,6 +143,20 @@ async def test_while_nobody_follows_nothing_is_published_and_afterwards_neither(
     assert len(news.told) == 2
 
 
+async def test_a_runner_with_handlers_of_its_own_publishes_nothing_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(_message: BusTopicMessage) -> int:
+        raise AssertionError
+
+    told: list[str] = []
+    async with running(Desk("desk")) as runner, Client(runner) as client:
+        monkeypatch.setattr(runner.bus, "publish", publish)
+        runner.add_event_handler("on_job_complete", lambda _, record: told.append(record.job_id))
+        await client.request("desk", "hello", name="echo", job_id="j1")
+        await anyio.wait_all_tasks_blocked()
+        assert runner.job_events._quiet is None
+    assert told == ["j1"]
+
+
 async def test_two_followers_are_both_told_and_one_that_leaves_does_not_take_the_other_along() -> None:
     first, second = News(), News()
     async with fleet("a", "b") as runners, Client(runners["a"]) as client, follow_jobs(runners["a"], second):
