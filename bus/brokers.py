@@ -36,13 +36,17 @@ STOPS_WITHIN = 10.0
 """Seconds a server may take to end when it is asked to; then it is killed."""
 
 _KEEPER = """
+temporary=$1
+shift
 sh -c 'echo $$; exec "$@"' - "$@" </dev/null 2>&1 &
 exec >/dev/null 2>&1
 read -r signal
 kill -"${signal:-KILL}" $!
 wait $!
+[ -n "$signal" ] || [ -z "$temporary" ] || rm -rf -- "$temporary"
 """
-"""Starts a server and waits for word how to end it. Its input also ends when the process that started it dies."""
+"""Starts a server and waits for word how to end it. Its input also ends when the process that started it dies: then it
+deletes the directory, too, if that is a temporary one, for nobody else will."""
 
 
 class Broker:
@@ -89,8 +93,9 @@ class Broker:
         (self._directory / "data").mkdir(parents=True, exist_ok=True)
         configuration = self._directory / "server.conf"
         configuration.write_text(f"{self._configuration(self._directory / 'data')}\n{self._settings}\n", "utf-8")
+        temporary = str(self._directory) if self._temporary else ""
         self._keeper = keeper = subprocess.Popen(  # noqa: S603 - our own script, and the server of this machine
-            ["/bin/sh", "-c", _KEEPER, "-", program, *self._arguments(configuration)],
+            ["/bin/sh", "-c", _KEEPER, "-", temporary, program, *self._arguments(configuration)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

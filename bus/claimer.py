@@ -118,12 +118,13 @@ class Claimer:
         Raises:
             DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
         """
-        if now >= self._reading_since + self._transport.ack_wait:  # we stood still while it lay here unread
+        since = delivery.since or self._reading_since
+        if now >= since + self._transport.ack_wait:  # we stood still while it lay here unread
             self.claims.refused += 1
             self.settle(delivery, Settlement.NAK, now)
             return
         request.attempt = delivery.attempt
-        if self._repeated(request, delivery, frame_id, now):
+        if self._repeated(request, delivery, frame_id, since, now):
             return
         done = self.claims.is_done(frame_id)
         if done and delivery.attempt == 1:
@@ -133,7 +134,7 @@ class Claimer:
             self.settle(delivery, Settlement.NAK, now)
             return
         request.attempt = self.claims.number(request, delivery.attempt)
-        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)
+        claim = self.claims.hold(request, delivery, frame_id, since, now)
         reason = self.claims.forbidden(request, frame_id)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
@@ -323,17 +324,19 @@ class Claimer:
         self._bus.deliver(claim.request)
         self.capacity_changed(claim.request.target or "")
 
-    def _repeated(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> bool:
+    def _repeated(
+        self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, since: float, now: float
+    ) -> bool:
         """Whether the job is here, or was: then it does not run again."""
         known = self.claims.held(request)
         if known is not None:
             if known.frame_id != frame_id:
-                claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
+                claim = self.claims.answering(request, delivery, frame_id, since, now)
                 self._bus.send_to(request.origin, in_use(request), claim)
                 return True
             self.claims.repeated += 1
             if known.delivery is not None and delivery.attempt > known.delivery.attempt:
-                known.delivery, known.renewed = delivery, now  # our lease had ended unnoticed: go on under the new one
+                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed: this is a new one
                 self.capacity_changed(delivery.queue)
             else:
                 self.settle(delivery, Settlement.ACK, now)
@@ -348,7 +351,7 @@ class Claimer:
         self._bus.answer_again(request, answer)
         # Another may have had it in between: then only a later attempt counts, and what led up to it is not waited for.
         answer = replace(answer, attempt=max(delivery.attempt, answer.attempt + 1), sequence=0)
-        claim = self.claims.answering(request, delivery, frame_id, self._reading_since, now)
+        claim = self.claims.answering(request, delivery, frame_id, since, now)
         self._bus.send_to(request.origin, answer, claim)
         return True
 
@@ -362,6 +365,7 @@ class Claimer:
             return
         if not ours:
             self.claims.lose(claim)
+            self.capacity_changed(request.target or "")  # if it was not begun, no handler ends to free its slot
             self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
             self._bus.post(_running(claim))

@@ -40,6 +40,22 @@ def pack(value: Any, path: str = "payload") -> Any:
     Raises:
         EncodeError: It cannot travel.
     """
+    if type(value) is dict:
+        # Most payloads are flat dicts of plain values, which are written as they are.
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                break
+            kind = type(item)
+            if kind is str:
+                if not item.isascii():
+                    break
+            elif kind is int:
+                if not _LEAST_INT <= item <= _MOST_INT:
+                    break
+            elif kind not in _NATIVE:
+                break
+        else:
+            return value
     return _pack(travel(value, path))
 
 

@@ -41,6 +41,7 @@ class Delivery(msgspec.Struct, frozen=True):
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
         count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
+        since: When its lease began, on our clock; 0 if not before `receive` was called.
     """
 
     lane: Lane
@@ -49,6 +50,7 @@ class Delivery(msgspec.Struct, frozen=True):
     attempt: int = 1
     token: object = None
     count: int = 0
+    since: float = 0.0
 
 
 class Settlement(Enum):

@@ -43,13 +43,8 @@ class Wire:
         """Frames that wait to be sent."""
         return len(self._frames)
 
-    @property
-    def full(self) -> bool:
-        """Whether senders that can wait have to."""
-        return self.room.taken >= self.room.capacity
-
     def put(self, frame: Outgoing, *, bounded: bool = False) -> None:
-        """Send a frame soon. A `bounded` one takes a place: look whether it is `full` before.
+        """Send a frame soon. A `bounded` one takes a place: look whether there is `room` before.
 
         What follows on a single frame goes at once: nothing else is likely to come that could share its way.
         """

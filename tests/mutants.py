@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "acknowledged before it has run",
         "bus/claimer.py",
-        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n",
-        "        claim = self.claims.hold(request, delivery, frame_id, self._reading_since, now)\n"
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n"
         "        self.settle(delivery, Settlement.ACK, now)\n",
         FLEET,
     ),

@@ -373,7 +373,7 @@ class JetStreamTransport:
             self._errors += link.errors
         await link.close()
 
-    async def _heard_everyone(self, message: Msg) -> None:
+    def _heard_everyone(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
 
     def _heard_direct(self, data: bytes) -> None:

@@ -204,7 +204,7 @@ class Inbox:
             raise refusal(f"to purge stream {stream!r}", answer)
         self._purged = position
 
-    async def _arrived(self, epoch: int, message: Msg) -> None:
+    def _arrived(self, epoch: int, message: Msg) -> None:
         if epoch != self._epoch or self._broken:
             return
         self._heard = asyncio.get_running_loop().time()

@@ -325,7 +325,7 @@ class Queues:
             served.ready = False
         return "error" in answer
 
-    async def _arrived(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
+    def _arrived(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if not message.reply:
             self._refused(link, served, pull, message)
             return
@@ -333,7 +333,8 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        claim = Claim(served.name, message, now, max(link.fresh, pull.since) + self._layout.ack_wait)
+        since = max(link.fresh, pull.since)
+        claim = Claim(served.name, message, now, since + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
             self._changed[served] = None
@@ -343,7 +344,7 @@ class Queues:
         count, place, _ = numbers(message)
         # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
         attempt = count if place > self._life else count + (self._life - place) * LIFE
-        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count))
+        self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count, since))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
         if pull is not served.pull:

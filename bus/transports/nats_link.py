@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import anyio
@@ -14,10 +14,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import AccessDeniedError, BusError, TransportError
+from bus.errors import AccessDeniedError, TransportError
 from bus.events import log
 from bus.server_url import redacted
 from bus.transports.nats_answers import Answers, Sink, status_of
+from bus.transports.nats_client import StraightClient
 from bus.transports.nats_servers import servers
 
 CONNECT_TIMEOUT = 5.0
@@ -85,20 +86,37 @@ class NatsLink:
         """A subject of our own that nobody else knows."""
         return self.client.new_inbox()
 
-    async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Call `callback` for each message of a subject, one after the other."""
+    async def listen(self, subject: str, callback: Callable[[Msg], None]) -> Subscription:
+        """Call `callback` for each message of a subject, one after the other, as soon as it is read if that can be."""
+
+        def hear(message: Msg) -> None:
+            try:
+                callback(message)
+            except Exception as error:  # noqa: BLE001 - one bad message must not stop the reader
+                self._report(error)
+
+        async def heard(message: Msg) -> None:
+            hear(message)
+
         try:
-            subscription = await self.client.subscribe(subject, cb=callback)
+            subscription = await self.client.subscribe(subject, cb=heard)
         except FAILURES as error:
             raise self.failed("subscribing", error) from error
         self._subscriptions.append(subscription)
+        if isinstance(self.client, StraightClient):
+            self.client.listeners[subscription._id] = hear
         return subscription
 
     def part(self, subscription: Subscription) -> None:
         """Stop listening; what is on its way still comes."""
         self._subscriptions.remove(subscription)
         if self.alive:
-            self.spawn(subscription.drain)
+            self.spawn(self._drain, subscription)
+
+    async def _drain(self, subscription: Subscription) -> None:
+        await subscription.drain()  # type: ignore[no-untyped-call]  # the library does not say
+        if isinstance(self.client, StraightClient):
+            self.client.listeners.pop(subscription._id, None)
 
     async def tell(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
@@ -113,16 +131,12 @@ class NatsLink:
 
     def write(self, subject: str, payload: bytes) -> bool:
         """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
-        return isinstance(self.client, _Client) and self.alive and self.client.write(subject, payload)
+        return isinstance(self.client, StraightClient) and self.alive and self.client.write(subject, payload)
 
     async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
         """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
-
-        async def heard(message: Msg) -> None:
-            take(message.data)
-
-        subscription = await self.listen(subject, heard)
-        if isinstance(self.client, _Client):
+        subscription = await self.listen(subject, lambda message: take(message.data))
+        if isinstance(self.client, StraightClient):
             self.client.straight[subscription._id] = take
 
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
@@ -195,6 +209,9 @@ class NatsLink:
 
     async def on_error(self, error: Exception) -> None:
         """The client reports something that nobody waits for. It goes on."""
+        self._report(error)
+
+    def _report(self, error: Exception) -> None:
         self.errors += 1
         words = told(error)
         if words != self._last_error and self._echoed:
@@ -250,7 +267,7 @@ class NatsLink:
         self._echoed = asyncio.get_running_loop().time()
         self.fresh = max(self.fresh, sent)
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Msg) -> None:
         sink = self._asked.pop(message.subject[len(self._prefix) :], None)
         if sink is not None:
             sink.answered(message)
@@ -283,52 +300,6 @@ class _Echo:
         pass
 
 
-class _Client(Client):
-    """The library's client, which leaves it to the link to end a connection that failed.
-
-    On its own it closes in the middle of its reader, where an error of the broken connection escapes, untold.
-    """
-
-    secure = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.straight: dict[int, Callable[[bytes], None]] = {}
-
-    def write(self, subject: str, payload: bytes) -> bool:
-        """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if self._pending or writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
-            return False
-        self.stats["out_msgs"] += 1
-        self.stats["out_bytes"] += len(payload)
-        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
-        return True
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take = self.straight.get(sid)
-        if take is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            self.stats["in_msgs"] += 1
-            self.stats["in_bytes"] += len(data)
-            take(data)
-
-    async def _process_op_err(self, e: Exception) -> None:
-        if self.is_connected and self._disconnected_cb is not None:
-            self._status = Client.DISCONNECTED
-            await self._error_cb(e)
-            await self._disconnected_cb()
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
-        # The library speaks plain text with a server that asks for nothing better, also if the URL says `tls://`.
-        if self.secure and initial_connection and not info.get("tls_required"):
-            raise BusError(
-                "the server speaks no TLS: give it a certificate, or use nats:// knowingly; nothing was sent"
-            )
-        await super()._process_info(info, initial_connection)
-
-
 async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     """Open a connection.
 
@@ -341,7 +312,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
         TransportError: There is no server, or it refuses us.
         BusError: A `tls://` server speaks no TLS.
     """
-    client = _Client()
+    client = StraightClient()
     client.secure = secure = url.startswith("tls://")
     link = NatsLink(client, redacted(url), owned=True, on_lost=on_lost)
     try:
@@ -360,6 +331,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
                 disconnected_cb=link.on_disconnected,
                 closed_cb=link.on_disconnected,
             )
+            client.read_straight()
             await link.start()
     except FAILURES as error:
         await link.close()

@@ -89,7 +89,8 @@ class RedisClaims:
         for queue in queues:
             for stream in (self.new(queue), self.back(queue)):
                 self._queues[stream.encode()] = (queue, stream)
-        (claimed,) = await reader.checked([call(SERVE, streams, GROUP, self.owner, int(1000 * self._keep))])
+        served, keep = f"{self._prefix}served", int(1000 * self._keep)
+        (claimed,) = await reader.checked([call(SERVE, streams, GROUP, self.owner, keep, served, *queues)])
         returns: list[Command] = []
         for number, (stream, ids) in enumerate(zip(streams, claimed, strict=True)):
             how = "free" if queues[number // 2] in self._known else "restarted"

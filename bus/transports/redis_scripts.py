@@ -130,9 +130,11 @@ return redis.call('GET', KEYS[4]) .. (made.err and '' or ' anew')
 """
 
 SERVE = """
--- KEYS: streams. ARGV: group, consumer, milliseconds after which a consumer that has no claim is taken off the roster.
+-- KEYS: streams, two for each queue. ARGV: group, consumer, milliseconds after which a consumer that has no claim is
+-- taken off the roster, key of the queues that were served, those.
 -- Returns for each stream the entries that the consumer has claimed.
 local claimed = {}
+for n = 5, #ARGV do redis.call('SADD', ARGV[4], ARGV[n]) end
 for n, key in ipairs(KEYS) do
   redis.pcall('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
   redis.call('XGROUP', 'CREATECONSUMER', key, ARGV[1], ARGV[2]) -- Redis 7.0 does not before the first entry
@@ -166,6 +168,26 @@ for n = 1, #KEYS, 2 do
     left = left + (entries.err and 1 or #entries)
   end
   if left == 0 then redis.call('DEL', KEYS[n], KEYS[n + 1]) end
+end
+"""
+
+SWEEP = """
+-- KEYS: the queues that were served. ARGV: group, prefix, most to look at, any of them. Those go that nothing waits in,
+-- and whose consumers have all been silent for so long that their inboxes were dropped: their processes crashed.
+for _, queue in ipairs(redis.call('SRANDMEMBER', KEYS[1], ARGV[3])) do
+  local left = 0
+  for _, kind in ipairs({'queue:', 'again:'}) do
+    local key = ARGV[2] .. kind .. queue
+    local entries = redis.pcall('XRANGE', key, '-', '+', 'COUNT', 1)
+    left = left + (entries.err and 1 or #entries)
+    for _, other in ipairs(redis.pcall('XINFO', 'CONSUMERS', key, ARGV[1])) do
+      left = left + redis.call('EXISTS', ARGV[2] .. 'lease:' .. other[2])
+    end
+  end
+  if left == 0 then
+    redis.call('DEL', ARGV[2] .. 'queue:' .. queue, ARGV[2] .. 'again:' .. queue, ARGV[2] .. 'bells:' .. queue)
+    redis.call('SREM', KEYS[1], queue)
+  end
 end
 """
 
@@ -216,7 +238,7 @@ end
 """
 )
 
-SCRIPTS = (PUT, ANSWER, HANG, SPREAD, ALIVE, SERVE, LEAVE, CLAIM, SETTLE, EXPIRE)
+SCRIPTS = (PUT, ANSWER, HANG, SPREAD, ALIVE, SERVE, LEAVE, SWEEP, CLAIM, SETTLE, EXPIRE)
 
 
 def call(script: str, keys: list[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:

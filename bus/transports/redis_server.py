@@ -14,7 +14,7 @@ OLDEST = 7
 RIGHTS = (
     "+info +script|load +evalsha +xadd +xreadgroup +xack +xdel +xclaim +xpending +xrange "
     "+xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xinfo|consumers +exists +set +get +del +pexpire "
-    "+sadd +srem +smembers +zadd +zrem +zremrangebyscore +zrange +zscore +time"
+    "+sadd +srem +smembers +srandmember +zadd +zrem +zremrangebyscore +zrange +zscore +time"
 )
 """All that a user of the server needs to be allowed, beside the keys of the namespace and the choice of a database:
 `ACL SETUSER worker on >password ~actorbus:* +select` and this."""

@@ -25,7 +25,7 @@ from bus.transports.redis_claims import VANISHED, Claim, RedisClaims, claim_of
 from bus.transports.redis_dead_letters import RedisDeadFrames
 from bus.transports.redis_inbox import RedisInbox, direct
 from bus.transports.redis_link import PATIENCE, Command, RedisClient, RedisLink, connections
-from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, SCRIPTS, call
+from bus.transports.redis_scripts import ALIVE, CLAIM, EXPIRE, GROUP, HANG, SCRIPTS, SWEEP, call
 from bus.transports.redis_server import inspect_server
 from bus.transports.redis_storing import storing
 from bus.transports.redis_waiting import RedisWaitingFrames
@@ -335,7 +335,7 @@ class RedisTransport:
         """What goes along with a read: settling what was read before, and what is due."""
         chores = [*self._claims.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
         if now >= self._alive_until:
-            chores.append(self._alive(node))
+            chores += [self._alive(node), call(SWEEP, [self._prefix + "served"], GROUP, self._prefix, BATCH)]
             self._alive_until = now + self._keep / 4
         if now >= self._expire_at:
             if self._slots:

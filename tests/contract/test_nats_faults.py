@@ -173,6 +173,17 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         assert bodies(await take(a, 1)) == [b"next"], "what came too late has not used up the demand"
 
 
+async def test_g35_a_job_that_lay_unread_has_the_rest_of_its_lease(server: NatsBroker, namespace: str) -> None:
+    async with node(server.url, namespace, "a#1", ack_wait=6.0) as a:
+        a.demand("work", 1)
+        await a.receive()
+        await put(a, "queue", "work", b"job")
+        given = anyio.current_time()
+        await anyio.sleep(2.0)  # it is here, and nobody takes it
+        (claim,) = await take(a, 1)
+        assert given - 2.0 < claim.since <= given
+
+
 async def test_g37_a_message_is_read_although_a_killed_server_has_given_it_the_number_of_one_that_was_read(
     namespace: str, tmp_path: Path
 ) -> None:

@@ -112,6 +112,34 @@ async def test_g46_a_queue_is_gone_with_the_last_who_served_it_unless_something_
     assert keys == [["again:own1", "again:work", waiting, "queue:own1", "queue:work"], [waiting]]
 
 
+async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_waits_in_them_or_others_serve_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
+        crashed, alive = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(2))
+        for number, transport in enumerate((crashed, alive)):
+            await transport.open(f"node#{number}")
+            transport.demand("both", 1)
+        for name in ("own", "waiting", *(f"generated{number}" for number in range(100))):
+            crashed.demand(name, 1)
+        await crashed.receive()
+        for link in (crashed._reader, crashed._writer):
+            await link.shut()
+        await alive.send([Outgoing("queue", "waiting", "1", b"job")])
+        left = {f"actorbus:{kind}:{name}" for kind in ("queue", "again") for name in ("both", "waiting")}
+        with anyio.fail_after(60):
+            while set(other.scan_iter("actorbus:[abq]*:*")) != left:
+                await alive.receive()
+        alive.demand("waiting", 1)
+        with anyio.fail_after(20):
+            while not (deliveries := await alive.receive()):
+                pass
+        assert [delivery.body for delivery in deliveries] == [b"job"]
+        await alive.close()
+        await crashed.close()
+
+
 async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: str) -> None:
     namespace = next(namespaces)
     first, second = (RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT) for _ in range(2))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -99,9 +100,39 @@ def test_a_broker_ends_with_the_process_that_started_it(kind: str, how: signal.S
             with socket.create_connection(("127.0.0.1", int(port)), DEADLINE) as link:
                 process.send_signal(how)
                 wait_for_its_end(link)
+            end = time.monotonic() + DEADLINE
+            while Path(directory).exists():  # the server has ended a moment before
+                assert time.monotonic() < end, "its files are left"
+                time.sleep(1)
         finally:
             process.kill()
-            shutil.rmtree(directory, ignore_errors=True)  # which one that was killed has left
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_a_directory_of_the_user_outlives_a_process_that_is_killed(kind: str, tmp_path: Path) -> None:
+    program = ANNOUNCE.replace("[sys.argv[1]]()", "[sys.argv[1]](directory=pathlib.Path(sys.argv[2]))")
+    program = program.replace("broker._directory", "broker._keeper.pid")
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import pathlib\n{program}", kind, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        port, keeper = map(int, process.stdout.readline().split())
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as link:
+            process.kill()
+            wait_for_its_end(link)
+        end = time.monotonic() + DEADLINE
+        while is_there(keeper):
+            assert time.monotonic() < end
+            time.sleep(1)
+    assert (tmp_path / "data").is_dir()
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_broker_that_stands_still_is_killed_when_it_does_not_stop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

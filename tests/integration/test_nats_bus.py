@@ -79,7 +79,7 @@ async def fleet(server: NatsBroker, namespace: str, *labels: str) -> AsyncIterat
     replicas = [Replica() for _ in labels]
     async with AsyncExitStack() as stack:
         for label, replica in zip(labels, replicas, strict=True):
-            bus = open_bus(server.url, namespace=namespace, **QUICK)
+            bus = open_bus(server.url, namespace=namespace, max_deliver=50, **QUICK)  # each death costs a delivery
             runner = WorkerRunner(label, bus, handle_sigint=False, handle_sigterm=False)
             await runner.add_workers(replica)
             await stack.enter_async_context(runner)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from signal import SIGINT, SIGTERM, Signals
 
 import anyio
@@ -170,6 +171,17 @@ def test_a_broker_that_is_not_there_is_named_and_ctrl_c_ends_the_wait(scheme: st
     )
     assert f"localhost:{port}" in warning
     assert "secret" not in warning
+
+
+@pytest.mark.anyio
+@ASYNCIO
+@pytest.mark.parametrize("scheme", BROKERS)
+async def test_a_deadline_bounds_the_wait_for_a_broker_that_is_not_there(scheme: str) -> None:
+    before = asyncio.all_tasks()
+    async with AsyncExitStack() as stack:
+        with pytest.raises(TimeoutError), anyio.fail_after(1):
+            await stack.enter_async_context(Client(open_bus(f"{scheme}://localhost:{free_port()}")))
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("scheme", BROKERS)

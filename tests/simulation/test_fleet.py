@@ -363,6 +363,36 @@ def test_g38_a_deadline_passes_while_the_requester_is_cut_off_and_it_is_told() -
     run(program)
 
 
+@pytest.mark.parametrize(("away", "outcome"), [(4.0, "it is done"), (20.0, "the runner of its requester is gone")])
+def test_a_requester_that_was_cut_off_for_longer_than_a_lease_is_told_that_its_job_was_cancelled(
+    away: float, outcome: str
+) -> None:
+    async def program(sim: Simulation) -> None:
+        boss = BaseWorker("boss")
+        await sim.start("a", boss)
+        await sim.start("b", Worker("w"))
+        await anyio.sleep(3)
+        told: list[str] = []
+
+        async def ask() -> None:
+            try:
+                await boss.job("w", name="sleep", payload=60.0)
+                told.append("it is done")
+            except JobError as error:
+                told.append(str(error.error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(5)
+            sim.partition("a")
+            await anyio.sleep(away)
+            sim.heal("a")
+        assert len(told) == 1
+        assert outcome in told[0]
+
+    run(program)
+
+
 def test_the_jobs_of_a_requester_that_died_are_cancelled() -> None:
     async def program(sim: Simulation) -> None:
         boss = BaseWorker("boss")

@@ -17,6 +17,7 @@ from bus.errors import TransportError
 from bus.network import NetworkBus
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.memory import MemoryBroker, MemoryTransport
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -221,3 +222,56 @@ async def test_g33_who_has_a_job_that_its_requester_hears_from_another_is_not_to
                 worker.gate.set()
         assert answers == [1]
         assert worker.ran == 1
+
+
+@virtual_time()
+async def test_g33_a_job_whose_lease_is_lost_before_it_may_begin_is_claimed_again() -> None:
+    """It takes a slot while its requester is asked whether it still waits, and no handler ends to free that."""
+    broker = MemoryBroker(ack_wait=1.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = CannotSend(broker), Once()
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        transport.cut = True  # the requester is not asked
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as asking:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await client.job("once", name="count", timeout=60))
+
+                asking.start_soon(ask)
+                await anyio.sleep(1)
+                assert runner.bus.network_statistics().claims.waiting == 1  # type: ignore[attr-defined]
+                lose_lease(broker)
+                await anyio.sleep(1)
+                transport.cut = False
+        assert answers == [1]
+
+
+class LayUnread(MemoryTransport):
+    """What it was given first has lain there for a whole lease."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        over = anyio.current_time() - self.ack_wait
+        deliveries = await super().receive()
+        return [replace(each, since=over if each.attempt == 1 else 0.0) for each in deliveries]
+
+
+async def test_g35_a_job_whose_lease_ended_while_it_lay_unread_is_not_begun_under_it() -> None:
+    broker = MemoryBroker(ack_wait=1.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        runner = WorkerRunner("only", NetworkBus(LayUnread(broker)), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(Tells("once"))
+        await stack.enter_async_context(runner)
+        with anyio.fail_after(60):
+            assert await client.job("once", name="tell", timeout=60) == 2
+
+
+class Tells(BaseWorker):
+    @job(name="tell")
+    async def tell(self, job: Job[Any]) -> int:
+        return job.attempt

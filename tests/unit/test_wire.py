@@ -86,13 +86,12 @@ async def test_frames_wait_while_there_is_no_connection_and_each_is_sent_once() 
 async def test_requests_take_room_until_they_are_sent() -> None:
     transport = Plain(failures=1)
     async with wire(transport) as sender:
-        sender.room.capacity = 1
         sender.put(frame("answer"))
-        full = [sender.full]
+        taken = [sender.room.taken]
         sender.put(frame("request"), bounded=True)
-        full.append(sender.full)
+        taken.append(sender.room.taken)
         await sender.flush(60)
-        assert [*full, sender.full] == [False, True, False]
+        assert [*taken, sender.room.taken] == [0, 1, 0]
 
 
 async def test_what_follows_on_a_single_frame_goes_at_once_and_what_follows_on_several_together() -> None:

@@ -1,0 +1,93 @@
+"""What a NATS server sends is handed on once and in order, however it is cut, by us or by the library."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from anyio import wait_all_tasks_blocked
+from nats.aio.msg import Msg
+
+from bus.transports.nats_client import StraightClient
+
+pytestmark = pytest.mark.anyio
+
+SAID = (
+    b"MSG direct 1 5\r\nfirst\r\n"
+    b"HMSG inbox.1 2 $JS.ACK.5 30 36\r\nNATS/1.0\r\nNats-Msg-Id: a-1\r\n\r\nsecond\r\n"
+    b"PING\r\n"
+    b"MSG direct 1 20\r\nMSG direct 1 1\r\nx\r\n\n\r\n"
+    b"MSG unknown 9 2\r\nno\r\n"
+    b"HMSG inbox.1 2 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
+    b"+OK\r\n"
+    b"MSG inbox.2 2 answer 0\r\n\r\n"
+)
+HEARD = [
+    b"first",
+    ("inbox.1", "$JS.ACK.5", b"second", {"Nats-Msg-Id": "a-1"}),
+    b"MSG direct 1 1\r\nx\r\n\n",
+    ("inbox.1", "", b"", {"Status": "503"}),
+    ("inbox.2", "answer", b"", None),
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Connection:
+    """What the library reads from."""
+
+    def __init__(self) -> None:
+        self._io_reader = asyncio.StreamReader()
+
+    def at_eof(self) -> bool:
+        return self._io_reader.at_eof()
+
+    async def read(self, size: int) -> bytes:
+        return await self._io_reader.read(size)
+
+
+async def heard(pieces: list[bytes], *, waiting: bool) -> list[Any]:
+    """What is handed on when these come; the library is `waiting` for the next when it comes, or has not begun."""
+    client, connection = StraightClient(), Connection()
+    got: list[Any] = []
+
+    def hear(message: Msg) -> None:
+        got.append((message.subject, message.reply, message.data, message.headers))
+
+    client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
+    client._flush_queue = asyncio.Queue()
+    client.straight[1] = got.append
+    client.listeners[2] = hear
+    client.read_straight()
+    reading = asyncio.get_running_loop().create_task(client._read_loop())
+    for piece in pieces:
+        connection._io_reader.feed_data(piece)
+        if waiting:
+            await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+    assert b"".join(client._pending) == b"PONG\r\n"
+    assert client.stats["in_msgs"] == len(HEARD) + 1
+    reading.cancel()
+    return got
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_what_comes_is_handed_on_once_and_in_order_wherever_it_is_cut(waiting: bool) -> None:
+    assert await heard([SAID], waiting=waiting) == HEARD
+    for cut in range(1, len(SAID)):
+        assert await heard([SAID[:cut], SAID[cut:]], waiting=waiting) == HEARD, f"cut at {cut}"
+    assert await heard([SAID[place : place + 1] for place in range(len(SAID))], waiting=waiting) == HEARD
+
+
+async def test_complete_messages_are_handed_on_before_the_library_is_woken() -> None:
+    client, connection = StraightClient(), Connection()
+    got: list[bytes] = []
+    client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
+    client.straight[1] = got.append
+    client.read_straight()
+    connection._io_reader.feed_data(b"MSG direct 1 5\r\nfirst\r\nMSG direct 1 6\r\nsecond\r\nMSG direct 1 5\r\nth")
+    assert got == [b"first", b"second"]
