@@ -18,8 +18,9 @@ from actors.errors import (
 from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.function import Function, function
 from actors.handlers import job, subscribe, worker_ready
-from actors.host import JobRecord
 from actors.job import Job
+from actors.job_events import JobNews, JobRecord
+from actors.job_follower import follow_jobs
 from actors.lane import WorkerStatistics
 from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
 from actors.requests import JobGroup
@@ -27,6 +28,8 @@ from actors.restart import RestartPolicy, RetryPolicy
 from actors.runner import WorkerRunner
 from actors.statistics import RunnerStatistics
 from actors.sync.client import SyncClient
+from actors.telemetry import install_telemetry, remove_telemetry
+from actors.trace import Trace, tracing
 from actors.worker import BaseWorker
 from bus import Backoff, ErrorInfo, JobStatus
 
@@ -48,6 +51,7 @@ __all__ = [
     "JobGroupEvent",
     "JobGroupParams",
     "JobGroupResponse",
+    "JobNews",
     "JobParams",
     "JobRecord",
     "JobRefusedError",
@@ -61,13 +65,18 @@ __all__ = [
     "RunnerStatistics",
     "SupervisionError",
     "SyncClient",
+    "Trace",
     "WorkerActivationArgs",
     "WorkerParams",
     "WorkerRunner",
     "WorkerStatistics",
     "WorkerUnavailableError",
+    "follow_jobs",
     "function",
+    "install_telemetry",
     "job",
+    "remove_telemetry",
     "subscribe",
+    "tracing",
     "worker_ready",
 ]

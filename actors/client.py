@@ -189,7 +189,7 @@ class Client:
         return answers
 
     def workers(self) -> list[WorkerReadyData]:
-        """Every worker that is known now, on any runner, but the clients."""
+        """Every worker that is known now, on any runner, but the clients, whose names begin with `_`."""
         self._connected()
         assert self._runner is not None
         registry = self._runner.registry
@@ -198,7 +198,7 @@ class Client:
             data
             for name in names
             for data in registry.replicas(name)
-            if not isinstance(self._runner.get_worker(name), _Requester) and not name.startswith(_Requester.__name__)
+            if not isinstance(self._runner.get_worker(name), _Requester) and not name.startswith("_")
         ]
 
     async def submit(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from actors.errors import JobResult
+from bus import BusJobStreamDataMessage, BusJobStreamEndMessage, BusJobStreamStartMessage
 
 
 class JobEvent(msgspec.Struct):
@@ -62,3 +63,11 @@ class JobGroupResponse(msgspec.Struct, frozen=True):
     job_id: str
     responses: dict[str, Any]
     results: dict[str, JobResult] = {}
+
+
+SHOWN_AS: dict[type[Any], tuple[str, str]] = {
+    BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),
+    BusJobStreamDataMessage: (JobGroupEvent.STREAM_DATA, "on_job_stream_data"),
+    BusJobStreamEndMessage: (JobGroupEvent.STREAM_END, "on_job_stream_end"),
+}
+"""As which event of an iterator, and to which hook, a message of a member is shown."""

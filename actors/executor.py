@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
@@ -12,15 +13,10 @@ from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane, inside, nested
 from actors.lifecycle import JobState
-from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive, refusal
-from bus import (
-    BusJobRequestMessage,
-    EncodeError,
-    ErrorInfo,
-    JobStatus,
-    PayloadError,
-    travel,
-)
+from actors.log_fields import log_fields
+from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
+from actors.trace import enter, leave, watching
+from bus import BusJobRequestMessage, EncodeError, ErrorInfo, JobStatus, PayloadError, travel
 from bus.events import log
 from bus.mailbox import Room
 from bus.tasks import cancelled_from_outside
@@ -37,6 +33,7 @@ class Executor:
         self.name = worker.name
         self.host = host
         self.post = host.bus.post
+        self._events = host.job_events
         self.jobs: dict[str, Job[Any]] = {}
         self.paused = True
         self.draining = False
@@ -64,7 +61,7 @@ class Executor:
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
             message = self._worker._table.missing(request.job_name, self.name)
-            self.post(refusal(request, JobStatus.ERROR, "HandlerError", message))
+            self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
@@ -100,7 +97,7 @@ class Executor:
         same = (first.request.source, first.request.origin) == (request.source, request.origin)
         if first.cancelled or not same:
             message = f"job id {request.job_id!r} is in use by {first.requester!r}: {first!r}"
-            self.post(refusal(request, JobStatus.FAILED, "JobStateError", message))
+            self.host.refuse(request, JobStatus.FAILED, "JobStateError", message)
 
     def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
         """Tell a job to stop. Returns it if there was one to cancel.
@@ -245,8 +242,8 @@ class Executor:
                 if job.timer is not None:
                     job.timer.cancel()
                 job.timer = self.host.deadlines.add(limit, lambda: self._expired(job))
-        if self.host.job_hooks:
-            self.host.job_event("on_job_start", job)
+        if self._events.wanted or watching:
+            self._events.started(job)
         job.task = self.host.tasks.start(self._run, job)
 
     @staticmethod  # a bound method would be one more object for each job in flight
@@ -258,6 +255,9 @@ class Executor:
                 executor._finish_cancelled(job)
             return
         current_job.set(job)
+        request = job.request
+        traced = request.trace is not None or request.run is not None or watching or "structlog" in modules
+        exits = enter(job) if traced else ()
         try:
             response = await call(executor._worker, job)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a handler raises ends its job and nothing else
@@ -268,6 +268,8 @@ class Executor:
             executor._returned(job, response)
         finally:
             current_job.set(None)
+            if exits:
+                leave(exits)
 
     def _returned(self, job: Job[Any], response: Any) -> None:
         if job.state is JobState.ENDED:
@@ -290,9 +292,7 @@ class Executor:
             isinstance(error, BaseExceptionGroup) and error.split(get_cancelled_exc_class())[1] is None
         )
         if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not is_cancel):
-            log().warning(
-                "handler raised after its job was over", worker=self.name, job=job.id, error=repr(describe(error))
-            )
+            log().warning("handler raised after its job was over", **log_fields(job), error=repr(describe(error)))
         if job.state is JobState.ENDED:
             return
         if job.state is JobState.CANCELLING:
@@ -304,7 +304,7 @@ class Executor:
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", worker=self.name, job=job.id, error=str(info), exc_info=error)
+            log().debug("handler raised", **log_fields(job), error=str(info), exc_info=error)
             status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
             self._finish(job, status, None, info)
 
@@ -337,10 +337,8 @@ class Executor:
         if job.groups and status is not JobStatus.COMPLETED:
             self._cancel_groups(job)
         job.wake()
-        if self.host.job_hooks:
-            self.host.job_event(
-                "on_job_complete" if status is JobStatus.COMPLETED else "on_job_error", job, status, error
-            )
+        if self._events.wanted or watching:
+            self._events.ended(job, status, error)
         if job.handler_ended:
             self._release(job)
 
@@ -373,7 +371,7 @@ class Executor:
         job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
 
     def _quarantine(self, job: Job[Any]) -> None:
-        log().warning("handler swallows its cancellation", worker=self.name, job=job.id, handler=job.handler.attribute)
+        log().warning("handler swallows its cancellation", **log_fields(job), handler=job.handler.attribute)
         assert job.task is not None
         job.task.shield()
         self._quarantined += 1

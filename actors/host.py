@@ -11,11 +11,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
-import msgspec
 from anyio import CapacityLimiter
 
 from actors.errors import RunnerStateError, describe
+from actors.job_events import TOPIC, JobEvents
 from actors.lifecycle import WorkerState
+from actors.outcome import refusal
 from bus import (
     BusJobCancelMessage,
     BusWorkerReadyMessage,
@@ -30,14 +31,12 @@ from bus import (
 )
 from bus.deadlines import Deadlines
 from bus.events import EventSource, log
-from bus.mailbox import Mailbox
 from bus.tasks import Tasks, Waiter, is_cancellation, wake
 
 if TYPE_CHECKING:
-    from actors.job import Job
     from actors.requests import JobGroup
     from actors.worker import BaseWorker
-    from bus import ErrorInfo
+    from bus import BusJobRequestMessage
 
 THREADS = 40
 """Sync handlers of one runner that run at once: anyio's own default."""
@@ -66,28 +65,6 @@ def opened(bus: WorkerBus | str | None, options: dict[str, Any]) -> WorkerBus:
             raise TypeError(f"{bus!r} is made already: say {', '.join(options)} where it is made, or give a URL here")
         return bus
     return open_bus(bus or "memory://", **options)
-
-
-class JobRecord(msgspec.Struct, frozen=True):
-    """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
-
-    Attributes:
-        worker_name: Who does the job.
-        job_id: The job.
-        job_name: Its name, None if it has none.
-        attempt: Which delivery of it.
-        requester: Who asked.
-        status: How it ended; None at its start.
-        error: What went wrong; None if nothing did.
-    """
-
-    worker_name: str
-    job_id: str
-    job_name: str | None
-    attempt: int
-    requester: str
-    status: JobStatus | None = None
-    error: ErrorInfo | None = None
 
 
 class Signal:
@@ -147,8 +124,7 @@ class Host(EventSource):
         self.cancel_grace = seconds("cancel_grace", cancel_grace)
         self.tracebacks = tracebacks
         self.open_groups: dict[JobGroup, None] = {}
-        self.job_hooks = False
-        self._job_events: Mailbox | None = None
+        self.job_events = JobEvents(self)
         self.running = False
         self.accepting = False
         self.late_answers = 0
@@ -190,20 +166,24 @@ class Host(EventSource):
 
         `on_ready(runner)` once all workers added before `run` were started, `on_error(runner, WorkerErrorData)` when
         something of a worker failed, and the three job events with a `JobRecord`, one at a time in their order: behind
-        a slow handler they wait in memory.
+        a slow handler they wait in memory. `on_job_start` is told when a handler begins, and of each job that its
+        workers have answered either `on_job_complete` or `on_job_error`: the latter whatever it is that kept it from
+        completing, also when it had not begun. A job that nobody took, or that was lost with who had it, is told to
+        `on_job_error` where it was asked for.
         """
         super().add_event_handler(event_name, handler)
-        self.job_hooks = any(self._listens(name) for name in self.event_names if name.startswith("on_job"))
+        self.job_events.look()
 
-    def job_event(
-        self, event: str, job: Job[Any], status: JobStatus | None = None, error: ErrorInfo | None = None
-    ) -> None:
-        """Tell the job hooks, if there are any."""
-        if self._listens(event):
-            record = JobRecord(job.worker_name, job.id, job.name, job.attempt, job.requester, status, error)
-            if self._job_events is None:
-                self._job_events = Mailbox(self.name, self._emit_job, self.tasks)
-            self._job_events.put((event, record))
+    def remove_event_handler(self, event_name: str, handler: Any) -> None:
+        """Stop calling a handler; see `add_event_handler`."""
+        super().remove_event_handler(event_name, handler)
+        self.job_events.look()
+
+    def refuse(self, request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> None:
+        """Answer a request that no handler will see."""
+        answer = refusal(request, status, kind, message)
+        self.bus.post(answer)
+        self.job_events.answered(request, status, answer.error)
 
     async def guarded(self, worker: BaseWorker, what: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call one of a worker's hooks: what it raises is reported and goes no further."""
@@ -290,6 +270,8 @@ class Host(EventSource):
 
     def registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
         """When nobody serves a name any more, whoever waits for it waits `ready_timeout` longer at most."""
+        if self.job_events.wanted or (isinstance(change, WorkerReadyData) and TOPIC in change.topics):
+            self.job_events.look()
         if self.running and self.open_groups and not self.registry.available(change.worker_name):
             if self._lost is None:
                 self._lost = {}
@@ -302,9 +284,6 @@ class Host(EventSource):
             for name in group.worker_names:
                 if name in lost and group.awaits(name) and not self.registry.available(name):
                     group.await_ready(name)
-
-    async def _emit_job(self, event: tuple[str, JobRecord]) -> None:
-        await self._emit(*event)
 
     async def _emit_error(self, data: WorkerErrorData) -> None:
         await self._emit("on_error", data)

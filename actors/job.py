@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.errors import JobStateError
 from actors.lifecycle import JOB_STEPS, JobState, moved
+from actors.trace import Trace
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -131,6 +132,12 @@ class Job(Generic[PayloadT]):
     def attempt(self) -> int:
         """1 for the first delivery, more after a performer died with it."""
         return self.request.attempt
+
+    @property
+    def trace(self) -> Trace | None:
+        """The run and the trace it is part of; None if it is of neither."""
+        request = self.request
+        return None if request.trace is None and request.run is None else Trace.of(request)
 
     @property
     def remaining(self) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import KINDS, JobError, JobGroupError
-from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
+from bus import DEAD_LETTERED, BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
 
 if TYPE_CHECKING:
     from actors.host import Host
@@ -94,6 +94,11 @@ def answer_of_the_system(name: str, group: JobGroup, status: JobStatus, error: E
     return BusJobResponseMessage(
         source=name, target=group._owner.name, job_id=group.job_id, status=status, error=error, attempt=0
     )
+
+
+def told_by_performer(answer: Any) -> bool:
+    """Whether an answer that tells of a failure comes from who did the job, and not from the system."""
+    return answer.attempt > 0 and not (answer.error is not None and answer.error.type == DEAD_LETTERED)
 
 
 def group_error(group: JobGroup, name: str, status: JobStatus, response: Any, error: ErrorInfo | None) -> JobGroupError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope
 
 from actors.errors import JobGroupError, JobResult, JobStateError
-from actors.events import JobGroupEvent, JobGroupResponse
+from actors.events import SHOWN_AS, JobGroupEvent, JobGroupResponse
 from actors.member import WINDOW, GroupStatistics, Member, holds
 from actors.outcome import (
     CANCELLED,
@@ -19,15 +19,15 @@ from actors.outcome import (
     group_error,
     refused,
     timed_out,
+    told_by_performer,
     unavailable,
 )
+from actors.trace import current_trace, send_traced, watching
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
-    BusJobStreamDataMessage,
     BusJobStreamEndMessage,
-    BusJobStreamStartMessage,
     ErrorInfo,
     JobStatus,
 )
@@ -41,12 +41,6 @@ if TYPE_CHECKING:
     from bus.deadlines import Deadline
     from bus.mailbox import Room
     from bus.tasks import Waiter
-
-_EVENTS: dict[type[Any], tuple[str, str]] = {
-    BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),
-    BusJobStreamDataMessage: (JobGroupEvent.STREAM_DATA, "on_job_stream_data"),
-    BusJobStreamEndMessage: (JobGroupEvent.STREAM_END, "on_job_stream_end"),
-}
 
 
 class JobGroup:
@@ -178,20 +172,20 @@ class JobGroup:
     def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
         host = self._host
-        room = host.bus.post(
-            BusJobRequestMessage(
-                source=self._owner.name,
-                target=name,
-                job_id=self.job_id,
-                job_name=self.name,
-                payload=payload,
-                timeout=remaining,
-                window=WINDOW,
-                lineage=lineage,
-                delivery=self.delivery,
-                asked=self.asked,
-            )
+        request = BusJobRequestMessage(
+            source=self._owner.name,
+            target=name,
+            job_id=self.job_id,
+            job_name=self.name,
+            payload=payload,
+            timeout=remaining,
+            window=WINDOW,
+            lineage=lineage,
+            delivery=self.delivery,
+            asked=self.asked,
         )
+        traced = watching or current_trace.get() is not None
+        room = send_traced(host, request) if traced else host.bus.post(request)
         if room is None and not host.registry.available(name):
             self.await_ready(name)
         return room
@@ -289,7 +283,7 @@ class JobGroup:
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
             return
-        event_type, hook = _EVENTS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
+        event_type, hook = SHOWN_AS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
         if self._buffer is not None:
             data = message.update if event_type is JobGroupEvent.UPDATE else message.data
             attempt = message.attempt + member.repeats
@@ -307,6 +301,8 @@ class JobGroup:
                 self._grant(member)
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        if status is not JobStatus.COMPLETED and not told_by_performer(message):
+            self._host.job_events.given_up(self, member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
@@ -330,6 +326,8 @@ class JobGroup:
         for member in stopped:
             member.result = JobResult(others, {}, info)
         for member in stopped:  # who has not started it answers within this call: that must not count
+            if not (self._host.registry.available(member.name) or holds(self._host, member.name, self.job_id)):
+                self._host.job_events.given_up(self, member, others, info)
             self._tell_to_stop(member, info.message if info is not None else status.value)
             self._owner._queue_hook("on_job_response", answer_of_the_system(member.name, self, others, info))
         self._end(group_error(self, name, status, response, error), message)

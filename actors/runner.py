@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,9 +16,10 @@ from actors.host import Host, opened, seconds
 from actors.job import current_job
 from actors.restart import RestartPolicy
 from actors.roster import Roster
-from actors.signals import can_watch, watch
+from actors.signals import EndSignals
 from actors.statistics import RunnerStatistics, statistics_of
 from actors.supervisor import Factory, Supervisor
+from actors.trace import current_trace
 from actors.worker import BaseWorker
 from bus import (
     BusCancelMessage,
@@ -97,16 +97,14 @@ class WorkerRunner(Host):
         )
         self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.cancelling = False
-        self._signals = [
-            number for number, wanted in ((signal.SIGINT, handle_sigint), (signal.SIGTERM, handle_sigterm)) if wanted
-        ]
+        self._signals = EndSignals(self, sigint=handle_sigint, sigterm=handle_sigterm)
         self._roster = Roster(self)
         self._used = False
         self._connecting = False
         self._auto_end = True
         self._ending: str | None = None
         self._failure: BaseException | None = None
-        self._shutdown = False
+        self.ends = False
         self._mailbox: Mailbox | None = None
         self._background: TaskGroup | None = None
         self._begun = anyio.Event()
@@ -181,7 +179,7 @@ class WorkerRunner(Host):
         try:
             if owns_bus:
                 self._connecting = True
-                self.bus.on_start(self._watch_signals)
+                self.bus.on_start(self._signals.watch)
                 await self.bus.start()
                 self._connecting = False
             if self.bus.started:  # else it was ended while it waited for the network
@@ -277,7 +275,7 @@ class WorkerRunner(Host):
             self._roster.hurry()
         self._ending = self._ending or reason
         self.accepting = False
-        self._shutdown = True
+        self.ends = True
         self.drained.wake()
         if self._connecting:
             self.bus.give_up()
@@ -318,11 +316,13 @@ class WorkerRunner(Host):
 
     async def _live_in(self, task_group: TaskGroup) -> None:
         current_job.set(None)
+        if current_trace.get() is not None:  # else there is one variable less to look at after each job
+            current_trace.set(None)
         self.tasks = Tasks(task_group)
         self.deadlines = Deadlines(self.tasks)
         self._mailbox = Mailbox(self.name, self._handle, self.tasks)
         self.tasks.spawn(self.deadlines.run)
-        self._watch_signals(self.tasks)
+        self._signals.watch(self.tasks)
         self.running = self.accepting = True
         self.registry.listen(self.registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)
@@ -333,7 +333,7 @@ class WorkerRunner(Host):
             for data in self.bus.known_workers():
                 await self.registry.register(data)
             self.tasks.start(self._tell_ready, None)
-            while not self._shutdown:
+            while not self.ends:
                 await self.drained.wait()
             await self._drain()
         except BaseException as error:  # noqa: BLE001 - raised by `run()` once everybody has been told
@@ -358,6 +358,7 @@ class WorkerRunner(Host):
     async def _tear_down(self) -> None:
         reason = self._ending or "the runner ended"
         await self._roster.stop_all(reason)
+        await self.job_events.flush()
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self.registry_changed)
@@ -386,15 +387,3 @@ class WorkerRunner(Host):
                 self._background.cancel_scope.cancel()
         finally:
             self._begun.set()
-
-    def _watch_signals(self, tasks: Tasks) -> None:
-        while self._signals and can_watch():
-            tasks.spawn(watch, self._signals.pop(), self._on_signal)
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._shutdown:
-            log().warning("second signal: stopping at once", signal=number.name)
-            self.finish(f"received {number.name} twice", at_once=True)
-        else:
-            log().info("signal: ending gracefully, once more to stop at once", signal=number.name)
-            self.finish(f"received {number.name}")

@@ -5,8 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
+
+from bus.events import log
+
+if TYPE_CHECKING:
+    from actors.runner import WorkerRunner
+    from bus.tasks import Tasks
 
 _watches: dict[signal.Signals, list[tuple[Callable[[signal.Signals], None], anyio.Event]]] = {}
 """Who watches each signal in this process; the first one of each receives it for all."""
@@ -38,3 +45,25 @@ async def watch(number: signal.Signals, received: Callable[[signal.Signals], Non
         watches.remove(watch)
         if was_first and watches:
             watches[0][1].set()
+
+
+class EndSignals:
+    """The signals that end a runner: the first one gracefully, the second one at once."""
+
+    def __init__(self, runner: WorkerRunner, *, sigint: bool, sigterm: bool) -> None:
+        self._runner = runner
+        wanted = ((signal.SIGINT, sigint), (signal.SIGTERM, sigterm))
+        self._numbers = [number for number, is_wanted in wanted if is_wanted]
+
+    def watch(self, tasks: Tasks) -> None:
+        """Watch those that are not watched yet, if signals reach this thread."""
+        while self._numbers and can_watch():
+            tasks.spawn(watch, self._numbers.pop(), self._received)
+
+    def _received(self, number: signal.Signals) -> None:
+        if self._runner.ends:
+            log().warning("second signal: stopping at once", signal=number.name)
+            self._runner.finish(f"received {number.name} twice", at_once=True)
+        else:
+            log().info("signal: ending gracefully, once more to stop at once", signal=number.name)
+            self._runner.finish(f"received {number.name}")

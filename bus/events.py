@@ -29,6 +29,7 @@ def log() -> FilteringBoundLogger:
 
     processors: list[Any] = [
         structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.render_to_log_kwargs,
         _event_with_fields,
     ]
@@ -84,8 +85,16 @@ class EventSource:
             self._event_handlers = {}
         self._event_handlers.setdefault(event_name, []).append(handler)
 
+    def remove_event_handler(self, event_name: str, handler: Handler) -> None:
+        """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
+        handlers = (self._event_handlers or {}).get(event_name, [])
+        for index in reversed(range(len(handlers))):
+            if handlers[index] == handler:
+                del handlers[index]
+                break
+
     def _listens(self, event_name: str) -> bool:
-        return self._event_handlers is not None and event_name in self._event_handlers
+        return self._event_handlers is not None and bool(self._event_handlers.get(event_name))
 
     async def _emit(self, event_name: str, *details: object) -> None:
         """Call the handlers of an event, in order. One that raises is logged and the next is called."""

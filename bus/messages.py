@@ -228,6 +228,8 @@ class BusJobRequestMessage(BusDataMessage, kw_only=True):
         attempt: 1, and one more for each redelivery.
         lineage: Inside what it was asked for, outermost first: `job@worker` for a job, `@worker` for a hook.
         trace: Trace context, W3C `traceparent`.
+        trace_state: What belongs to it, W3C `tracestate`.
+        run: The run it is part of.
         delivery: `at_least_once` or `at_most_once`; None is the bus's setting.
         asked: Tells this time from others that it is asked for under an id that its requester chose; answers repeat it.
     """
@@ -242,6 +244,8 @@ class BusJobRequestMessage(BusDataMessage, kw_only=True):
     trace: str | None = None
     delivery: str | None = None
     asked: str | None = None
+    trace_state: str | None = None
+    run: str | None = None
 
 
 class _JobEventMessage(BusDataMessage, kw_only=True):

@@ -33,6 +33,10 @@ class Topics:
         self._followers.setdefault(topic, {})[name] = None
         self._followed.setdefault(name, {})[topic] = None
 
+    def followed(self, topic: str) -> bool:
+        """Whether somebody in this process follows a topic."""
+        return topic in self._followers
+
     def forget(self, name: str) -> None:
         """Remove a follower from all its topics."""
         for topic in self._followed.pop(name, ()):

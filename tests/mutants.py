@@ -626,6 +626,34 @@ MUTANTS = (
         "        return ExitCode.FAILED\n    if isinstance(error, SystemExit)",
         COMMAND_LINE,
     ),
+    Mutant(
+        "a trace ends at the job it was given to",
+        "actors/trace.py",
+        "exits.append((current_trace.reset, current_trace.set(Trace.of(request))))",
+        "pass",
+        unit("unit/test_trace.py"),
+    ),
+    Mutant(
+        "lines of one job carry the fields of another",
+        "actors/log_fields.py",
+        "bound.append((variable.reset, variable.set(value)))",
+        "variable.set(value)",
+        unit("unit/test_log_fields.py"),
+    ),
+    Mutant(
+        "the last events of a runner are lost",
+        "actors/runner.py",
+        "await self.job_events.flush()",
+        "pass",
+        unit("unit/test_runner_events.py"),
+    ),
+    Mutant(
+        "events wait in any number",
+        "actors/job_events.py",
+        "if len(self._news) >= KEPT:",
+        "if False:",
+        unit("unit/test_job_follower.py"),
+    ),
 )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 from actors import BaseWorker, Function, WorkerRunner
 
@@ -30,6 +31,22 @@ async def running(*workers: BaseWorker | Function[Any, Any], **options: Any) -> 
             before = await leftovers(runner)
             yield runner
             assert await leftovers(runner) == before
+
+
+class TasksBegun:
+    """Counts the tasks that a runner begins from now on: work that is done in used ones begins none."""
+
+    def __init__(self, runner: WorkerRunner) -> None:
+        self.count = 0
+        self._group = runner.tasks._task_group
+        runner.tasks._task_group = cast("TaskGroup", self)
+
+    def start_soon(self, *arguments: Any) -> None:
+        self.count += 1
+        self._group.start_soon(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._group, name)
 
 
 async def leftovers(runner: WorkerRunner) -> dict[str, object]:

@@ -37,6 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("bus/tasks.py", "bus/transports/"),  # tasks.py: the asyncio form of the hot path's primitives
     "click": ("actors/cli/",),
     "nats": ("bus/transports/",),
+    "opentelemetry": ("actors/telemetry.py",),
     "prometheus_client": ("actors/server/",),
     "redis": ("bus/transports/",),
     "rocksdict": ("actors/runs/rocksdb_store.py",),
@@ -73,6 +74,7 @@ SHARED_MACHINERY = {
 HEAVY = {
     "click",
     "nats",
+    "opentelemetry",
     "prometheus_client",
     "pydantic",
     "redis",
