@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import msgspec
 
-from actors.trace import watching
+from actors.trace import Trace, watching
 from bus import BusError, BusTopicMessage, ErrorInfo, JobStatus, register_type, travel
 from bus.mailbox import Mailbox
 
@@ -57,6 +57,7 @@ class JobRecord(msgspec.Struct, frozen=True):
         requester: Who asked.
         status: How it ended; None at its start.
         error: What went wrong; None if nothing did.
+        run: The run it is part of; None if it is part of none.
     """
 
     worker_name: str
@@ -66,6 +67,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     requester: str
     status: JobStatus | None = None
     error: ErrorInfo | None = None
+    run: str | None = None
 
 
 class JobNews(msgspec.Struct, frozen=True):
@@ -85,6 +87,12 @@ class JobNews(msgspec.Struct, frozen=True):
     at: float
     record: JobRecord | None = None
     count: int = 1
+
+    def details(self) -> Any:
+        """The record and the runner in one, as people are shown them; of `missed`, the count."""
+        if self.record is None:
+            return self.count
+        return {"runner": self.runner, **msgspec.structs.asdict(self.record)}
 
 
 register_type(JobRecord, tag="JobRecord")
@@ -131,9 +139,9 @@ class JobEvents:
     def given_up(self, group: JobGroup, member: Member, status: JobStatus, error: ErrorInfo | None) -> None:
         """A job that was asked for here has no performer that could tell what became of it."""
         if self.wanted:
-            record = JobRecord(
-                member.name, group.job_id, group.name, member.attempt, group._owner.name, status=status, error=error
-            )
+            run = group.trace.run if group.trace is not None else None
+            asked = member.name, group.job_id, group.name, member.attempt, group._owner.name
+            record = JobRecord(*asked, status, error, run)
             self._tell("on_job_error", record)
 
     async def flush(self) -> None:
@@ -199,10 +207,9 @@ class JobEvents:
 def _record(
     request: BusJobRequestMessage, status: JobStatus | None = None, error: ErrorInfo | None = None
 ) -> JobRecord:
-    worker_name = request.target or ""
-    return JobRecord(
-        worker_name, request.job_id, request.job_name, request.attempt, request.source, status=status, error=error
-    )
+    asked = request.target or "", request.job_id, request.job_name, request.attempt, request.source
+    trace = Trace.of(request) if request.run is not None else None
+    return JobRecord(*asked, status, error, trace.run if trace is not None else None)
 
 
 def _short(record: JobRecord) -> JobRecord:

@@ -67,6 +67,7 @@ class JobGroup:
         self.cancellable = params.cancellable
         self.name = params.name
         self.delivery = params.delivery
+        self.trace = current_trace.get()
         self.responses: dict[str, Any] = {}
         self.deadline = math.inf
         self.parent: Job[Any] | None = None
@@ -184,7 +185,7 @@ class JobGroup:
             delivery=self.delivery,
             asked=self.asked,
         )
-        traced = watching or current_trace.get() is not None
+        traced = watching or self.trace is not None
         room = send_traced(host, request) if traced else host.bus.post(request)
         if room is None and not host.registry.available(name):
             self.await_ready(name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from actors.trace import watching
+from actors.trace import Trace, watching
 from bus import JobStatus
 from bus.events import log, text_of
 
@@ -175,6 +175,13 @@ class JobTelemetry:
             figures["error.type"] = error.type if error is not None else status.value
             self._end(span, figures["error.type"], error.message if error is not None else "")
         self._durations.record(job.host.tasks.now() - since, figures)
+
+    @_guarded
+    def current(self) -> Trace | None:
+        """The current span, as it travels."""
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier)
+        return Trace(carrier["traceparent"], carrier.get("tracestate")) if carrier else None
 
     def close(self) -> None:
         """End the spans that are open, and the providers if they are its own."""

@@ -70,6 +70,9 @@ class Telemetry(Protocol):
     def ended(self, job: Job[Any], status: JobStatus, error: ErrorInfo | None) -> None:
         """A job has been answered."""
 
+    def current(self) -> Trace | None:
+        """The span that the current task is in; None if it is in none."""
+
 
 current_trace: ContextVar[Trace | None] = ContextVar("current_trace", default=None)
 """What is asked for in the current task is part of this."""
@@ -110,6 +113,11 @@ def tracing(traceparent: str | None = None, tracestate: str | None = None, *, ru
         yield
     finally:
         current_trace.reset(token)
+
+
+def trace_here() -> Trace | None:
+    """What that is part of which is asked for in the current task."""
+    return (watching[0].current() if watching else None) or current_trace.get()
 
 
 def send_traced(host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:

@@ -11,12 +11,14 @@ import click
 
 from actors.cli.command import Command, asynchronous
 from actors.cli.connection import connected
+from actors.cli.failure import one_line
 from actors.cli.output import emit, moment, table
 from actors.cli.setting import ABOVE_ZERO, CONNECTION, settings
-from actors.client import Client
-from bus import WorkerLostData, WorkerReadyData, WorkerRegistry
+from actors.job_events import JobNews
+from actors.job_follower import follow_jobs
+from bus import WorkerLostData, WorkerReadyData
 
-UNSEEN = ("_Requester-", "RunOwner-", "RunTails-")
+UNSEEN = ("_Requester-", "_Follower-", "RunOwner-", "RunTails-")
 """How the names of workers begin that no program has named: the inner ones of clients and of runs."""
 
 
@@ -55,37 +57,55 @@ async def ps(*, listen: float, everything: bool, json: bool, **connection: Any) 
 @settings(*CONNECTION, "json")
 @asynchronous
 async def events(*, seconds: float | None, everything: bool, json: bool, **connection: Any) -> None:
-    """Print what happens in the fleet as it happens: workers that are ready, or change, and workers that are lost.
+    """Print what happens in the fleet as it happens: workers that come and go, jobs that begin and end.
 
-    Those that are there already come first.
+    The workers that are there already come first.
     """
 
-    def show(change: WorkerReadyData | WorkerLostData) -> None:
+    def show(change: WorkerReadyData | WorkerLostData | JobNews) -> None:
+        if isinstance(change, JobNews):
+            _show_job(change, json)
+            return
         if not everything and change.worker_name.startswith(UNSEEN):
             return
         kind = "worker_ready" if isinstance(change, WorkerReadyData) else "worker_lost"
         if json:
             emit({"type": kind, "at": time.time(), "data": change})
             return
-        reason = f": {change.reason}" if isinstance(change, WorkerLostData) and change.reason else ""
+        reason = f": {one_line(change.reason)}" if isinstance(change, WorkerLostData) and change.reason else ""
         if isinstance(change, WorkerReadyData) and not change.active:
             reason = ", not active"
-        click.echo(f"{kind:<12}  {change.worker_name}  on {change.runner}{reason}")
+        click.echo(f"{kind:<13}  {change.worker_name}  on {change.runner}{reason}")
 
     async with connected(**connection) as client:
-        registry = _registry(client)
-        changes, news = anyio.create_memory_object_stream[WorkerReadyData | WorkerLostData](math.inf)
+        assert client._runner is not None
+        registry = client._runner.registry
+        changes, news = anyio.create_memory_object_stream[WorkerReadyData | WorkerLostData | JobNews](math.inf)
         for known in client.workers():
             changes.send_nowait(known)
         registry.listen(changes.send_nowait)
         try:
-            with changes, news, anyio.move_on_after(seconds):
-                async for change in news:
-                    show(change)
+            async with follow_jobs(client._runner, changes.send_nowait):
+                with anyio.move_on_after(seconds):
+                    async for change in news:
+                        show(change)
         finally:
             registry.unlisten(changes.send_nowait)
+            changes.close()
+            news.close()
 
 
-def _registry(client: Client) -> WorkerRegistry:
-    assert client._runner is not None
-    return client._runner.registry
+def _show_job(news: JobNews, json: bool) -> None:
+    if json:
+        emit({"type": news.type, "at": news.at, "data": news.details()})
+        return
+    record = news.record
+    if record is None:
+        text = f"{news.count} events on {news.runner}"
+    else:
+        name = f":{record.job_name}" if record.job_name else ""
+        run = f", run {record.run}" if record.run else ""
+        text = f"{record.worker_name}{name} on {news.runner}, job {record.job_id}, attempt {record.attempt}{run}"
+        if record.error is not None:
+            text += f": {record.error.type}: {record.error.message}"
+    click.echo(f"{news.type:<13}  {one_line(text)}")

@@ -18,6 +18,7 @@ from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError, Ru
 from actors.runs.record import kept_error
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
+from actors.trace import tracing
 from actors.worker import BaseWorker
 from bus import Backoff, EncodeError, ErrorInfo, JobStatus, TransportError
 from bus.events import log
@@ -204,9 +205,11 @@ class _Attempt:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep, heartbeat, tasks)
                 with self._jobs:
-                    async with anyio.create_task_group() as members:
-                        for name in request.worker_names:
-                            members.start_soon(self._member, name, request)
+                    trace = tracing(request.traceparent, request.tracestate, run=self._lease.run_id)
+                    with trace:  # the tasks of the members begin in it
+                        async with anyio.create_task_group() as members:
+                            for name in request.worker_names:
+                                members.start_soon(self._member, name, request)
                 self._idle.set()
                 await self._conclude(request)
                 tasks.cancel_scope.cancel()

@@ -85,6 +85,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         cancel_on_error: Whether one worker that does not complete ends the run.
         delivery: How the requests travel; None is the bus's own setting.
         label: A text for people.
+        traceparent: The trace that it was submitted in; see `tracing`. It does not tell one request from another.
+        tracestate: What belongs to that.
     """
 
     worker_names: tuple[str, ...]
@@ -95,6 +97,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     cancel_on_error: bool = True
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     label: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):

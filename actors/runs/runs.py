@@ -17,6 +17,7 @@ from actors.runs.owner import TOPIC, RunOwner
 from actors.runs.run import RunRequest
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
+from actors.trace import Trace, trace_here
 from actors.worker import BaseWorker
 from bus import ServerBus
 
@@ -39,6 +40,7 @@ class Runs:
         """Enter a run, and tell the owners of it."""
         if params.job_id is not None:
             raise TypeError("a run has no job_id: give an idempotency_key")
+        trace = trace_here() or Trace()
         request = RunRequest(
             worker_names=worker_names,
             name=params.name,
@@ -48,6 +50,8 @@ class Runs:
             cancel_on_error=params.cancel_on_error,
             delivery=params.delivery,
             label=params.label,
+            traceparent=trace.parent,
+            tracestate=trace.state,
         )
         status = await self.store.create(request, idempotency_key=idempotency_key, ttl=ttl)
         await self._tell(status.run_id)

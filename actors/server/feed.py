@@ -18,9 +18,9 @@ class FleetEvent(msgspec.Struct, frozen=True):
 
     Attributes:
         type: `worker_ready`, `worker_changed`, `worker_lost`, `job_started`, `job_completed`, `job_failed`, the type of
-            a run's event, or `missed`: that many events (`data`, None if nobody knows) came while this reader did not
-            read, and are not kept any more.
-        at: Unix time, by this server's clock.
+            a run's event, or `missed`: that many events (`data`, None if nobody knows) are not shown. They came while
+            this reader did not read, and are not kept any more; or a runner had too many to tell.
+        at: Unix time; of a job or a run, by the clock of who does it.
         data: What is known of it.
     """
 

@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 
 from actors.client import Client
+from actors.job_events import JobNews, JobRecord
+from actors.job_follower import follow_jobs
 from actors.runner import WorkerRunner
 from actors.runs.store import RunStore
 from actors.server.access import Tokens
@@ -25,8 +27,6 @@ from bus import NetworkBus, WorkerBus, WorkerLostData, WorkerReadyData
 
 LOOK = 2.0
 """Seconds that a look at the run store may take, for `/readyz`."""
-
-JOB_EVENTS = {"on_job_start": "job_started", "on_job_complete": "job_completed", "on_job_error": "job_failed"}
 
 Prepare = Callable[[WorkerRunner], Any]
 
@@ -103,7 +103,7 @@ class Service:
             await runner.add_workers(tails := RunTails(self.feed, client))
             stack.push_async_callback(tails.leave)
             self._runner, self._client = runner, client
-            self._listen(runner, stack)
+            await self._listen(runner, stack)
             try:
                 yield
             finally:
@@ -174,7 +174,7 @@ class Service:
             **self._bus_options,
         )
 
-    def _listen(self, runner: WorkerRunner, stack: AsyncExitStack) -> None:
+    async def _listen(self, runner: WorkerRunner, stack: AsyncExitStack) -> None:
         known = {(each.worker_name, each.runner): None for each in self.client.workers()}
 
         def changed(change: WorkerReadyData | WorkerLostData) -> None:
@@ -189,16 +189,17 @@ class Service:
 
         runner.registry.listen(changed)
         stack.callback(runner.registry.unlisten, changed)
-        for name, kind in JOB_EVENTS.items():
-            runner.add_event_handler(name, self._job_handler(kind))
+        for event in ("on_job_complete", "on_job_error"):
+            runner.add_event_handler(event, self._count)
+            stack.callback(runner.remove_event_handler, event, self._count)
+        await stack.enter_async_context(follow_jobs(runner, self._show_job))
 
-    def _job_handler(self, kind: str) -> Callable[[WorkerRunner, Any], None]:
-        def happened(_runner: WorkerRunner, record: Any) -> None:
-            if record.status is not None:
-                self.metrics.jobs.labels(record.status.value).inc()
-            self.feed.put(FleetEvent(kind, time.time(), record))
+    def _count(self, _runner: WorkerRunner, record: JobRecord) -> None:
+        if record.status is not None:
+            self.metrics.jobs.labels(record.status.value).inc()
 
-        return happened
+    def _show_job(self, news: JobNews) -> None:
+        self.feed.put(FleetEvent(news.type, news.at, news.details()))
 
     def _show_gauges(self) -> None:
         show = self.metrics.gauge

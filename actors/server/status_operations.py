@@ -99,7 +99,7 @@ OPERATIONS = (
         "/events/stream",
         "streamEvents",
         events,
-        "What happens in the fleet: workers, jobs of this runner, runs. Last-Event-ID goes on behind an event that is "
+        "What happens in the fleet: workers, jobs, runs. Last-Event-ID goes on behind an event that is "
         "still kept, else a `missed` event says that some were not seen.",
         media_type="text/event-stream",
         last_event_id=".*",
