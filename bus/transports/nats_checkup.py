@@ -68,7 +68,7 @@ async def _persistence(link: NatsLink, namespace: str) -> Finding:
 async def _rights(link: NatsLink, namespace: str) -> Finding:
     subject = f"{token(namespace)}.doctor"
 
-    async def heard(_message: object) -> None:
+    def heard(_message: object) -> None:
         """Nobody writes there but us."""
 
     await link.listen(subject, heard)
