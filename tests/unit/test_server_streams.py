@@ -137,7 +137,7 @@ async def test_many_readers_of_which_some_stall_all_see_everything_and_none_hold
                 await anyio.lowlevel.checkpoint()
         assert counts == [EVENTS] * (READERS - len(stalled))
         await until(lambda: not len(service.streams))
-        assert service.streams.stalled == len(stalled)
+        assert service.streams.stalled <= len(stalled)  # of some the system may have been the first to end it
         assert service.feed.readers == 0
         for each in stalled:
             each.close()
