@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import BaseWorker, Client, Job, WorkerRunner, job
+from actors import BaseWorker, Client, Job, JobRecord, WorkerRunner, job, tracing
 from actors.runs import (
     InMemoryRunStore,
     Lease,
@@ -33,6 +33,9 @@ from bus.shapes import REGISTERED
 pytestmark = pytest.mark.anyio
 
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
 class Desk(BaseWorker):
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -53,6 +56,11 @@ class Desk(BaseWorker):
     @job
     async def refuse(self, job: Job[str]) -> None:
         raise ValueError(job.payload)
+
+    @job
+    async def tell(self, job: Job[None]) -> list[str | None]:
+        assert job.trace is not None
+        return [job.trace.parent, job.trace.state, job.trace.run]
 
     @job
     async def repeat(self, job: Job[int]) -> str:
@@ -425,3 +433,18 @@ async def test_what_is_wrong_with_a_submission_is_said() -> None:
             await client.run("x")
         with pytest.raises(ValueError, match="timeout"):
             await client.submit("desk", timeout=-1)
+
+
+async def test_the_jobs_of_a_run_carry_its_id_and_the_trace_of_who_submitted_it() -> None:
+    records: list[JobRecord] = []
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Desk("ann"), Desk("bob"))
+        runner.add_event_handler("on_job_complete", lambda _, record: records.append(record))
+        with tracing(PARENT, "vendor=1", run="outer"):
+            traced = await client.submit("ann", "bob", name="tell", idempotency_key="once")
+        assert await traced.result(60) == {name: [PARENT, "vendor=1", traced.run_id] for name in ("ann", "bob")}
+        plain = await client.submit("ann", name="tell")
+        assert await plain.result(60) == [None, None, plain.run_id]
+        again = await client.submit("ann", "bob", name="tell", idempotency_key="once")
+        assert again.run_id == traced.run_id, "in which trace it is submitted does not make it another"
+    assert [each.run for each in records] == [traced.run_id] * 2 + [plain.run_id]

@@ -168,11 +168,12 @@ async def test_what_happens_in_the_fleet_is_seen() -> None:
             kinds: dict[str, list[Any]] = {}
             async for each in events_in(response):
                 kinds.setdefault(str(each.type), []).append(each.data["data"])
-                if kinds.keys() >= {"worker_lost", "group_completed"}:
+                done = len(kinds.get("job_completed", ())) == 2 and "job_failed" in kinds
+                if done and kinds.keys() >= {"worker_lost", "group_completed"}:
                     break
             assert [each["worker_name"] for each in kinds["worker_ready"]] == ["desk"]
             assert {each["job_name"] for each in kinds["job_started"]} == {"echo", "refuse"}
-            assert len(kinds["job_completed"]) == 2
+            assert [each["run"] for each in kinds["job_completed"]] == [None, place.rpartition("/")[2]]
             assert [each["error"]["message"] for each in kinds["job_failed"]] == ["x"]
             assert kinds["agent_completed"][0]["event"]["data"] == 1
             assert kinds["group_completed"][0]["run_id"] in place

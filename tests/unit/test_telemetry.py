@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import itertools
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -28,6 +31,7 @@ from tests.running import TasksBegun, running
 pytestmark = pytest.mark.anyio
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ROOT = Path(__file__).parents[2]
 NUMBERS = itertools.count()
 
 Delivery = Literal["at_least_once", "at_most_once"]
@@ -346,6 +350,31 @@ anyio.run(main)
 remove_telemetry()
 os._exit(0)  # what was not sent by now never is
 """
+
+
+async def test_the_two_lines_of_the_readme_make_two_spans(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (lines,) = (block for block in blocks if "install_telemetry" in block)
+    assert len(lines.splitlines()) == 2
+    names: dict[str, Any] = {"install_telemetry": install_telemetry}
+    exec(blocks[0].replace("anyio.run(main)", ""), names)  # noqa: S102 - our own
+    async with running(names["Counter"]("ann")) as runner, Client(runner) as client:
+        program = compile(lines, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(program, {**names, "client": client})  # noqa: S307 - as above
+    assert capsys.readouterr().out == "3\n"
+    assert [span.name for span in recorded.spans] == ["send ann", "process ann"]
+
+
+async def test_the_jobs_of_a_run_are_inside_the_span_it_was_submitted_in(recorded: Recorded) -> None:
+    tracer = recorded.tracer_provider.get_tracer("program")
+    async with running(Traced("ann")) as runner, Client(runner) as client:
+        with tracer.start_as_current_span("import"):
+            run = await client.submit("ann", payload="hello", name="echo")
+        await run.result(timeout=60)
+    assert parent_of(recorded.named("send ann")) == id_of(recorded.named("import"))
+    assert (recorded.named("process ann").attributes or {})["actorbus.run.id"] == run.run_id
 
 
 @pytest.mark.parametrize("configured", [True, False])
