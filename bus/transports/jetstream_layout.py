@@ -22,7 +22,7 @@ QUEUE_BOUND = 1_000_000
 """Most jobs that wait or run for one worker; beyond it the server refuses more."""
 
 INBOX_BOUND = 100_000
-"""Most messages, of up to 512 KiB, that wait for one node; beyond it the server forgets the oldest, and the node is told."""
+"""Most messages, of up to 512 KiB, that wait for one node; the server forgets older ones, and the node is told."""
 
 INBOX_AGE = 3600
 """Seconds a message waits for its node: what a node that is gone leaves behind is deleted then."""
