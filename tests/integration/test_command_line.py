@@ -7,8 +7,10 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,6 +121,36 @@ def test_events_shows_workers_that_come_and_go(shell: Shell) -> None:
         watching.send_signal(signal.SIGINT)
         watching.communicate(timeout=DEADLINE)
         assert watching.returncode == ExitCode.INTERRUPTED
+
+
+def test_events_shows_what_becomes_of_jobs(shell: Shell) -> None:
+    seen = threading.Event()
+
+    def ask() -> None:
+        while not seen.is_set():  # a worker that does not know yet of who watches says nothing
+            shell.run("invoke", "Till", "--job", "fail", code=ExitCode.FAILED)
+
+    with shell.worker("--name", "first", "shop:Till"), ThreadPoolExecutor(1) as threads:
+        watching = [shell.begin("events", "--json"), shell.begin("events")]
+        asking = threads.submit(ask)
+        try:
+            as_json, as_text = (line_of(each, "job_failed") for each in watching)
+        finally:
+            seen.set()
+            for each in watching:
+                each.send_signal(signal.SIGINT)
+                each.communicate(timeout=DEADLINE)
+        asking.result()
+    told = json.loads(as_json)["data"]
+    assert (told["worker_name"], told["job_name"], told["runner"]) == ("Till", "fail", "first")
+    assert told["error"]["message"] == "the drawer is stuck"
+    wanted = r"job_failed +Till:fail on first, job \S+, attempt 1: RuntimeError: the drawer is stuck\n"
+    assert re.fullmatch(wanted, as_text), as_text
+
+
+def line_of(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stdout is not None
+    return next(line for line in process.stdout if word in line)
 
 
 async def give_up(url: str, count: int) -> None:

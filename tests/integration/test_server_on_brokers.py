@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import anyio
 import httpx
 import pytest
 
-from actors import WorkerRunner
+from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
-from tests.asking import Desk, asking, events_of
+from tests.asking import Desk, asking, events_in, events_of, listening
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+ROOT = Path(__file__).parents[2]
 
 
 async def until_it_says(client: httpx.AsyncClient, path: str, status: int, text: str = "") -> httpx.Response:
@@ -46,3 +54,43 @@ async def test_workers_elsewhere_are_asked_and_a_dead_broker_is_noticed(each_bro
         await until_it_says(client, "/readyz", 200)
         await until_it_says(client, "/workers", 200, '"desk"')  # the other process finds its way back by itself
         assert (await client.post("/invoke/desk:echo", json=2)).json()["result"] == 2
+
+
+async def test_what_becomes_of_the_jobs_of_other_processes_is_seen(each_broker: Broker) -> None:
+    app = create_app(each_broker.url, run_store="memory://", own_runs=False)
+    with elsewhere(each_broker.url):
+        async with Client(each_broker.url) as client, listening(app) as server:
+            await jobs_are_seen(client, server)
+
+
+@contextmanager
+def elsewhere(url: str) -> Iterator[None]:
+    """Another process, which serves `desk`."""
+    with subprocess.Popen([sys.executable, "-m", "tests.integration.serving", url, "10"], cwd=ROOT) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+async def jobs_are_seen(client: Client, server: httpx.AsyncClient) -> None:
+    asking_on = anyio.CancelScope()
+
+    async def ask() -> None:
+        with asking_on:
+            while True:  # a process that does not know of a follower yet publishes nothing
+                run = await client.submit("desk", name="echo", payload=1)
+                run_ids.append(run.run_id)
+                await run.result()
+                await anyio.sleep(1)
+
+    run_ids: list[str] = []
+    async with anyio.create_task_group() as tasks, server.stream("GET", "/events/stream") as response:
+        tasks.start_soon(ask)
+        async for each in events_in(response):
+            if each.type == "job_completed":
+                break
+        asking_on.cancel()
+    told = each.data["data"]
+    assert (told["runner"], told["worker_name"], told["job_name"]) == ("desk-runner", "desk", "echo")
+    assert told["run"] in run_ids

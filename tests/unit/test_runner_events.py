@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from actors import BaseWorker, Job, JobError, JobParams, JobRecord, JobStatus, WorkerRunner, job
+from actors import BaseWorker, Job, JobError, JobParams, JobRecord, JobStatus, WorkerRunner, job, tracing
 from actors.outcome import refusal
 from bus import DEAD_LETTERED, BusJobRequestMessage, WorkerErrorData
 from tests.cast import Asker, Performer, quiet
@@ -116,6 +116,7 @@ async def test_on_job_error_is_told_once_of_each_job_that_failed_whatever_way(
 
 async def test_a_job_that_nobody_takes_is_told_to_on_job_error_where_it_was_asked_for() -> None:
     told: list[tuple[str, str, str, Any, str]] = []
+    runs: list[str | None] = []
     async with running(Asker(), ready_timeout=0.01) as runner:
         asker = runner.get_worker("asker")
         assert asker is not None
@@ -124,8 +125,9 @@ async def test_a_job_that_nobody_takes_is_told_to_on_job_error_where_it_was_aske
         def on_job_error(_runner: WorkerRunner, record: JobRecord) -> None:
             assert record.error is not None
             told.append((record.worker_name, record.job_id, record.requester, record.status, record.error.type))
+            runs.append(record.run)
 
-        with pytest.raises(JobError):
+        with pytest.raises(JobError), tracing(run="run-1"):
             await asker.job("nobody", job_id="j1")
         with pytest.raises(JobError):
             await asker.job("nobody", job_id="j2", timeout=0.0)
@@ -138,6 +140,7 @@ async def test_a_job_that_nobody_takes_is_told_to_on_job_error_where_it_was_aske
         ("nobody", "j2", "asker", JobStatus.FAILED, "JobTimeoutError"),
         ("nobody", "j3", "asker", JobStatus.CANCELLED, "JobCancelled"),
     ]
+    assert runs == ["run-1", None, None]
 
 
 async def test_a_job_that_became_a_dead_letter_is_told_to_on_job_error_where_it_was_asked_for() -> None:

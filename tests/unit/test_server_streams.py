@@ -179,6 +179,13 @@ async def test_what_happens_in_the_fleet_is_seen() -> None:
             assert kinds["group_completed"][0]["run_id"] in place
 
 
+async def test_a_runner_that_a_server_has_left_tells_nobody_of_its_jobs() -> None:
+    async with WorkerRunner(handle_sigint=False, handle_sigterm=False) as runner:
+        async with asking(create_app(runner)):
+            assert runner.job_events.wanted
+        assert not runner.job_events.wanted
+
+
 async def test_the_feed_goes_on_behind_an_event_and_says_what_was_missed() -> None:
     feed = Feed("life")
 
