@@ -655,10 +655,10 @@ MUTANTS = (
         unit("unit/test_server_streams.py"),
     ),
     Mutant(
-        "a server shows no jobs",
+        "a server does not say which job it is that something happens to",
         "actors/server/service.py",
-        "self.feed.put(FleetEvent(news.type, news.at, news.details()))",
-        "pass",
+        "FleetEvent(news.type, news.at, news.details())",
+        "FleetEvent(news.type, news.at, {})",
         unit("unit/test_server_streams.py"),
     ),
     Mutant(
