@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from nats.aio.msg import Msg
 
@@ -30,17 +29,18 @@ class Claim:
         self.until = until
         self.word = b""
         self.sent = 0.0
-        self._leases = deque([(now, until)], maxlen=RENEWALS)
+        # Replaced, never changed: while the event loop is blocked another thread renews.
+        self._leases: tuple[tuple[float, float], ...] = ((now, until),)
 
     def renew(self, now: float, until: float) -> None:
         """The server has confirmed a lease until then."""
         self.until = until
-        self._leases.append((now, until))
+        self._leases = (*self._leases, (now, until))[-RENEWALS:]
 
     def forgotten(self, since: float) -> None:
         """The server may have forgotten what it has confirmed `since` then."""
         self.until = max((until for known, until in self._leases if known <= since), default=-math.inf) - ROUNDED
-        self._leases = deque([(-math.inf, self.until)], maxlen=RENEWALS)
+        self._leases = ((-math.inf, self.until),)
 
     def __repr__(self) -> str:
         return f"<Claim {self.subject!r}: {self.word.decode() or 'open'}, until {self.until:.3f}>"

@@ -76,7 +76,8 @@ class Inbox:
     and nothing needs to be acknowledged.
 
     The server drops what has waited for too long. So a node leaves a mark in its inbox now and then: if the last
-    message it took in is older than that, it was away, and something after that message may be gone.
+    message it took in is older than that, it was away, and something after that message may be gone. As it may if that
+    message is gone and the inbox is full: then the server has dropped the oldest.
     """
 
     def __init__(self, layout: Layout, arrivals: Arrivals, node: str) -> None:
@@ -140,7 +141,7 @@ class Inbox:
         mark = Answers(link)
         await mark.ask(self._subject, _MARK)
         await mark.wait()
-        info = await self._layout.inbox_info(link)
+        info = await self._layout.inbox_info(link, self._subject)
         self._age = info.age
         if info.birth != self._birth:
             lost, self._birth = self._birth, info.birth
@@ -153,6 +154,10 @@ class Inbox:
                 raise DataLostError(
                     f"this process was away for {info.latest - self._last:.0f} seconds, and what waits longer than "
                     f"{info.age:.0f} is dropped at {link.where}"
+                )
+            if 0 < info.most <= info.kept:
+                raise DataLostError(
+                    f"while this process was away more messages came for it than {link.where} keeps: {info.most}"
                 )
         self._epoch += 1
         self._number = 0

@@ -22,7 +22,7 @@ QUEUE_BOUND = 1_000_000
 """Most jobs that wait or run for one worker; beyond it the server refuses more."""
 
 INBOX_BOUND = 100_000
-"""Most messages, of up to 512 KiB, that wait for one node; beyond it the server forgets the oldest."""
+"""Most messages, of up to 512 KiB, that wait for one node; the server forgets older ones, and the node is told."""
 
 INBOX_AGE = 3600
 """Seconds a message waits for its node: what a node that is gone leaves behind is deleted then."""
@@ -52,17 +52,21 @@ def token(name: str) -> str:
 
 
 class InboxInfo(NamedTuple):
-    """The stream of the inboxes.
+    """The stream of the inboxes, and what is in one of them.
 
     Attributes:
         birth: When it was made: another time means another stream, which counts anew.
         age: Seconds a message waits for its node; 0 is for ever.
         latest: When its last message was stored, in seconds of the server's clock.
+        most: Messages that one inbox holds, at most; not above 0 if there is no such bound.
+        kept: Messages in the inbox.
     """
 
     birth: str
     age: float
     latest: float
+    most: int
+    kept: int
 
 
 class Layout:
@@ -177,13 +181,15 @@ class Layout:
             raise refusal(f"a mark in stream {self.jobs!r}", answer)
         return int(answer["error"]["description"].rpartition(" ")[2])  # "wrong last sequence: 7"
 
-    async def inbox_info(self, link: NatsLink) -> InboxInfo:
-        """What the stream of the inboxes says of itself."""
-        answer = await link.api(f"STREAM.INFO.{self.inboxes}")
+    async def inbox_info(self, link: NatsLink, subject: str) -> InboxInfo:
+        """What the stream of the inboxes says of itself, and of one of them."""
+        answer = await link.api(f"STREAM.INFO.{self.inboxes}", {"subjects_filter": subject})
         if "error" in answer:
             raise refusal(f"stream {self.inboxes!r}", answer)
-        age, latest = answer["config"].get("max_age", 0) / NANOSECONDS, seconds_of(answer["state"]["last_ts"])
-        return InboxInfo(str(answer["created"]), age, latest)
+        config, state = answer["config"], answer["state"]
+        age, latest = config.get("max_age", 0) / NANOSECONDS, seconds_of(state["last_ts"])
+        kept = (state.get("subjects") or {}).get(subject, 0)
+        return InboxInfo(str(answer["created"]), age, latest, config.get("max_msgs_per_subject", 0), kept)
 
     async def ensure_queue(self, link: NatsLink, queue: str) -> None:
         """Make the consumer that gives out the jobs of a queue, if it does not exist.

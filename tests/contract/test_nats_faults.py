@@ -448,11 +448,11 @@ async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_gi
 
 
 @asynccontextmanager
-async def forgetful(server: NatsBroker, namespace: str) -> AsyncIterator[None]:
-    """Messages of inboxes are kept for two seconds, as their operator wants it."""
+async def forgetful(server: NatsBroker, namespace: str, **limits: Any) -> AsyncIterator[None]:
+    """Messages of inboxes are dropped beyond these limits, as their operator wants it."""
     client = await nats.connect(server.url)
     await client.jetstream().add_stream(
-        name=f"{namespace}_inbox", subjects=[f"{namespace}.inbox.*"], max_age=2.0, duplicate_window=2.0
+        name=f"{namespace}_inbox", subjects=[f"{namespace}.inbox.*"], duplicate_window=2.0, **limits
     )
     try:
         yield
@@ -464,22 +464,28 @@ async def losses_until(transport: JetStreamTransport, body: bytes) -> list[str]:
     """What is told of losses until a message arrives, which has to be the first one."""
     told: list[str] = []
     with anyio.fail_after(LONGEST_WAIT):
-        while True:
-            try:
-                if taken := bodies(await transport.receive()):
-                    assert taken == [body]
-                    return told
-            except DataLostError as error:
-                told.append(str(error))
-            except TransportError:
-                await anyio.lowlevel.checkpoint()
+        while not (taken := await read_and_note(transport, told)):
+            pass
+    assert taken == [body]
+    return told
+
+
+async def read_and_note(transport: JetStreamTransport, told: list[str]) -> list[bytes]:
+    """Read, and note what is told of losses."""
+    try:
+        return bodies(await transport.receive())
+    except DataLostError as error:
+        told.append(str(error))
+    except TransportError:
+        await anyio.lowlevel.checkpoint()
+    return []
 
 
 async def test_g37_who_was_away_for_so_long_that_messages_for_it_were_dropped_is_told_once(
     server: NatsBroker, namespace: str
 ) -> None:
     async with (
-        forgetful(server, namespace),
+        forgetful(server, namespace, max_age=2.0),
         node(server.url, namespace, "a#1") as a,
         relay(server.port) as link,
         node(link.url, namespace, "b#1") as b,
@@ -496,11 +502,34 @@ async def test_g37_who_was_away_for_so_long_that_messages_for_it_were_dropped_is
         assert await losses_until(b, b"next") == []
 
 
+async def test_g37_who_was_away_while_more_came_for_it_than_is_kept_is_told_once(
+    server: NatsBroker, namespace: str
+) -> None:
+    async with (
+        forgetful(server, namespace, max_msgs_per_subject=10),
+        node(server.url, namespace, "a#1") as a,
+        relay(server.port) as link,
+        node(link.url, namespace, "b#1") as b,
+    ):
+        await b.receive()
+        await link.cut()
+        for body in (*[b"dropped"] * 10, b"kept"):
+            await put(a, "inbox", "b#1", body)
+        told: list[str] = []
+        with anyio.fail_after(LONGEST_WAIT):
+            while b"kept" not in await read_and_note(b, told):
+                pass
+        assert ["more messages came" in each for each in told] == [True]
+        await link.cut()
+        await put(a, "inbox", "b#1", b"next")
+        assert await losses_until(b, b"next") == []
+
+
 async def test_who_reads_on_is_not_told_of_losses_although_all_it_has_read_was_dropped_long_ago(
     server: NatsBroker, namespace: str
 ) -> None:
     async with (
-        forgetful(server, namespace),
+        forgetful(server, namespace, max_age=2.0),
         node(server.url, namespace, "a#1") as a,
         relay(server.port) as link,
         node(link.url, namespace, "b#1") as b,

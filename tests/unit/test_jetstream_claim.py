@@ -43,6 +43,18 @@ def test_g35_a_server_that_was_killed_has_forgotten_the_last_renewals_and_parts_
     assert held.until == until - 1.0
 
 
+def test_a_claim_may_be_renewed_by_another_thread_while_its_server_turns_out_to_have_been_killed() -> None:
+    class Renewing(float):
+        def __ge__(self, other: float) -> bool:  # between any two leases that are looked at
+            held.renew(12.0, 18.0)
+            return float(self) >= other
+
+    held = claim(1.0, 6.0)
+    held.renew(2.1, 8.0)
+    held.forgotten(Renewing(5.0))
+    assert held.until == 7.0
+
+
 def test_g35_a_claim_of_whose_leases_too_many_are_new_is_not_ours_after_a_kill() -> None:
     held = claim(1.0, 6.0)
     for number in range(RENEWALS):
