@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from bus.codec import Header
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import BusError
@@ -113,6 +115,26 @@ def answered_by_bus(request: BusJobRequestMessage, status: JobStatus, error: Err
         attempt=request.attempt,
         status=status,
         error=error,
+    )
+
+
+def later(answer: Any, attempt: int) -> Any:
+    """An answer whose job came again, as that of a later attempt: another may have had the job in between.
+
+    What led up to it is not sent again. A stream would end in the middle, and is said to be lost instead.
+    """
+    if not isinstance(answer, BusJobStreamEndMessage):
+        return replace(answer, attempt=attempt, sequence=0)
+    message = "its stream was sent to the end, but its requester was hearing another performer, and it is not kept"
+    return BusJobResponseMessage(
+        source=answer.source,
+        target=answer.target,
+        destination=answer.destination,
+        job_id=answer.job_id,
+        attempt=attempt,
+        asked=answer.asked,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="AnswerForgotten", message=message),
     )
 
 

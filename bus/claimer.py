@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec.structs import replace
 
-from bus.answers import answered_by_bus, gave_up, in_use, returned
+from bus.answers import answered_by_bus, gave_up, in_use, later, returned
 from bus.claims import Claim, Claims
 from bus.dead_letters import DEAD_LETTERED
 from bus.errors import DataLostError, DecodeError, TransportError
@@ -349,8 +349,7 @@ class Claimer:
             self.settle(delivery, Settlement.ACK, now)
             return True
         self._bus.answer_again(request, answer)
-        # Another may have had it in between: then only a later attempt counts, and what led up to it is not waited for.
-        answer = replace(answer, attempt=max(delivery.attempt, answer.attempt + 1), sequence=0)
+        answer = later(answer, max(delivery.attempt, answer.attempt + 1))
         claim = self.claims.answering(request, delivery, frame_id, since, now)
         self._bus.send_to(request.origin, answer, claim)
         return True

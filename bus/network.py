@@ -8,9 +8,8 @@ from random import Random
 from typing import Any, ClassVar
 
 import anyio
-from msgspec.structs import replace
 
-from bus.answers import to_orphan
+from bus.answers import later, to_orphan
 from bus.bus import WorkerBus
 from bus.claimer import Claimer
 from bus.claims import Claim
@@ -375,7 +374,7 @@ class NetworkBus(WorkerBus):
                 answered = claim
                 if claim.delivery.attempt > message.attempt:  # it came again meanwhile: another may have had it before
                     self.send_to(message.destination, message)
-                    message = replace(message, attempt=claim.delivery.attempt, sequence=0)
+                    message = later(message, claim.delivery.attempt)
         self.send_to(message.destination, message, answered)
         return None
 

@@ -112,7 +112,8 @@ def _completion(lines: list[Happening]) -> list[str]:
     began = [line.attempt for line in lines if line.kind == "began"]
     if not began:
         return ["it completed without having run"]
-    if ended.attempt not in began:
+    remembered = any(line.kind == "finished" and line.attempt < ended.attempt for line in lines)  # it came again
+    if ended.attempt not in began and not remembered:
         return [f"it completed in attempt {ended.attempt}, which never began: those that did are {began}"]
     return []
 
@@ -182,7 +183,8 @@ def _order(lines: list[Happening]) -> list[str]:
         found.append("an event came after it had ended")
     if 0 < ended.attempt < latest:
         found.append(f"it ended in attempt {ended.attempt}, but events of attempt {latest} had come")
-    if ended.status is JobStatus.COMPLETED and len(numbers[ended.attempt]) != ended.number:
+    began = any(line.kind == "began" and line.attempt == ended.attempt for line in lines)  # else it is a remembered one
+    if began and ended.status is JobStatus.COMPLETED and len(numbers[ended.attempt]) != ended.number:
         found.append(f"it completed with {len(numbers[ended.attempt])} of {ended.number} events seen")
     return found
 

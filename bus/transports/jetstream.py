@@ -18,7 +18,7 @@ from bus.tasks import on_asyncio
 from bus.transport import Delivery, Outgoing, Settlement
 from bus.transports.arrivals import Arrivals
 from bus.transports.jetstream_dead_letters import JetStreamDeadFrames
-from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs
+from bus.transports.jetstream_inbox import PACK_BYTES, Inbox, packed, packs, to_send_again
 from bus.transports.jetstream_layout import Layout, check_size
 from bus.transports.jetstream_queues import Queues, QueueStatistics
 from bus.transports.jetstream_waiting import JetStreamWaitingFrames
@@ -201,7 +201,7 @@ class JetStreamTransport:
                 continue
             error = msgspec.json.decode(message.data)["error"]
             reason = f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})"
-        missing = {frame.id: None for each in asked.values() for frame in each}
+        missing = to_send_again(frames, asked.values())
         for frame in frames:
             if frame.settles is not None and frame.id not in missing:
                 await self._queues.settle(link, frame.settles, Settlement.ACK, asyncio.get_running_loop().time())

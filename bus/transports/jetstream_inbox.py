@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
@@ -61,6 +61,19 @@ def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]
 
 def _packed(batch: list[Outgoing]) -> tuple[str, bytes, list[Outgoing]]:
     return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch]), batch
+
+
+def to_send_again(frames: Sequence[Outgoing], unanswered: Iterable[list[Outgoing]]) -> dict[str, None]:
+    """Ids of the frames that are in messages without an answer, and of all for the same inbox.
+
+    An answer must not count while an event before it is not stored: who waits for both would have neither, should we
+    die now.
+    """
+    lost = [frame for pack in unanswered for frame in pack]
+    ids = dict.fromkeys(frame.id for frame in lost)
+    inboxes = dict.fromkeys(frame.to for frame in lost if frame.lane == "inbox")
+    again = [frame for frame in frames if frame.id in ids or (frame.lane == "inbox" and frame.to in inboxes)]
+    return dict.fromkeys(frame.id for frame in again)
 
 
 def packed(frames: Sequence[Outgoing]) -> bytes:

@@ -358,6 +358,26 @@ async def test_a_frame_without_an_answer_does_not_keep_other_frames_from_being_s
         await listener.close()
 
 
+async def test_g33_an_answer_does_not_count_while_what_led_up_to_it_is_refused(
+    server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its requester, who takes both in order, waits for ever if the performer dies now: the job is gone."""
+    monkeypatch.setattr("bus.transports.jetstream_inbox.PACK_BYTES", 50)  # each a message of its own
+    async with node(server.url, namespace, "a#1") as a:
+        a.demand("work", 1)
+        await put(a, "queue", "work", b"job")
+        (claim,) = await take(a, 1)
+        client = await nats.connect(server.url)
+        config = (await client.jetstream().stream_info(f"{namespace}_inbox")).config
+        await client.jetstream().update_stream(config.evolve(max_msg_size=150))
+        event = Outgoing("inbox", "b#1", "event", bytes(200))
+        with pytest.raises(PartlySentError) as caught:
+            await a.send([event, Outgoing("inbox", "b#1", "answer", b"answer", settles=claim)])
+        assert sorted(caught.value.missing) == ["answer", "event"]
+        assert a.statistics().queues.claims == 1
+        await client.close()
+
+
 async def test_g37_a_server_that_has_lost_what_it_had_stored_is_told_of_once(
     server: NatsBroker, namespace: str
 ) -> None:

@@ -199,13 +199,14 @@ def test_a_slow_network_makes_no_false_deaths_and_runs_nothing_twice() -> None:
 def test_a_lease_lasts_until_the_network_knows_that_the_job_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     async def program(sim: Simulation) -> None:
         boss, workers = await _fleet(sim, "b", "c")
-        settle_all = SimulatedTransport.settle_all
+        send = SimulatedTransport.send
 
-        async def slowly(transport: SimulatedTransport, settlements: Any) -> Any:
-            await anyio.sleep(25)
-            return await settle_all(transport, settlements)
+        async def slowly(transport: SimulatedTransport, frames: Any) -> None:
+            if any(frame.settles for frame in frames):
+                await anyio.sleep(25)
+            await send(transport, frames)
 
-        monkeypatch.setattr(SimulatedTransport, "settle_all", slowly)
+        monkeypatch.setattr(SimulatedTransport, "send", slowly)
         await boss.job("w", name="echo", payload=1)
         await anyio.sleep(30)
         assert sum(len(worker.runs) for worker in workers.values()) == 1

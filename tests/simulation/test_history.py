@@ -38,6 +38,10 @@ def test_a_job_that_completed_in_another_life_is_counted_as_distant() -> None:
     assert judge([GOOD[0], line("began", attempt=1, life="p#1"), *GOOD[2:]]).distant == 1
 
 
+def test_an_answer_that_was_remembered_may_count_as_that_of_a_later_attempt() -> None:
+    assert judge([*GOOD[:-1], line("ended", attempt=2, number=2, status=JobStatus.COMPLETED)]).violations == ()
+
+
 @pytest.mark.parametrize(
     ("history", "violation"),
     [
@@ -58,7 +62,7 @@ def test_a_job_that_completed_in_another_life_is_counted_as_distant() -> None:
             (*GOOD[:2], line("disturbed", job_id="", number=1), line("began", attempt=2), line("began", attempt=3)),
             "it ran 3 times although no more than 1 more are excused",
         ),
-        ((*GOOD[:-1], line("ended", attempt=2, number=0, status=JobStatus.COMPLETED)), "attempt 2, which never began"),
+        ((*GOOD[:-2], line("ended", attempt=2, number=0, status=JobStatus.COMPLETED)), "attempt 2, which never began"),
         ((*GOOD, line("saw", attempt=1, number=2)), "an event came after it had ended"),
         (
             (*GOOD[:2], line("saw", attempt=2), line("ended", attempt=1, status=JobStatus.FAILED)),

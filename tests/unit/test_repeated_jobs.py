@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from msgspec.structs import replace
 
-from actors import BaseWorker, Client, Job, WorkerRunner, job
+from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
 from bus import BusJobRunningMessage
 from bus.errors import TransportError
 from bus.network import NetworkBus
@@ -187,6 +187,49 @@ async def test_g33_the_answer_to_a_job_that_came_again_while_it_ran_reaches_its_
                     another_had_it(client)
                 worker.gate.set()
         assert answers == [1]
+        assert worker.ran == 1
+
+
+class Streams(Held):
+    @job(name="count")
+    async def count(self, job: Job[Any]) -> int:
+        self.ran += 1
+        await job.stream("chunk")
+        await self.gate.wait()
+        return self.ran
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["at once", "after another had it"])
+async def test_g33_a_stream_that_its_requester_left_in_the_middle_does_not_count_as_complete(elsewhere: bool) -> None:
+    broker = MemoryBroker(ack_wait=30.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = LosesAcks(broker), Streams()
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        outcomes: list[Any] = []
+
+        async def ask() -> None:
+            try:
+                outcomes.append(await client.job("once", name="count", timeout=60))
+            except JobError as failed:
+                outcomes.append(failed.error and failed.error.type)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(ask)
+                while not worker.ran:
+                    await anyio.lowlevel.checkpoint()
+                transport.repeated = anyio.Event()
+                lose_lease(broker)
+                transport.demand("once", 1)
+                await transport.repeated.wait()
+                await anyio.wait_all_tasks_blocked()
+                if elsewhere:
+                    another_had_it(client)
+                worker.gate.set()
+        assert outcomes == ["AnswerForgotten" if elsewhere else 1]
         assert worker.ran == 1
 
 
