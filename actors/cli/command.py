@@ -57,16 +57,18 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example."""
         del ctx
-        formatter.write_paragraph()
-        formatter.write_text("Example:")
-        for line in self.example.splitlines():
-            formatter.write(f"  {line}\n")
+        _write_examples(formatter, [self.example])
 
 
 class Group(click.Group):
-    """Commands under one word."""
+    """Commands under one word; its help ends with their examples."""
 
     command_class = Command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        del ctx
+        _write_examples(formatter, [each.example for each in self.commands.values() if isinstance(each, Command)])
 
 
 class Program(Group):
@@ -75,8 +77,8 @@ class Program(Group):
     group_class = Group
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the exit codes."""
-        del ctx
+        """Write the examples and the exit codes."""
+        super().format_epilog(ctx, formatter)
         formatter.write_paragraph()
         formatter.write_text("Exit codes:")
         formatter.write(f"{table()}\n")
@@ -101,6 +103,13 @@ class Program(Group):
         except BaseException as error:  # noqa: BLE001 - everything ends as an exit code
             sys.exit(failed(error))
         sys.exit(returned if isinstance(returned, int) else ExitCode.OK)
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    formatter.write_paragraph()
+    formatter.write_text("Example:" if len(examples) == 1 else "Examples:")
+    for each in examples:
+        formatter.write(f"  {each}\n")
 
 
 def failed(error: BaseException) -> int:

@@ -24,7 +24,7 @@ def dead_letters() -> None:
     """Look after the jobs that were given up on."""
 
 
-@dead_letters.command("list", cls=Command, example="actorbus dead-letters list --worker till")
+@dead_letters.command("list", cls=Command, example="actorbus dead-letters list --worker Till")
 @worker_option
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
 @click.option("--after", default="", help="Only those that follow the letter of this id: how to read on.")
@@ -85,7 +85,7 @@ async def requeue_letter(*, letter_id: str, timeout: float | None, json: bool, *
         click.echo(pretty(answer))
 
 
-@dead_letters.command("purge", cls=Command, example="actorbus dead-letters purge --worker till --yes")
+@dead_letters.command("purge", cls=Command, example="actorbus dead-letters purge --worker Till --yes")
 @click.argument("letter_id", metavar="[LETTER]", required=False)
 @worker_option
 @click.option("--yes", is_flag=True, help="Do it: without, only say how many there are.")

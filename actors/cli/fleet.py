@@ -51,7 +51,7 @@ async def ps(*, listen: float, everything: bool, json: bool, **connection: Any) 
     )
 
 
-@click.command(cls=Command, example="actorbus events --json | jq .data.worker_name")
+@click.command(cls=Command, example="""actorbus events --json | jq 'select(.type == "job_failed")'""")
 @click.option("--for", "seconds", type=ABOVE_ZERO, help="Seconds to listen. [default: until Ctrl-C]")
 @click.option("--all", "everything", is_flag=True, help="Also of the inner workers of clients and of runs.")
 @settings(*CONNECTION, "json")

@@ -54,7 +54,7 @@ def payload_of(payload: str | None, text: str | None) -> Any:
         ) from None
 
 
-@click.command(cls=Command, example="""actorbus invoke till --job charge --payload '{"item": "tea"}'""")
+@click.command(cls=Command, example="""actorbus invoke Till --job charge --payload '{"item": "tea"}'""")
 @click.argument("worker_name", metavar="WORKER")
 @job_option
 @payload_option
@@ -110,7 +110,7 @@ async def invoke(
 
 
 @click.command(
-    cls=Command, example="""actorbus submit till --job charge --payload '{"item": "tea"}' --key order-17 --wait"""
+    cls=Command, example="""actorbus submit Till --job charge --payload '{"item": "tea"}' --key order-17 --wait"""
 )
 @click.argument("worker_names", metavar="WORKER...", nargs=-1, required=True)
 @job_option

@@ -69,7 +69,7 @@ async def list_runs(
     )
 
 
-@runs.command("show", cls=Command, example="actorbus runs show 0j3k9w2t --result")
+@runs.command("show", cls=Command, example="actorbus runs show 01a0c3b7e1f-4f2a9c01de --result")
 @run_argument
 @click.option("--result", is_flag=True, help="Print its result alone; exit 1 if it has none.")
 @settings(*STORE)
@@ -98,7 +98,9 @@ async def show_run(
         _show(status)
 
 
-@runs.command("cancel", cls=Command, example="actorbus runs cancel 0j3k9w2t --reason 'ordered twice' --wait")
+@runs.command(
+    "cancel", cls=Command, example="actorbus runs cancel 01a0c3b7e1f-4f2a9c01de --reason 'ordered twice' --wait"
+)
 @run_argument
 @click.option("--reason", help="A text for people.")
 @click.option("--wait", is_flag=True, help="Wait until what it did has stopped.")
@@ -136,7 +138,7 @@ async def cancel_run(
     return ExitCode.OK if status.state is RunState.CANCELLED or not status.state.terminal else ExitCode.FAILED
 
 
-@runs.command("tail", cls=Command, example="actorbus runs tail 0j3k9w2t --json")
+@runs.command("tail", cls=Command, example="actorbus runs tail 01a0c3b7e1f-4f2a9c01de --json")
 @run_argument
 @click.option("--after", type=click.IntRange(-1), default=-1, show_default=True, help="Only events after this offset.")
 @settings(*STORE)

@@ -31,7 +31,10 @@ STOPS_WITHIN = 35.0
 SERVER_SETTINGS = ("host", "port", "token", "read_token")
 
 
-@click.command(cls=Command, example="ACTORBUS_TOKEN=... actorbus serve --bus redis://127.0.0.1:6379 --host 0.0.0.0")
+@click.command(
+    cls=Command,
+    example="ACTORBUS_TOKEN=... actorbus serve --bus redis://broker:6379 --host 0.0.0.0 --allowed-host api.example.com",
+)
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, help="Name it may be called by. [default: loopback names]"
 )

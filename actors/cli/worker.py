@@ -72,7 +72,7 @@ def worker() -> None:
 @worker.command(
     "start",
     cls=Command,
-    example="actorbus worker start shop:Till refunds=shop:Till --bus redis://127.0.0.1:6379 --concurrency 10",
+    example="actorbus worker start shop:Till refunds=shop:Till --bus redis://127.0.0.1:6379 --health-port 8081",
 )
 @click.argument("workers", nargs=-1, envvar="ACTORBUS_WORKERS", metavar="[NAME=]MODULE:CLASS...")
 @click.option(

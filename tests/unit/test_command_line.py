@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -15,14 +17,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import actors.server
 from actors.cli.command import Command, failed
 from actors.cli.entry import main
 from actors.cli.exit_code import MEANINGS, ExitCode
 from actors.cli.failure import CommandError, understood
 from actors.cli.program import actorbus
+from actors.cli.serving import _check_binding
 from actors.cli.setting import SETTINGS, shown
 from actors.errors import HandlerError, JobError, JobTimeoutError, WorkerUnavailableError
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
+from actors.runs.record import is_id
 from actors.runs.run import RunState, RunStatus
 from bus import BrokerError, BusError, DecodeError, InvalidNameError, TransportError
 
@@ -155,6 +160,28 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(path: tuple[str, .
     assert " ".join(("actorbus", *path)) in example
     assert isinstance(command, Command)
     assert command.help
+
+
+@each_command
+def test_the_example_of_every_command_is_one(path: tuple[str, ...], command: click.Command) -> None:
+    assert isinstance(command, Command)
+    words = itertools.takewhile(lambda word: word not in {"|", ">"}, shlex.split(command.example))
+    program, *arguments = itertools.dropwhile(lambda word: "=" in word, words)
+    assert [program, *arguments[: len(path)]] == ["actorbus", *path]
+    context = command.make_context(path[-1], arguments[len(path) :])
+    if path == ("serve",):
+        _check_binding(actors.server, context.params["host"], "a token", context.params["allowed_hosts"])
+    for run_id in arguments[2:3] if path[0] == "runs" and path[-1] != "list" else ():
+        assert is_id(run_id)
+
+
+@pytest.mark.parametrize("path", [(), ("worker",), ("runs",), ("dead-letters",), ("config",)])
+def test_the_help_of_a_group_shows_the_examples_of_its_commands(path: tuple[str, ...]) -> None:
+    shown = call(*path, "--help").stdout
+    inner = [command.example for each, command in ALL if each[:-1] == path and isinstance(command, Command)]
+    assert inner
+    for example in inner:
+        assert f"\n  {example}\n" in shown
 
 
 @each_command
