@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -113,6 +113,12 @@ def tracing(traceparent: str | None = None, tracestate: str | None = None, *, ru
         yield
     finally:
         current_trace.reset(token)
+
+
+def received(traceparent: str | None, tracestate: str | None) -> AbstractContextManager[None]:
+    """As `tracing`, for what comes from outside: what is not as it must be is left out."""
+    parent = _fit(_PARENT, traceparent)
+    return tracing(parent, _fit(_STATE, tracestate)) if parent is not None else nullcontext()
 
 
 def trace_here() -> Trace | None:

@@ -16,6 +16,7 @@ from actors.server.access import Access
 from actors.server.bodies import decode, encode, fit, read_body
 from actors.server.problem import HttpError, http_error, invalid
 from actors.server.service import Service
+from actors.trace import received
 from bus.events import log
 
 REQUEST_ID = "actorbus.request_id"
@@ -123,10 +124,11 @@ class Endpoint:
         try:
             # Here and not by path: what is checked is what is done, however the path was written.
             service.tokens.require(request.headers, operation.access)
-            answer = await operation.call(service, Asked(operation, service, request))
-            if not isinstance(answer, Response):
-                answer = Response(encode(answer), operation.status, media_type="application/json")
-            await answer(scope, receive, noted)
+            with received(request.headers.get("traceparent"), request.headers.get("tracestate")):
+                answer = await operation.call(service, Asked(operation, service, request))
+                if not isinstance(answer, Response):
+                    answer = Response(encode(answer), operation.status, media_type="application/json")
+                await answer(scope, receive, noted)
         except Exception as error:
             if status:
                 raise

@@ -18,7 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from actors import BaseWorker, Client, WorkerRunner, function
+from actors import BaseWorker, Client, Job, WorkerRunner, function, job
 from actors.runs import RunStatus
 from actors.server import create_app, serve
 from actors.server.app import OPERATIONS, service_of
@@ -82,6 +82,26 @@ async def test_an_invocation_that_fails_says_why(handler: str, body: Any, status
         assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
         assert problem["error"] == problem["message"]
         assert problem["request_id"] == response.headers["x-request-id"]
+
+
+async def test_a_job_or_a_run_that_is_asked_for_in_a_trace_is_part_of_it() -> None:
+    class Teller(BaseWorker):
+        @job
+        async def tell(self, job: Job[Any]) -> Any:
+            return [job.trace.parent, job.trace.state] if job.trace is not None else "nothing"
+
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    given = {"traceparent": parent, "tracestate": "vendor=1"}
+    stream = {"accept": "text/event-stream"}
+    async with asking(serve(workers=[Teller("ann")])) as client:
+        assert (await client.post("/invoke/ann:tell", headers=given)).json()["result"] == [parent, "vendor=1"]
+        events = events_of((await client.post("/invoke/ann:tell", headers={**given, **stream})).text)
+        assert events[-1].data["result"] == [parent, "vendor=1"]
+        response = await client.post("/submit", json={"worker_names": ["ann"], "name": "tell"}, headers=given)
+        result = (await client.get(f"{response.headers['location']}/result?timeout=50")).json()
+        assert result["result"] == [parent, "vendor=1"]
+        for wrong in ({}, {"traceparent": "00-0-0-0", "tracestate": "vendor=1"}, {"tracestate": "vendor=1"}):
+            assert (await client.post("/invoke/ann:tell", headers=wrong)).json()["result"] == "nothing"
 
 
 async def test_an_invocation_streams_when_asked_to() -> None:
