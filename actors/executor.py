@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
 
+from actors import second
 from actors.errors import JobTimeoutError, describe
 from actors.invoke import call
 from actors.job import Job, current_job
@@ -59,7 +60,8 @@ class Executor:
     def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
         """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
         if request.job_id in self.jobs:
-            self._refuse_second(request, self.jobs[request.job_id])
+            if refused := second.meet(self.jobs[request.job_id], request):
+                self.post(refused)
             return None
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
@@ -95,13 +97,6 @@ class Executor:
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
 
-    def _refuse_second(self, request: BusJobRequestMessage, first: Job[Any]) -> None:
-        """A request under the id of a job that is here: the same one again is dropped, another one is told."""
-        same = (first.request.source, first.request.origin) == (request.source, request.origin)
-        if first.cancelled or not same:
-            message = f"job id {request.job_id!r} is in use by {first.requester!r}: {first!r}"
-            self.post(refusal(request, JobStatus.FAILED, "JobStateError", message))
-
     def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
         """Tell a job to stop. Returns it if there was one to cancel.
 
@@ -109,6 +104,8 @@ class Executor:
         `cancel_grace`.
         """
         job = self.jobs.get(job_id)
+        if job is not None and (answer := second.withdraw(job, kind, reason or "cancelled")):
+            self.post(answer)
         if job is None or job.cancelled or job.state is JobState.ENDED:
             return None
         timed_out = kind == JobTimeoutError.__name__
@@ -343,6 +340,8 @@ class Executor:
             )
         if job.handler_ended:
             self._release(job)
+        if job.second is not None:
+            self.accept(job.second, force=True)
 
     def _handler_ended(self, job: Job[Any]) -> None:
         job.handler_ended = True
