@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import get_cancelled_exc_class
 
-from actors import second
 from actors.errors import JobTimeoutError, describe
 from actors.invoke import call
 from actors.job import Job, current_job
 from actors.lane import ExecutorStatistics, Lane, inside, nested
 from actors.lifecycle import JobState
 from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive, refusal
+from actors.second import meet, withdraw
 from bus import (
     BusJobRequestMessage,
     EncodeError,
@@ -60,7 +60,7 @@ class Executor:
     def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
         """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
         if request.job_id in self.jobs:
-            if refused := second.meet(self.jobs[request.job_id], request):
+            if refused := meet(self.jobs[request.job_id], request):
                 self.post(refused)
             return None
         handler = self._worker._handler_for(request.job_name)
@@ -104,7 +104,7 @@ class Executor:
         `cancel_grace`.
         """
         job = self.jobs.get(job_id)
-        if job is not None and (answer := second.withdraw(job, kind, reason or "cancelled")):
+        if job is not None and (answer := withdraw(job, kind, reason or "cancelled")):
             self.post(answer)
         if job is None or job.cancelled or job.state is JobState.ENDED:
             return None
