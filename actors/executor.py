@@ -15,6 +15,7 @@ from actors.lane import ExecutorStatistics, Lane, inside, nested
 from actors.lifecycle import JobState
 from actors.log_fields import log_fields
 from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
+from actors.second import meet, withdraw
 from actors.trace import enter, leave, watching
 from bus import BusJobRequestMessage, EncodeError, ErrorInfo, JobStatus, PayloadError, travel
 from bus.events import log
@@ -56,7 +57,8 @@ class Executor:
     def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
         """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
         if request.job_id in self.jobs:
-            self._refuse_second(request, self.jobs[request.job_id])
+            if message := meet(self.jobs[request.job_id], request):
+                self.host.refuse(request, JobStatus.FAILED, "JobStateError", message)
             return None
         handler = self._worker._handler_for(request.job_name)
         if handler is None:
@@ -92,13 +94,6 @@ class Executor:
         if self.paused and self._worker.started_at is not None:
             self._limit_pause(job)
 
-    def _refuse_second(self, request: BusJobRequestMessage, first: Job[Any]) -> None:
-        """A request under the id of a job that is here: the same one again is dropped, another one is told."""
-        same = (first.request.source, first.request.origin) == (request.source, request.origin)
-        if first.cancelled or not same:
-            message = f"job id {request.job_id!r} is in use by {first.requester!r}: {first!r}"
-            self.host.refuse(request, JobStatus.FAILED, "JobStateError", message)
-
     def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
         """Tell a job to stop. Returns it if there was one to cancel.
 
@@ -106,6 +101,8 @@ class Executor:
         `cancel_grace`.
         """
         job = self.jobs.get(job_id)
+        if job is not None and (second := withdraw(job)):
+            self.host.refuse(second, JobStatus.CANCELLED, kind, reason or "cancelled")
         if job is None or job.cancelled or job.state is JobState.ENDED:
             return None
         timed_out = kind == JobTimeoutError.__name__
@@ -341,6 +338,8 @@ class Executor:
             self._events.ended(job, status, error)
         if job.handler_ended:
             self._release(job)
+        if job.second is not None:
+            self.accept(job.second, force=True)
 
     def _handler_ended(self, job: Job[Any]) -> None:
         job.handler_ended = True

@@ -70,8 +70,8 @@ class Job(Generic[PayloadT]):
         "limit",
         "payload",
         "place",
-        "place",
         "request",
+        "second",
         "sequence",
         "state",
         "streaming",
@@ -85,6 +85,7 @@ class Job(Generic[PayloadT]):
     def __init__(self, executor: Executor, request: BusJobRequestMessage, handler: Handler, lane: Lane) -> None:
         self._executor = executor
         self.request = request
+        self.second: BusJobRequestMessage | None = None
         self.payload: PayloadT = request.payload
         self.handler = handler
         self.lane = lane

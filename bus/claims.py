@@ -124,8 +124,9 @@ class Claims:
         return self._held.get(key)
 
     def of_answer(self, message: Any) -> Claim | None:
-        """The claim on the job that a performer's message belongs to."""
-        return self._held.get((message.source, message.destination, message.target or "", message.job_id))
+        """The claim under which a performer's message was sent; None if that is lost, also if there is a new one."""
+        claim = self._held.get((message.source, message.destination, message.target or "", message.job_id))
+        return claim if claim is not None and claim.request.attempt == message.attempt else None
 
     def all(self) -> list[Claim]:
         """Every claim."""

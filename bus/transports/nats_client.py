@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ class StraightClient(Client):
         reader = getattr(self._transport, "_io_reader", None)
         if reader is not None:
             self._feed, self._unread = reader.feed_data, reader._buffer
-            reader.feed_data = self._read
+            reader.feed_data = self._come
 
     def write(self, subject: str, payload: bytes) -> bool:
         """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
@@ -51,6 +52,18 @@ class StraightClient(Client):
         self.stats["out_bytes"] += len(payload)
         writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
         return True
+
+    def _come(self, data: bytes) -> None:
+        sniffio = sys.modules.get("sniffio")
+        if sniffio is None:
+            self._read(data)
+            return
+        # Where it is installed, anyio asks it which library runs. It knows asyncio by its tasks, and this is in none.
+        before, sniffio.thread_local.name = sniffio.thread_local.name, "asyncio"
+        try:
+            self._read(data)
+        finally:
+            sniffio.thread_local.name = before
 
     def _read(self, data: bytes) -> None:
         """Hand on the messages in front that are complete; the library has what follows them."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 import pytest
-from anyio import wait_all_tasks_blocked
+from anyio import CancelScope, fail_after, wait_all_tasks_blocked
 from nats.aio.msg import Msg
 
 from bus.transports.nats_client import StraightClient
@@ -91,3 +92,21 @@ async def test_complete_messages_are_handed_on_before_the_library_is_woken() -> 
     client.read_straight()
     connection._io_reader.feed_data(b"MSG direct 1 5\r\nfirst\r\nMSG direct 1 6\r\nsecond\r\nMSG direct 1 5\r\nth")
     assert got == [b"first", b"second"]
+
+
+async def test_who_listens_may_begin_what_needs_an_event_loop() -> None:
+    client, connection, begun = StraightClient(), Connection(), asyncio.Event()
+    client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
+
+    def hear(_data: bytes) -> None:
+        CancelScope()
+        Context().run(CancelScope)
+        begun.set()
+
+    client.straight[1] = hear
+    client.read_straight()
+    # As a connection does it: outside of any task, where nobody has said which library runs.
+    feed = connection._io_reader.feed_data
+    asyncio.get_running_loop().call_soon(feed, b"MSG direct 1 5\r\nfirst\r\n", context=Context())
+    with fail_after(60):
+        await begun.wait()

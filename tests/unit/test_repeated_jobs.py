@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
-from bus import BusJobRunningMessage
+from bus import BusJobRunningMessage, JobStatus
 from bus.errors import TransportError
 from bus.network import NetworkBus
 from bus.transport import Delivery, Outgoing, Settlement
@@ -318,3 +318,66 @@ class Tells(BaseWorker):
     @job(name="tell")
     async def tell(self, job: Job[Any]) -> int:
         return job.attempt
+
+
+class LosesLease(LosesAcks):
+    """It learns that the lease of a first delivery is lost when it wants to renew it."""
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        kept = await super().extend(deliveries)
+        return [ours and each.attempt > 1 for ours, each in zip(kept, deliveries, strict=True)]
+
+
+class SlowToStop(Once):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping, self.gate = anyio.Event(), anyio.Event()
+
+    @job(name="count")
+    async def count(self, job: Job[Any]) -> int:
+        self.ran += 1
+        if job.attempt == 1:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.stopping.set()
+                with anyio.CancelScope(shield=True):
+                    await self.gate.wait()
+        return job.attempt
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["wanted", "cancelled"])
+async def test_g33_a_job_that_comes_again_while_its_handler_is_being_stopped_runs_after_that(cancelled: bool) -> None:
+    """Its lease was lost, so it was stopped, and then the same process is given it."""
+    broker = MemoryBroker(ack_wait=1.0)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+        transport, worker = LosesLease(broker), SlowToStop()
+        worker.max_concurrency = 2
+        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(worker)
+        await stack.enter_async_context(runner)
+        outcomes: list[Any] = []
+
+        async def ask() -> None:
+            try:
+                outcomes.append(await client.job("once", name="count", timeout=60))
+            except JobError as failed:
+                outcomes.append(failed.status)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(ask)
+                await worker.stopping.wait()
+                lose_lease(broker)
+                await transport.repeated.wait()
+                await anyio.wait_all_tasks_blocked()
+                assert worker.ran == 1
+                if cancelled:
+                    (group,) = client._worker._groups.values()
+                    group.cancel()
+                    await anyio.wait_all_tasks_blocked()
+                worker.gate.set()
+            await runner.end()
+        assert outcomes == [JobStatus.CANCELLED if cancelled else 2]
+        assert worker.ran == (1 if cancelled else 2)
