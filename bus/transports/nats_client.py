@@ -22,8 +22,9 @@ class StraightClient(Client):
 
     Attributes:
         secure: Whether a server without TLS is refused.
-        straight: By number of the subscription, what takes the content of its messages.
-        listeners: By number of the subscription, what takes its messages. None of them may raise.
+        straight: By number of the subscription, what takes the content of its messages, in a task.
+        listeners: By number of the subscription, what takes its messages, also where no task runs: it may not begin
+            one, nor ask for the time. None of all these may raise.
     """
 
     secure = False
@@ -71,8 +72,12 @@ class StraightClient(Client):
                 else:
                     break
                 end = begin + int(size)
-                if end + len(_END) > len(data) or not self._hand_on(
-                    int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                if (
+                    int(sid) in self.straight
+                    or end + len(_END) > len(data)
+                    or not self._hand_on(
+                        int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                    )
                 ):
                     break
                 place = end + len(_END)

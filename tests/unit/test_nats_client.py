@@ -87,7 +87,21 @@ async def test_complete_messages_are_handed_on_before_the_library_is_woken() -> 
     client, connection = StraightClient(), Connection()
     got: list[bytes] = []
     client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
-    client.straight[1] = got.append
+    client.listeners[1] = lambda message: got.append(message.data)
     client.read_straight()
-    connection._io_reader.feed_data(b"MSG direct 1 5\r\nfirst\r\nMSG direct 1 6\r\nsecond\r\nMSG direct 1 5\r\nth")
+    connection._io_reader.feed_data(b"MSG inbox 1 5\r\nfirst\r\nMSG inbox 1 6\r\nsecond\r\nMSG inbox 1 5\r\nth")
     assert got == [b"first", b"second"]
+
+
+async def test_what_begins_jobs_is_called_in_a_task_as_beginning_one_needs() -> None:
+    client, connection = StraightClient(), Connection()
+    tasks: list[Any] = []
+    client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
+    client.straight[1] = lambda _data: tasks.append(asyncio.current_task())
+    client.read_straight()
+    reading = asyncio.get_running_loop().create_task(client._read_loop())
+    loop = asyncio.get_running_loop()
+    loop.call_soon(connection._io_reader.feed_data, b"MSG direct 1 5\r\nfirst\r\n")  # as the socket does
+    await wait_all_tasks_blocked()
+    assert tasks == [reading]
+    reading.cancel()
