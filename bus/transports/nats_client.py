@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +22,9 @@ class StraightClient(Client):
 
     Attributes:
         secure: Whether a server without TLS is refused.
-        straight: By number of the subscription, what takes the content of its messages.
-        listeners: By number of the subscription, what takes its messages. None of them may raise.
+        straight: By number of the subscription, what takes the content of its messages, in a task.
+        listeners: By number of the subscription, what takes its messages, also where no task runs: it may not begin
+            one, nor ask for the time. None of all these may raise.
     """
 
     secure = False
@@ -41,7 +41,7 @@ class StraightClient(Client):
         reader = getattr(self._transport, "_io_reader", None)
         if reader is not None:
             self._feed, self._unread = reader.feed_data, reader._buffer
-            reader.feed_data = self._come
+            reader.feed_data = self._read
 
     def write(self, subject: str, payload: bytes) -> bool:
         """Write a message to the socket. False, and nothing done, if it takes no more or something has to go first."""
@@ -52,18 +52,6 @@ class StraightClient(Client):
         self.stats["out_bytes"] += len(payload)
         writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
         return True
-
-    def _come(self, data: bytes) -> None:
-        sniffio = sys.modules.get("sniffio")
-        if sniffio is None:
-            self._read(data)
-            return
-        # Where it is installed, anyio asks it which library runs. It knows asyncio by its tasks, and this is in none.
-        before, sniffio.thread_local.name = sniffio.thread_local.name, "asyncio"
-        try:
-            self._read(data)
-        finally:
-            sniffio.thread_local.name = before
 
     def _read(self, data: bytes) -> None:
         """Hand on the messages in front that are complete; the library has what follows them."""
@@ -84,8 +72,12 @@ class StraightClient(Client):
                 else:
                     break
                 end = begin + int(size)
-                if end + len(_END) > len(data) or not self._hand_on(
-                    int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                if (
+                    int(sid) in self.straight
+                    or end + len(_END) > len(data)
+                    or not self._hand_on(
+                        int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                    )
                 ):
                     break
                 place = end + len(_END)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
 from typing import Any
 
 import pytest
-from anyio import CancelScope, fail_after, wait_all_tasks_blocked
+from anyio import wait_all_tasks_blocked
 from nats.aio.msg import Msg
 
 from bus.transports.nats_client import StraightClient
@@ -88,25 +87,21 @@ async def test_complete_messages_are_handed_on_before_the_library_is_woken() -> 
     client, connection = StraightClient(), Connection()
     got: list[bytes] = []
     client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
-    client.straight[1] = got.append
+    client.listeners[1] = lambda message: got.append(message.data)
     client.read_straight()
-    connection._io_reader.feed_data(b"MSG direct 1 5\r\nfirst\r\nMSG direct 1 6\r\nsecond\r\nMSG direct 1 5\r\nth")
+    connection._io_reader.feed_data(b"MSG inbox 1 5\r\nfirst\r\nMSG inbox 1 6\r\nsecond\r\nMSG inbox 1 5\r\nth")
     assert got == [b"first", b"second"]
 
 
-async def test_who_listens_may_begin_what_needs_an_event_loop() -> None:
-    client, connection, begun = StraightClient(), Connection(), asyncio.Event()
+async def test_what_begins_jobs_is_called_in_a_task_as_beginning_one_needs() -> None:
+    client, connection = StraightClient(), Connection()
+    tasks: list[Any] = []
     client._transport = connection  # type: ignore[assignment]  # as much of one as is needed
-
-    def hear(_data: bytes) -> None:
-        CancelScope()
-        Context().run(CancelScope)
-        begun.set()
-
-    client.straight[1] = hear
+    client.straight[1] = lambda _data: tasks.append(asyncio.current_task())
     client.read_straight()
-    # As a connection does it: outside of any task, where nobody has said which library runs.
-    feed = connection._io_reader.feed_data
-    asyncio.get_running_loop().call_soon(feed, b"MSG direct 1 5\r\nfirst\r\n", context=Context())
-    with fail_after(60):
-        await begun.wait()
+    reading = asyncio.get_running_loop().create_task(client._read_loop())
+    loop = asyncio.get_running_loop()
+    loop.call_soon(connection._io_reader.feed_data, b"MSG direct 1 5\r\nfirst\r\n")  # as the socket does
+    await wait_all_tasks_blocked()
+    assert tasks == [reading]
+    reading.cancel()
