@@ -167,6 +167,8 @@ def _check(request: RunRequest, idempotency_key: str | None, ttl: float | None) 
         if name in seen:
             raise ValueError(f"worker {name!r} stands twice in one run")
         seen.add(name)
+    if request.name is not None:
+        check_name("job name", request.name)
     if request.label is not None and len(request.label) > LONGEST_KEY:
         raise ValueError(f"a label has at most {LONGEST_KEY} characters, not {len(request.label)}")
     if idempotency_key is not None:

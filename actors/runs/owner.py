@@ -18,7 +18,7 @@ from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError, Ru
 from actors.runs.record import kept_error
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
-from actors.trace import tracing
+from actors.trace import received, tracing
 from actors.worker import BaseWorker
 from bus import Backoff, EncodeError, ErrorInfo, JobStatus, TransportError
 from bus.events import log
@@ -205,8 +205,8 @@ class _Attempt:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep, heartbeat, tasks)
                 with self._jobs:
-                    trace = tracing(request.traceparent, request.tracestate, run=self._lease.run_id)
-                    with trace:  # the tasks of the members begin in it
+                    trace = received(request.traceparent, request.tracestate)
+                    with trace, tracing(run=self._lease.run_id):  # the tasks of the members begin in it
                         async with anyio.create_task_group() as members:
                             for name in request.worker_names:
                                 members.start_soon(self._member, name, request)
@@ -271,15 +271,15 @@ class _Attempt:
     async def _member(self, name: str, request: RunRequest) -> None:
         await self._push(RunEventType.AGENT_STARTED, name)
         payload = (request.payloads or {}).get(name, request.payload)
-        job = self._owner.job(
-            name,
-            name=request.name,
-            payload=payload,
-            timeout=request.timeout,
-            delivery=request.delivery,
-            label=request.label,
-        )
         try:
+            job = self._owner.job(
+                name,
+                name=request.name,
+                payload=payload,
+                timeout=request.timeout,
+                delivery=request.delivery,
+                label=request.label,
+            )
             async with job:
                 assert job._group is not None
                 self._groups[name] = job._group
@@ -291,7 +291,7 @@ class _Attempt:
             await self._push(RunEventType.AGENT_COMPLETED, name, job.response)
         except JobError as error:
             await self._failed(name, error.status, error.error, request)
-        except (EncodeError, TransportError) as error:
+        except (EncodeError, TransportError, ValueError, TypeError) as error:  # also what no job can be asked for with
             await self._failed(
                 name, JobStatus.FAILED, ErrorInfo(type=type(error).__name__, message=str(error)), request
             )

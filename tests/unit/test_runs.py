@@ -370,6 +370,26 @@ async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Ca
         assert (await run.status()).attempts == 2
 
 
+async def test_a_request_that_cannot_be_asked_for_fails_its_run_with_the_reason() -> None:
+    async with InMemoryRunStore() as store, WorkerRunner() as runner, Client(runner, run_store=store) as client:
+        await runner.add_workers(Desk("desk"))
+        created = await store.create(RunRequest(worker_names=("desk",), name="shout", payload="hello", timeout=-1.0))
+        run = await client.run(created.run_id)
+        assert await ended(run) is RunState.FAILED
+        status = await run.status()
+        assert status.attempts == 1
+        assert status.error is not None
+        assert (status.error.type, "timeout must be" in status.error.message) == ("ValueError", True)
+
+
+async def test_a_trace_that_is_none_does_not_keep_a_run_from_being_done() -> None:
+    async with InMemoryRunStore() as store, WorkerRunner() as runner, Client(runner, run_store=store) as client:
+        await runner.add_workers(Desk("desk"))
+        created = await store.create(RunRequest(worker_names=("desk",), name="tell", traceparent="of somebody"))
+        run = await client.run(created.run_id)
+        assert await run.result(60) == [None, None, run.run_id]
+
+
 async def test_what_one_owner_cannot_read_another_does() -> None:
     class Blind(InMemoryRunStore):
         looks_after = 0

@@ -89,6 +89,8 @@ async def what_cannot_be_entered_is_refused(make_stores: MakeStores) -> None:
             RunRequest(worker_names=("a",), label="\ud800"),
         ):
             await raises(EncodeError, a.create(wrong), "what cannot travel")
+        for name in ("", "x" * 65, "a/x"):
+            await raises(ValueError, a.create(RunRequest(worker_names=("a",), name=name)), f"a job named {name!r:.9}")
         await raises(ValueError, a.create(RunRequest(worker_names=("a",), label="x" * 2000)), "a label of a book")
         for ttl in (-1.0, math.nan):
             await raises(ValueError, a.create(REQUEST, ttl=ttl), f"a ttl of {ttl}")
