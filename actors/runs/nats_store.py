@@ -33,11 +33,16 @@ class NatsLedger:
     Args:
         url: `nats://host:port` or `tls://host:port`; several servers of one cluster with commas between them.
         namespace: How the bucket's name begins.
+
+    Raises:
+        ValueError: It is not the URL of NATS servers, or the namespace is no name.
     """
 
     def __init__(self, url: str, namespace: str) -> None:
         from bus.transports.jetstream_layout import token  # noqa: PLC0415 - see `_connected`
+        from bus.transports.nats_servers import servers  # noqa: PLC0415
 
+        servers(url)
         bucket = f"{token(check_name('namespace', namespace))}_runs"
         self.changes = Changes()
         self._url = url

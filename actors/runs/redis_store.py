@@ -54,25 +54,29 @@ class RedisLedger:
     Args:
         url: `redis://user:password@host:6379/0`, or `rediss://` for TLS.
         namespace: How all keys begin.
+
+    Raises:
+        ValueError: It is not the URL of a Redis server, or the namespace is no name.
     """
 
     def __init__(self, url: str, namespace: str) -> None:
+        from bus.transports.redis_link import connections  # noqa: PLC0415 - only who uses it loads it
+
         self.changes = Changes()
-        self._url = url
         self._prefix = f"{check_name('namespace', namespace)}:runs:"
+        self._make, self._where = connections(url, None)
         self._link: RedisLink | None = None
 
     async def open(self) -> None:
         """Connect, and see that the server is new enough and keeps what it accepts."""
         if not on_asyncio():
             raise RunError("a run store on Redis works on asyncio only: its client library knows nothing else")
-        from bus.transports.redis_link import RedisLink, connections  # noqa: PLC0415 - only who uses it loads it
+        from bus.transports.redis_link import RedisLink  # noqa: PLC0415 - see `__init__`
         from bus.transports.redis_server import inspect_server  # noqa: PLC0415
 
-        make, where = connections(self._url, None)
-        self._link = link = RedisLink(make, (), where)
+        self._link = link = RedisLink(self._make, (), self._where)
         try:
-            await inspect_server(link, where)
+            await inspect_server(link, self._where)
         except BusError as error:
             await self.close()
             raise (RunStoreError if isinstance(error, TransportError) else RunError)(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 from actors.runs.store import RunStore
+from bus.server_url import redacted
 
 FORMS = (
     "memory://, sqlite:///runs.db (four slashes for a path from the root), rocksdb:///folder, "
@@ -23,7 +24,7 @@ def open_run_store(url: str, *, namespace: str = "actorbus") -> RunStore:
         namespace: What all that is kept on a server is called by, so that several programs can share one.
 
     Raises:
-        ValueError: Nothing is known under that scheme, or there is no path.
+        ValueError: Nothing is known under that scheme, there is no path, or it is not the URL of a server.
         ImportError: The library is not installed; the text says how to install it.
     """
     parts = urlsplit(url)
@@ -48,7 +49,7 @@ def open_run_store(url: str, *, namespace: str = "actorbus") -> RunStore:
             from actors.runs.nats_store import NatsRunStore  # noqa: PLC0415
 
             return NatsRunStore(url, namespace=namespace)
-    raise ValueError(f"no run store for {parts.scheme or url!r:.100}: use {FORMS}")
+    raise ValueError(f"no run store for {parts.scheme or redacted(url)!r:.100}: use {FORMS}")
 
 
 def _path(url: str) -> str:
@@ -56,5 +57,6 @@ def _path(url: str) -> str:
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or not path or parts.query:
         scheme = parts.scheme
-        raise ValueError(f"{url!r:.200} names no file: write {scheme}:///path, or {scheme}:////path from the root")
+        shown = redacted(url) if "@" in url else url
+        raise ValueError(f"{shown!r:.200} names no file: write {scheme}:///path, or {scheme}:////path from the root")
     return path

@@ -66,6 +66,7 @@ SHARED_MACHINERY = {
     "bus.transports.jetstream_layout": "runs are kept under the namespace of the jobs: one rule makes a name of it",
     "bus.transports.nats_answers": "runs are kept on a server over the same kind of link as jobs travel",
     "bus.transports.nats_link": "as bus.transports.nats_answers",
+    "bus.transports.nats_servers": "as bus.transports.nats_answers",
     "bus.transports.redis_link": "as bus.transports.nats_answers",
     "bus.transports.redis_server": "the settings under which a server loses jobs are those under which it loses runs",
     "bus.transports.memory": "the simulated network keeps its frames in the broker of this process",

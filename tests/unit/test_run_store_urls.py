@@ -57,6 +57,25 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis//:secret@host:6379",
+        "sqlite://user:secret@host/runs.db",
+        "redis://:sec/ret@host:6379",
+        "redis://:secret@host:port",
+        "redis://:secret@host:6379/runs",
+        "nats://user:sec/ret@host:4222",
+        "nats://secret@host:port",
+        "tls://user:se#cret@host:4222",
+    ],
+)
+def test_a_url_that_is_cut_wrongly_is_refused_before_it_is_used_and_shows_no_secret(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no run store for|is not the URL of|names no file") as caught:
+        open_run_store(url)
+    assert "sec" not in str(caught.value)
+
+
 def test_a_missing_library_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rocksdb_store, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'actorbus\[rocksdb\]'"):
