@@ -15,7 +15,7 @@ import click
 
 from actors.cli.command import Command, Group, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
-from actors.cli.ending import ends_by_itself
+from actors.cli.ending import SIGNALS, ends_by_itself
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, text_of, understood
 from actors.cli.health import Health, served
@@ -31,6 +31,7 @@ from actors.runs.errors import RunStoreError
 from actors.runs.owner import RunOwner
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
+from actors.signals import watch
 from bus import Backoff
 from bus.events import log
 from bus.server_url import redacted
@@ -124,7 +125,10 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             tasks.start_soon(health.beat)
         where = store_url(values["run_store"], url)
         if where is not None:
-            await runner.add_workers(RunOwner(await _opened(where, values["namespace"], stack)))
+            store = await _opened(where, values["namespace"], stack)
+            if store is None:
+                return ExitCode.OK
+            await runner.add_workers(RunOwner(store))
         await runner.supervise(*(each.make for each in found))
 
         @runner.event_handler("on_ready")
@@ -139,8 +143,18 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
         return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
 
 
-async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
-    """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker."""
+async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore | None:
+    """Open a run store; None if a signal came before. A server that is not there yet is waited for, as brokers are."""
+    opened = None
+    async with anyio.create_task_group() as tasks:
+        for number in SIGNALS:
+            tasks.start_soon(watch, number, lambda _number: tasks.cancel_scope.cancel())
+        opened = await _answering(url, namespace, stack)
+        tasks.cancel_scope.cancel()
+    return opened
+
+
+async def _answering(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
     failures = 0
     while True:
         with understood():

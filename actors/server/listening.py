@@ -74,10 +74,11 @@ async def listen(
             try:
                 await server.over.wait()
             except BaseException:
+                service.abandon()
                 service.streams.close()
                 server.should_exit = True
                 raise
-    if not server.started:
+    if not (server.started or server.asked.is_set()):
         raise RuntimeError("the server did not start: the log says why")
 
 

@@ -69,6 +69,7 @@ class Service:
         self._idle = anyio.Event()
         self._client: Client | None = None
         self._runner: WorkerRunner | None = None
+        self._starting: anyio.CancelScope | None = None
         self._show_gauges()
 
     @property
@@ -92,24 +93,31 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Connect, and take work as long as the context lasts; then let what is under way end."""
-        async with AsyncExitStack() as stack:
-            runner = self._to if isinstance(self._to, WorkerRunner) else self._new_runner(self._to)
-            if self._prepare is not None:
-                await self._prepare(runner)
-            if not runner.running:
-                await stack.enter_async_context(runner)
-            client = await stack.enter_async_context(Client(runner, run_store=self._run_store, own_runs=self._own_runs))
-            await client.runs(limit=1)  # opens the store: ready before the first request
-            await runner.add_workers(tails := RunTails(self.feed, client))
-            stack.push_async_callback(tails.leave)
-            self._runner, self._client = runner, client
-            await self._listen(runner, stack)
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self.drain()
-                self._client = None
+        self._starting = starting = anyio.CancelScope()
+        with starting:
+            async with AsyncExitStack() as stack:
+                runner = self._to if isinstance(self._to, WorkerRunner) else self._new_runner(self._to)
+                if self._prepare is not None:
+                    await self._prepare(runner)
+                if not runner.running:
+                    await stack.enter_async_context(runner)
+                client = await stack.enter_async_context(
+                    Client(runner, run_store=self._run_store, own_runs=self._own_runs)
+                )
+                await client.runs(limit=1)  # opens the store: ready before the first request
+                await runner.add_workers(tails := RunTails(self.feed, client))
+                stack.push_async_callback(tails.leave)
+                self._runner, self._client = runner, client
+                await self._listen(runner, stack)
+                self._starting = None
+                try:
+                    yield
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self.drain()
+                    self._client = None
+            return
+        raise RuntimeError("the server was ended before it had connected")
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -140,10 +148,16 @@ class Service:
     async def drain(self) -> None:
         """Take no more work, end the streams, and wait for the rest, at most `drain_timeout` seconds."""
         self.ending = True
+        self.abandon()
         self.streams.close()
         with anyio.move_on_after(self.settings.drain_timeout):
             while self._working:
                 await self._idle.wait()
+
+    def abandon(self) -> None:
+        """Do not wait for the broker or the run store any more, if it is not connected yet."""
+        if self._starting is not None:
+            self._starting.cancel()
 
     @property
     def alive(self) -> bool:
