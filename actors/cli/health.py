@@ -88,8 +88,12 @@ def served(health: Health, port: int) -> Iterator[int]:
         def log_message(self, *_arguments: object) -> None:
             """A probe a second is no news."""
 
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_arguments: object) -> None:
+            """A caller that hangs up before its answer is no news either."""
+
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = Server(("127.0.0.1", port), Handler)
     except OSError as error:
         raise usage(
             f"port {port} for --health-port cannot be had: {error.strerror}; name another, or 0 for a free one"

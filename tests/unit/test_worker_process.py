@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import struct
 import sys
+import threading
+import time
 import urllib.request
 from http import HTTPStatus
 
@@ -78,3 +82,14 @@ def test_a_line_of_the_log_is_read_by_people(capsys: pytest.CaptureFixture[str])
     assert first.endswith("Z warning something happened worker='till' seconds=2")
     assert second.endswith("Z error   it failed")
     assert rest[-1] == "RuntimeError: no paper"
+
+
+def test_a_caller_that_hangs_up_leaves_no_trace_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    with served(Health(), 0) as port:
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.sendall(b"GET /livez HT")
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=30).close()  # so the first was heard
+        while any("process_request" in thread.name for thread in threading.enumerate()):
+            time.sleep(0.01)
+    assert capfd.readouterr().err == ""
