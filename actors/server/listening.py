@@ -21,6 +21,9 @@ from bus.events import log
 
 DEFAULT_PORT = 8_000
 
+LONGEST_PATIENCE = 2**31 - 1
+"""Milliseconds: what a socket takes."""
+
 
 def check_binding(host: str, token: str | None) -> None:
     """Refuse to be reachable from other machines without a token.
@@ -66,7 +69,8 @@ async def listen(
     service = service_of(app)
     check_binding(host, service.settings.token)
     settings: dict[str, Any] = {"lifespan": "on", "http": Connection, "ws": "none", "server_header": False, **options}
-    patience = math.ceil(service.settings.drain_timeout)
+    drain = service.settings.drain_timeout
+    patience = math.ceil(drain) if math.isfinite(drain) else None
     server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=patience, **settings), stop or anyio.Event())
     with _bind(host, port, service.settings.send_timeout) as bound:
         async with anyio.create_task_group() as tasks:
@@ -127,7 +131,9 @@ def _bind(host: str, port: int, patience: float) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # Connections inherit it. A reader that stalls is given up by the server, but what it had been sent waits
             # in the system for as long as the reader likes: seen on Linux, for ever without this.
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(patience * 1000))
+            bound.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(min(patience * 1000, LONGEST_PATIENCE))
+            )
         bound.bind(address)
     except BaseException:
         bound.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Any
 
@@ -269,6 +270,21 @@ async def test_cancelling_it_ends_it_in_order() -> None:
             await until(lambda: service_of(app).alive)
             tasks.cancel_scope.cancel()
     assert not service_of(app).alive
+
+
+@over_a_port
+async def test_no_limit_is_a_limit_too() -> None:
+    stop = anyio.Event()
+    app = serve(functions=[double], drain_timeout=math.inf, send_timeout=math.inf)
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                await listen(app, port=0, stop=stop, log_config=None)
+
+            tasks.start_soon(run)
+            await until(lambda: service_of(app).alive)
+            stop.set()
 
 
 async def test_a_head_of_a_stream_does_not_open_it() -> None:
