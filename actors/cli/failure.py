@@ -53,6 +53,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (JobError, ExitCode.FAILED),
     (TimeoutError, ExitCode.TIMED_OUT),
     (DecodeError, ExitCode.FAILED),
+    (OSError, ExitCode.FAILED),
 )
 
 

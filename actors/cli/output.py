@@ -14,8 +14,10 @@ from actors.cli.failure import one_line
 
 def encoded(value: Any) -> str:
     """A value as one line of JSON: bytes as base64, times as ISO 8601, what JSON has no form for as its text."""
-    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_plain)
-    return msgspec.json.encode(plain).decode()
+    try:
+        return msgspec.json.encode(msgspec.to_builtins(value, str_keys=True, enc_hook=_plain)).decode()
+    except (TypeError, ValueError):
+        return msgspec.json.encode(_bare(value)).decode()
 
 
 def emit(value: Any) -> None:
@@ -25,7 +27,12 @@ def emit(value: Any) -> None:
 
 def pretty(value: Any) -> str:
     """A value for people: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.format(encoded(value), indent=2)
+    return whole(value) if isinstance(value, str) else msgspec.json.format(encoded(value), indent=2)
+
+
+def whole(text: str) -> str:
+    """A text as it can be written: what is half a letter is a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def say(text: str) -> None:
@@ -45,6 +52,23 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def moment(unix_time: float | None) -> str:
     """A time for people, in UTC."""
     return "" if unix_time is None else datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _bare(value: Any) -> Any:
+    """What msgspec does not take: keys that are neither texts nor numbers, and texts that are not UTF-8."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    if isinstance(value, dict):
+        return {whole(key if isinstance(key, str) else str(key)): _bare(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_bare(item) for item in value]
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_plain)
+    except (TypeError, ValueError):
+        return whole(str(value))
+    return plain if plain is value else _bare(plain)
 
 
 def _plain(value: Any) -> Any:

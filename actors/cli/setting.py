@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,8 +28,16 @@ class Setting(NamedTuple):
     multiple: bool = False
 
 
+class _Seconds(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
 PORT = click.IntRange(0, 65535)
-ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+ABOVE_ZERO = _Seconds(min=0, min_open=True)
 
 SETTINGS: dict[str, Setting] = {
     "bus": Setting(BUS_HELP, secret=True),

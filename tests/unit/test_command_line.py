@@ -22,6 +22,7 @@ from actors.cli.command import Command, failed
 from actors.cli.entry import main
 from actors.cli.exit_code import MEANINGS, ExitCode
 from actors.cli.failure import CommandError, understood
+from actors.cli.output import encoded, pretty
 from actors.cli.program import actorbus
 from actors.cli.serving import _check_binding
 from actors.cli.setting import SETTINGS, shown
@@ -230,6 +231,7 @@ LOST = RunStatus(run_id="r", state=RunState.FAILED, worker_names=("a",))
         (BrokerError("no server"), ExitCode.UNREACHABLE),
         (BusError("too old"), ExitCode.UNREACHABLE),
         (TimeoutError("too late"), ExitCode.TIMED_OUT),
+        (OSError(28, "No space left on device"), ExitCode.FAILED),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
         (ExceptionGroup("one", [TransportError("gone")]), ExitCode.UNREACHABLE),
         (CommandError("nobody", ExitCode.NOT_FOUND), ExitCode.NOT_FOUND),
@@ -254,6 +256,26 @@ def test_a_value_that_a_constructor_refuses_is_bad_usage() -> None:
     with pytest.raises(CommandError, match="too small") as caught, understood():
         raise ValueError("too small")
     assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({(1, 2): [{None: b"x"}]}, '{"(1, 2)":[{"None":"eA=="}]}'),
+        ({"a": "half \ud800"}, '{"a":"half ?"}'),
+        (RunState.FAILED, '"failed"'),
+    ],
+)
+def test_every_answer_can_be_printed(value: object, line: str) -> None:
+    assert encoded(value) == line
+    assert pretty("half \ud800") == "half ?"
+
+
+@pytest.mark.parametrize("option", [("ps", "--connect-timeout"), ("ps", "--listen"), ("invoke", "Till", "--timeout")])
+def test_a_number_of_seconds_is_one(option: tuple[str, ...]) -> None:
+    result = call(*option, "nan")
+    assert result.exit_code == ExitCode.USAGE
+    assert "nan is no number of seconds" in result.stderr
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
