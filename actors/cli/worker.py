@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sized
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -107,7 +108,7 @@ def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | No
 @asynchronous
 async def run_workers(url: str, found: list[Target], **values: Any) -> int:
     """Run workers, and say how that ended."""
-    async with ends_by_itself(), AsyncExitStack() as stack:
+    async with ends_by_itself() as signals, AsyncExitStack() as stack:
         with understood():
             runner = WorkerRunner(
                 values["name"],
@@ -124,7 +125,10 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             tasks.start_soon(health.beat)
         where = store_url(values["run_store"], url)
         if where is not None:
-            await runner.add_workers(RunOwner(await _opened(where, values["namespace"], stack)))
+            store = await _opened(where, values["namespace"], stack, signals)
+            if store is None:
+                return ExitCode.OK
+            await runner.add_workers(RunOwner(store))
         await runner.supervise(*(each.make for each in found))
 
         @runner.event_handler("on_ready")
@@ -139,14 +143,17 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
         return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
 
 
-async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
-    """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker."""
+async def _opened(url: str, namespace: str, stack: AsyncExitStack, signals: Sized) -> RunStore | None:
+    """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker.
+
+    None if a signal came first: until its runner runs, nobody else does anything about it.
+    """
     failures = 0
     while True:
         with understood():
             store = open_run_store(url, namespace=namespace)
         try:
-            return await stack.enter_async_context(store)
+            await stack.enter_async_context(store)
         except RunStoreError as error:
             if urlsplit(url).scheme not in SERVERS:
                 raise
@@ -154,6 +161,10 @@ async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
             if failures == 1:
                 log().warning("the run store does not answer; trying again", store=redacted(url), error=str(error))
             await anyio.sleep(BACKOFF.delay(failures, Random()))
+        else:
+            return None if signals else store
+        if signals:
+            return None
 
 
 def _bus_options(values: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ async def listen(
             try:
                 await server.over.wait()
             except BaseException:
-                service.streams.close()
+                service.close()
                 server.should_exit = True
                 raise
     if not server.started:

@@ -65,6 +65,7 @@ class Service:
         self.metrics = Metrics()
         self.feed = Feed(secrets.token_hex(4))
         self.ending = False
+        self._starting: anyio.CancelScope | None = None
         self._working = 0
         self._idle = anyio.Event()
         self._client: Client | None = None
@@ -91,7 +92,26 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Connect, and take work as long as the context lasts; then let what is under way end."""
+        """Connect, and take work as long as the context lasts; then let what is under way end.
+
+        If it is to end before it has connected, the context begins all the same, and takes no work.
+        """
+        with anyio.CancelScope() as starting:
+            self._starting = starting
+            async with self._started():
+                self._starting = None
+                try:
+                    yield
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self.drain()
+                    self._client = None
+                return
+        self._starting = None
+        yield
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             runner = self._to if isinstance(self._to, WorkerRunner) else self._new_runner(self._to)
             if self._prepare is not None:
@@ -104,12 +124,7 @@ class Service:
             stack.push_async_callback(tails.leave)
             self._runner, self._client = runner, client
             await self._listen(runner, stack)
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self.drain()
-                self._client = None
+            yield
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -137,10 +152,16 @@ class Service:
         if self.ending:
             raise unavailable("ending", "the server is ending: ask it later, or another")
 
-    async def drain(self) -> None:
-        """Take no more work, end the streams, and wait for the rest, at most `drain_timeout` seconds."""
+    def close(self) -> None:
+        """Take no more work, and end the streams; a start that waits for the broker is given up."""
         self.ending = True
         self.streams.close()
+        if self._starting is not None:
+            self._starting.cancel()
+
+    async def drain(self) -> None:
+        """Take no more work, end the streams, and wait for the rest, at most `drain_timeout` seconds."""
+        self.close()
         with anyio.move_on_after(self.settings.drain_timeout):
             while self._working:
                 await self._idle.wait()
