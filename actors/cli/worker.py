@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sized
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -15,7 +16,7 @@ import click
 
 from actors.cli.command import Command, Group, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
-from actors.cli.ending import SIGNALS, ends_by_itself
+from actors.cli.ending import ends_by_itself
 from actors.cli.exit_code import ExitCode
 from actors.cli.failure import CommandError, text_of, understood
 from actors.cli.health import Health, served
@@ -31,7 +32,6 @@ from actors.runs.errors import RunStoreError
 from actors.runs.owner import RunOwner
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
-from actors.signals import watch
 from bus import Backoff
 from bus.events import log
 from bus.server_url import redacted
@@ -108,7 +108,7 @@ def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | No
 @asynchronous
 async def run_workers(url: str, found: list[Target], **values: Any) -> int:
     """Run workers, and say how that ended."""
-    async with ends_by_itself(), AsyncExitStack() as stack:
+    async with ends_by_itself() as signals, AsyncExitStack() as stack:
         with understood():
             runner = WorkerRunner(
                 values["name"],
@@ -125,7 +125,7 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             tasks.start_soon(health.beat)
         where = store_url(values["run_store"], url)
         if where is not None:
-            store = await _opened(where, values["namespace"], stack)
+            store = await _opened(where, values["namespace"], stack, signals)
             if store is None:
                 return ExitCode.OK
             await runner.add_workers(RunOwner(store))
@@ -143,24 +143,17 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
         return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
 
 
-async def _opened(url: str, namespace: str, stack: AsyncExitStack) -> RunStore | None:
-    """Open a run store; None if a signal came before. A server that is not there yet is waited for, as brokers are."""
-    opened = None
-    async with anyio.create_task_group() as tasks:
-        for number in SIGNALS:
-            tasks.start_soon(watch, number, lambda _number: tasks.cancel_scope.cancel())
-        opened = await _answering(url, namespace, stack)
-        tasks.cancel_scope.cancel()
-    return opened
+async def _opened(url: str, namespace: str, stack: AsyncExitStack, signals: Sized) -> RunStore | None:
+    """Open a run store. A server that is not there yet is waited for, as the bus waits for its broker.
 
-
-async def _answering(url: str, namespace: str, stack: AsyncExitStack) -> RunStore:
+    None if a signal came first: until its runner runs, nobody else does anything about it.
+    """
     failures = 0
     while True:
         with understood():
             store = open_run_store(url, namespace=namespace)
         try:
-            return await stack.enter_async_context(store)
+            await stack.enter_async_context(store)
         except RunStoreError as error:
             if urlsplit(url).scheme not in SERVERS:
                 raise
@@ -168,6 +161,10 @@ async def _answering(url: str, namespace: str, stack: AsyncExitStack) -> RunStor
             if failures == 1:
                 log().warning("the run store does not answer; trying again", store=redacted(url), error=str(error))
             await anyio.sleep(BACKOFF.delay(failures, Random()))
+        else:
+            return None if signals else store
+        if signals:
+            return None
 
 
 def _bus_options(values: dict[str, Any]) -> dict[str, Any]:

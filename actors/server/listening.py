@@ -78,11 +78,10 @@ async def listen(
             try:
                 await server.over.wait()
             except BaseException:
-                service.abandon()
-                service.streams.close()
+                service.close()
                 server.should_exit = True
                 raise
-    if not (server.started or server.asked.is_set()):
+    if not server.started:
         raise RuntimeError("the server did not start: the log says why")
 
 

@@ -65,11 +65,11 @@ class Service:
         self.metrics = Metrics()
         self.feed = Feed(secrets.token_hex(4))
         self.ending = False
+        self._starting: anyio.CancelScope | None = None
         self._working = 0
         self._idle = anyio.Event()
         self._client: Client | None = None
         self._runner: WorkerRunner | None = None
-        self._starting: anyio.CancelScope | None = None
         self._show_gauges()
 
     @property
@@ -92,23 +92,13 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Connect, and take work as long as the context lasts; then let what is under way end."""
-        self._starting = starting = anyio.CancelScope()
-        with starting:
-            async with AsyncExitStack() as stack:
-                runner = self._to if isinstance(self._to, WorkerRunner) else self._new_runner(self._to)
-                if self._prepare is not None:
-                    await self._prepare(runner)
-                if not runner.running:
-                    await stack.enter_async_context(runner)
-                client = await stack.enter_async_context(
-                    Client(runner, run_store=self._run_store, own_runs=self._own_runs)
-                )
-                await client.runs(limit=1)  # opens the store: ready before the first request
-                await runner.add_workers(tails := RunTails(self.feed, client))
-                stack.push_async_callback(tails.leave)
-                self._runner, self._client = runner, client
-                await self._listen(runner, stack)
+        """Connect, and take work as long as the context lasts; then let what is under way end.
+
+        If it is to end before it has connected, the context begins all the same, and takes no work.
+        """
+        with anyio.CancelScope() as starting:
+            self._starting = starting
+            async with self._started():
                 self._starting = None
                 try:
                     yield
@@ -116,8 +106,25 @@ class Service:
                     with anyio.CancelScope(shield=True):
                         await self.drain()
                     self._client = None
-            return
-        raise RuntimeError("the server was ended before it had connected")
+                return
+        self._starting = None
+        yield
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            runner = self._to if isinstance(self._to, WorkerRunner) else self._new_runner(self._to)
+            if self._prepare is not None:
+                await self._prepare(runner)
+            if not runner.running:
+                await stack.enter_async_context(runner)
+            client = await stack.enter_async_context(Client(runner, run_store=self._run_store, own_runs=self._own_runs))
+            await client.runs(limit=1)  # opens the store: ready before the first request
+            await runner.add_workers(tails := RunTails(self.feed, client))
+            stack.push_async_callback(tails.leave)
+            self._runner, self._client = runner, client
+            await self._listen(runner, stack)
+            yield
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -145,19 +152,19 @@ class Service:
         if self.ending:
             raise unavailable("ending", "the server is ending: ask it later, or another")
 
+    def close(self) -> None:
+        """Take no more work, and end the streams; a start that waits for the broker is given up."""
+        self.ending = True
+        self.streams.close()
+        if self._starting is not None:
+            self._starting.cancel()
+
     async def drain(self) -> None:
         """Take no more work, end the streams, and wait for the rest, at most `drain_timeout` seconds."""
-        self.ending = True
-        self.abandon()
-        self.streams.close()
+        self.close()
         with anyio.move_on_after(self.settings.drain_timeout):
             while self._working:
                 await self._idle.wait()
-
-    def abandon(self) -> None:
-        """Do not wait for the broker or the run store any more, if it is not connected yet."""
-        if self._starting is not None:
-            self._starting.cancel()
 
     @property
     def alive(self) -> bool:

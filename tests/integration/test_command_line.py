@@ -85,19 +85,6 @@ def test_signals_do_not_kill_a_worker_that_is_ending_already(shell: Shell) -> No
                 worker.process.wait(timeout=0.01)
 
 
-@pytest.mark.parametrize("arguments", [("worker", "start", "shop:Till"), ("serve", "--port", "0")])
-def test_a_signal_ends_who_waits_for_a_broker_that_is_not_there(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    process = Shell(tmp_path, "redis://127.0.0.1:1").begin(*arguments)
-    try:
-        assert process.stderr is not None
-        assert any("trying again" in line for line in iter(process.stderr.readline, ""))
-        process.terminate()
-        assert process.wait(60) == ExitCode.OK
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_ctrl_c_cancels_the_job_that_was_invoked(shell: Shell) -> None:
     with shell.worker() as worker:
         asked = shell.begin("invoke", "Till", "--job", "nap", "-p", "600")

@@ -40,6 +40,23 @@ def test_a_server_shows_the_fleet_and_ends_well(shell: Shell) -> None:
             server.communicate()
 
 
+@pytest.mark.parametrize("command", [("serve",), ("worker", "start", "shop:Till"), ("dev", "shop:Till")])
+def test_what_is_still_waiting_for_its_broker_ends_at_the_first_signal(shell: Shell, command: tuple[str, ...]) -> None:
+    port = () if command[0] == "worker" else ("--port", str(free_port()))
+    program = shell.begin(*command, "--bus", f"redis://127.0.0.1:{free_port()}", *port)
+    try:
+        assert program.stderr is not None
+        while "trying again" not in (line := program.stderr.readline()):
+            assert line
+        program.terminate()
+        out, err = program.communicate(timeout=20)
+        assert program.returncode == ExitCode.OK, out + err
+        assert "Traceback" not in err
+    finally:
+        program.kill()
+        program.communicate()
+
+
 def wait_for_port(port: int) -> None:
     give_up = time.monotonic() + DEADLINE
     while True:
