@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from actors.runs.errors import RunConflictError, RunNotFoundError
+from actors.runs.errors import RunConflictError, RunNotFoundError, RunStoreError
 from actors.runs.ledger import MOST_KEYS, Ledger
 from actors.runs.record import (
     Record,
@@ -87,8 +87,9 @@ class Entrance:
         record, mark = await self._ledger.read([run_key(run_id), open_key(run_id)])
         claim = mark.value.decode() if mark is not None else ""
         if record is not None:
-            key = decode_record(run_id, record.value).status.idempotency_key
-            claim = claim_key(key) if key is not None else ""
+            with suppress(RunStoreError):  # a broken one goes like any other; its claim is found out by who meets it
+                key = decode_record(run_id, record.value).status.idempotency_key
+                claim = claim_key(key) if key is not None else ""
         if claim:
             (entry,) = await self._ledger.read([claim])
             if entry is not None and entry.value.decode() == run_id:

@@ -514,3 +514,21 @@ async def test_what_a_lost_owner_writes_into_a_run_that_is_deleted_at_any_step_i
             clock.now += 2 * ORPHAN_AGE
             assert await store.sweep() == 0
             assert ledger._folders == {}
+
+
+async def test_a_record_that_cannot_be_read_is_forgotten_with_the_others_when_its_time_is_over() -> None:
+    ledger, now = MemoryLedger(), [START]
+    async with InMemoryRunStore(ledger, clock=lambda: now[0]) as store:
+        for key in ("first", "broken", "last"):
+            status = await store.create(REQUEST, idempotency_key=key, ttl=1)
+            await store.cancel(status.run_id)
+            if key == "broken":
+                (entry,) = await ledger.read([f"run/{status.run_id}"])
+                assert entry is not None
+                await ledger.put(f"run/{status.run_id}", b"of a later version", entry.version)
+            now[0] += 1
+        now[0] += 2 * ORPHAN_AGE
+        assert await store.sweep() == 3
+        assert await store.find() == []
+        again = await store.create(REQUEST, idempotency_key="broken")
+        assert again.state is RunState.PENDING
