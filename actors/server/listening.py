@@ -124,7 +124,9 @@ async def _drain_first(server: _Server, service: Service) -> None:
 
 def _bind(host: str, port: int, patience: float) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family)
+    # With its protocol said: asyncio sends small writes at once only then, and else an answer may wait 40 ms for the
+    # acknowledgement of its head.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from actors.cli.exit_code import ExitCode
+from actors.server.listening import _bind
 from bus.brokers import RedisBroker, free_port
 from tests.integration.shell import DEADLINE, Shell
 
@@ -86,3 +88,22 @@ def test_a_port_that_is_taken_is_refused(shell: Shell) -> None:
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == ExitCode.USAGE
     assert err.endswith("name another --port\n")
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    kept: list[int] = []
+
+    async def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def main() -> None:
+        with _bind("127.0.0.1", 0, 1.0) as bound:
+            async with await asyncio.start_server(accepted, sock=bound):
+                reader, writer = await asyncio.open_connection(*bound.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(main())
+    assert kept
+    assert kept[0] != 0
