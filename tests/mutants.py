@@ -629,8 +629,8 @@ MUTANTS = (
     Mutant(
         "the jobs of a run do not say so",
         "actors/runs/owner.py",
-        "run=self._lease.run_id)\n",
-        "run=None)\n",
+        "run=self._lease.run_id):  # the tasks",
+        "run=None):  # the tasks",
         unit("unit/test_runs.py"),
     ),
     Mutant(
