@@ -60,7 +60,13 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
         return event
 
     def __enter__(self) -> Self:
-        self._thread.call(self._context.__aenter__)
+        before = self._context._group
+        try:
+            self._thread.call(self._context.__aenter__)
+        except BaseException as error:
+            if self._context._group is not before:  # asked for, and nobody leaves a block that a signal kept us out of
+                self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(

@@ -417,6 +417,26 @@ def test_ctrl_c_cancels_what_waits_and_the_client_goes_on(name: str) -> None:
         assert client.request("desk", 1, name="echo") == 1
 
 
+def test_ctrl_c_between_asking_for_a_job_and_entering_its_block_cancels_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk("desk")
+    with nothing_left(), asking(name, desk) as client:
+        call = client._thread.call
+
+        def interrupted_after(function: Any, *arguments: Any, **keywords: Any) -> Any:
+            answer = call(function, *arguments, **keywords)
+            if function.__name__ == "__aenter__":
+                assert desk.began.wait(LONGEST_WAIT)
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(client._thread, "call", interrupted_after)
+        with pytest.raises(KeyboardInterrupt), client.job("desk", name="hang"):
+            pass
+        assert desk.stopped.wait(LONGEST_WAIT)
+
+
 def test_ctrl_c_while_many_are_gathered_and_while_a_run_is_awaited(name: str) -> None:
     desk, other = Desk("desk"), Desk("other")
     with nothing_left(), asking(name, desk, other) as client:
