@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from bus.tasks import is_cancellation, wake
+from bus.local.tasks import is_cancellation, wake
 
 if TYPE_CHECKING:
-    from bus.tasks import Tasks, Waiter
+    from bus.local.tasks import Tasks, Waiter
 
 
 class BackgroundTask:

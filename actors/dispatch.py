@@ -34,7 +34,7 @@ from bus import (
     JobStatus,
     WorkerErrorData,
 )
-from bus.mailbox import Room
+from bus.local.mailbox import Room
 
 if TYPE_CHECKING:
     from actors.job import Job

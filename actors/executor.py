@@ -18,9 +18,9 @@ from actors.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
 from actors.second import meet, withdraw
 from actors.trace import enter, leave, watching
 from bus import BusJobRequestMessage, EncodeError, ErrorInfo, JobStatus, PayloadError, travel
-from bus.events import log
-from bus.mailbox import Room
-from bus.tasks import cancelled_from_outside
+from bus.local.mailbox import Room
+from bus.local.tasks import cancelled_from_outside
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner

@@ -14,7 +14,7 @@ from actors.invoke import in_thread
 from actors.job import Job, current_job
 from actors.worker import BaseWorker
 from bus import BusJobRequestMessage, check_name, convert
-from bus.values import register_annotated
+from bus.wire.shapes import register_annotated
 
 P = ParamSpec("P")
 R = TypeVar("R")

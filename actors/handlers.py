@@ -14,7 +14,7 @@ from actors.errors import HandlerError
 from actors.job import Job
 from actors.restart import RetryPolicy
 from bus import BusMessage, check_name, nearest
-from bus.values import register_annotated
+from bus.wire.shapes import register_annotated
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bus.events import EventSource
+from bus.local.events import EventSource
 
 if TYPE_CHECKING:
     from actors.events import JobGroupResponse

@@ -29,9 +29,10 @@ from bus import (
     check_name,
     open_bus,
 )
-from bus.deadlines import Deadlines
-from bus.events import EventSource, log
-from bus.tasks import Tasks, Waiter, is_cancellation, wake
+from bus.local.deadlines import Deadlines
+from bus.local.events import EventSource
+from bus.local.tasks import Tasks, Waiter, is_cancellation, wake
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.requests import JobGroup

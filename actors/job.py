@@ -24,7 +24,7 @@ from bus import (
     JobStatus,
     travel,
 )
-from bus.tasks import wake
+from bus.local.tasks import wake
 
 if TYPE_CHECKING:
     from actors.executor import Executor
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from actors.member import Member
     from actors.requests import JobGroup
     from actors.runner import WorkerRunner
-    from bus.deadlines import Deadline
-    from bus.tasks import PooledTask, Waiter
+    from bus.local.deadlines import Deadline
+    from bus.local.tasks import PooledTask, Waiter
 
 PayloadT = TypeVar("PayloadT")
 

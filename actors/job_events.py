@@ -10,7 +10,7 @@ import msgspec
 
 from actors.trace import Trace, watching
 from bus import BusError, BusTopicMessage, ErrorInfo, JobStatus, register_type, travel
-from bus.mailbox import Mailbox
+from bus.local.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from actors.host import Host

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from actors.errors import JobResult
     from actors.runner import WorkerRunner
-    from bus.deadlines import Deadline
+    from bus.local.deadlines import Deadline
 
 WINDOW = 256
 """Events of one job that may be on their way or untaken: bounds memory, and costs a credit message for 128 events."""

@@ -11,7 +11,7 @@ from bus import DEAD_LETTERED, BusJobRequestMessage, BusJobResponseMessage, Erro
 if TYPE_CHECKING:
     from actors.host import Host
     from actors.requests import JobGroup
-    from bus.mailbox import Room
+    from bus.local.mailbox import Room
 
 CANCELLED = "JobCancelled"
 """`ErrorInfo.type` of a job that somebody told to stop."""

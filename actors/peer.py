@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.runner import WorkerRunner
     from actors.supervisor import Factory
     from actors.worker import BaseWorker
-    from bus.mailbox import Room
+    from bus.local.mailbox import Room
 
 
 class Peer:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.runner import WorkerRunner
     from actors.worker import BaseWorker
-    from bus.mailbox import Room
+    from bus.local.mailbox import Room
 
 Delivery = Literal["at_least_once", "at_most_once"]
 Late = list[tuple[str, Any, tuple[str, ...], "Room"]]

@@ -31,16 +31,16 @@ from bus import (
     ErrorInfo,
     JobStatus,
 )
-from bus.tasks import wake
+from bus.local.tasks import wake
 
 if TYPE_CHECKING:
     from actors.job import Job
     from actors.params import JobGroupParams
     from actors.runner import WorkerRunner
     from actors.worker import BaseWorker
-    from bus.deadlines import Deadline
-    from bus.mailbox import Room
-    from bus.tasks import Waiter
+    from bus.local.deadlines import Deadline
+    from bus.local.mailbox import Room
+    from bus.local.tasks import Waiter
 
 
 class JobGroup:

@@ -12,8 +12,8 @@ from actors.errors import RunnerStateError, describe
 from actors.lifecycle import ALIVE, WorkerState
 from actors.params import WorkerParams
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
-from bus.events import log
-from bus.tasks import PooledTask, is_cancellation, wake
+from bus.local.tasks import PooledTask, is_cancellation, wake
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner

@@ -27,10 +27,10 @@ from bus import (
     BusMessage,
     WorkerBus,
 )
-from bus.deadlines import Deadlines
-from bus.events import log
-from bus.mailbox import Mailbox, Room
-from bus.tasks import Tasks
+from bus.local.deadlines import Deadlines
+from bus.local.mailbox import Mailbox, Room
+from bus.local.tasks import Tasks
+from bus.log import log
 
 if TYPE_CHECKING:
     from types import TracebackType

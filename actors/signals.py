@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from bus.events import log
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.runner import WorkerRunner
-    from bus.tasks import Tasks
+    from bus.local.tasks import Tasks
 
 _watches: dict[signal.Signals, list[tuple[Callable[[signal.Signals], None], anyio.Event]]] = {}
 """Who watches each signal in this process; the first one of each receives it for all."""

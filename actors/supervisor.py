@@ -10,8 +10,8 @@ import anyio
 from actors.errors import RunnerStateError, SupervisionError
 from actors.lifecycle import ALIVE
 from actors.restart import Intensity, RestartPolicy
-from bus.events import log
-from bus.tasks import is_cancellation
+from bus.local.tasks import is_cancellation
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.roster import Roster

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from actors.trace import Trace, watching
 from bus import JobStatus
-from bus.events import log, text_of
+from bus.log import log, text_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.runner import WorkerRunner
     from actors.trace import Exit
     from bus import BusJobRequestMessage, ErrorInfo
-    from bus.mailbox import Room
+    from bus.local.mailbox import Room
 
 P = ParamSpec("P")
 T = TypeVar("T")

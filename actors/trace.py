@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.runner import WorkerRunner
     from bus import BusJobRequestMessage, ErrorInfo, JobStatus
-    from bus.mailbox import Room
+    from bus.local.mailbox import Room
 
 Exit = tuple[Callable[[Any], object], Any]
 """What takes a change of the context back: a function and its argument."""

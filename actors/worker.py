@@ -27,7 +27,7 @@ from bus import (
     WorkerReadyData,
     check_name,
 )
-from bus.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
+from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
 
 if TYPE_CHECKING:
     from actors.executor import Executor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from actors.requests import JobGroup
     from actors.runner import WorkerRunner
     from bus import WorkerBus, WorkerRegistry
-    from bus.tasks import Waiter
+    from bus.local.tasks import Waiter
 
 
 class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):

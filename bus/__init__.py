@@ -2,10 +2,8 @@
 
 import typing as _typing
 
-from bus.bus import BusStatistics, WorkerBus
-from bus.codec import register_message
-from bus.dead_letters import DEAD_LETTERED, DeadLetter, DeadLetters
-from bus.direct import JOB_LOST
+from bus.backoff import Backoff
+from bus.delivery.direct import JOB_LOST
 from bus.errors import (
     AccessDeniedError,
     BrokerError,
@@ -18,7 +16,10 @@ from bus.errors import (
     MailboxFullError,
     TransportError,
 )
-from bus.local import AsyncQueueBus
+from bus.local.bus import AsyncQueueBus, BusStatistics, WorkerBus
+from bus.local.dead_letters import DEAD_LETTERED, DeadFrame, DeadFrames, DeadLetter, DeadLetters, KeepsDeadLetters
+from bus.local.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
+from bus.local.subscriber import BusSubscriber
 from bus.messages import (
     BusActivateWorkerMessage,
     BusAddWorkerMessage,
@@ -59,23 +60,20 @@ from bus.messages import (
     BusWorkerRegistryMessage,
     ErrorInfo,
     JobStatus,
+    WorkerRegistryEntry,
 )
 from bus.names import check_name, nearest
-from bus.network import NetworkBus
-from bus.packing import dumps, loads
-from bus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData, WorkerRegistry
-from bus.registry_entry import WorkerRegistryEntry
-from bus.retry import Backoff
-from bus.server_bus import ServerBus
-from bus.shapes import register_type
-from bus.subscriber import BusSubscriber
-from bus.transport import DeadFrame, DeadFrames, Delivery, KeepsDeadLetters, Outgoing, Settlement, Transport
+from bus.network.bus import NetworkBus, ServerBus
+from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import open_bus
-from bus.values import PayloadError, convert, travel
+from bus.wire.codec import register_message
+from bus.wire.packing import dumps, loads
+from bus.wire.shapes import register_type
+from bus.wire.values import PayloadError, convert, travel
 
 if _typing.TYPE_CHECKING:
-    from bus.nats_bus import NatsBus
-    from bus.redis_bus import RedisBus
+    from bus.nats.bus import NatsBus
+    from bus.redis.bus import RedisBus
 
 __all__ = [
     "DEAD_LETTERED",
@@ -167,11 +165,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "RedisBus":  # each loads its client library: only for who asks
-        from bus.redis_bus import RedisBus  # noqa: PLC0415
+        from bus.redis.bus import RedisBus  # noqa: PLC0415
 
         return RedisBus
     if name == "NatsBus":
-        from bus.nats_bus import NatsBus  # noqa: PLC0415
+        from bus.nats.bus import NatsBus  # noqa: PLC0415
 
         return NatsBus
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

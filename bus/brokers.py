@@ -29,6 +29,7 @@ from bus.errors import BrokerError
 
 __all__ = ["BROKERS", "Broker", "NatsBroker", "RedisBroker", "free_port"]
 
+
 STARTS_WITHIN = 30.0
 """Seconds a server may take until it takes connections; it takes some milliseconds."""
 

@@ -8,8 +8,6 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from bus.registry_entry import WorkerRegistryEntry
-
 MOST_CHUNKS = 64
 """Chunks that share a frame."""
 
@@ -101,9 +99,6 @@ class BusLocalMessage:
     """Mixin: the message never leaves the process and may carry anything."""
 
     __slots__ = ()
-
-
-# --- life of workers and sessions ---
 
 
 class BusActivateWorkerMessage(BusDataMessage, kw_only=True):
@@ -211,9 +206,6 @@ class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage, kw_only=True
     """A child reports an error to its parent."""
 
     error: str
-
-
-# --- jobs ---
 
 
 class BusJobRequestMessage(BusDataMessage, kw_only=True):
@@ -396,3 +388,23 @@ RUNNER_MESSAGES = (
     BusRegistryRequestMessage,
 )
 """The messages between runners; workers do not see them."""
+
+
+class WorkerRegistryEntry(msgspec.Struct, frozen=True):
+    """One worker in a snapshot of a runner.
+
+    Attributes:
+        name: The worker's name.
+        parent: Name of its parent, None for a root worker.
+        active: Whether it takes jobs.
+        bridged: Always False for workers without a media pipeline; kept for compatibility.
+        started_at: Unix time when it became ready.
+        topics: The topics it follows (at most 100).
+    """
+
+    name: str
+    parent: str | None = None
+    active: bool = False
+    bridged: bool = False
+    started_at: float | None = None
+    topics: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "nearest"]
 
+
 _GRAMMAR = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 # A comparison takes up to 20 us: an error message may not hold the event loop for longer than 20 ms.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from bus.bus import WorkerBus
-from bus.local import AsyncQueueBus
+from bus.local.bus import AsyncQueueBus, WorkerBus
 from bus.names import check_name, nearest
-from bus.server_url import redacted
+from bus.transport.server import redacted
 
 ENVIRONMENT = "ACTORBUS_BUS"
 SCHEMES = ("memory", "redis", "rediss", "nats", "tls")
@@ -48,17 +47,17 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
     if scheme == "memory":
         if not place:
             return AsyncQueueBus()
-        from bus.network import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
-        from bus.transports.memory import MemoryTransport, broker  # noqa: PLC0415
+        from bus.memory.transport import MemoryTransport, broker  # noqa: PLC0415 - only who uses it loads it
+        from bus.network.bus import NetworkBus  # noqa: PLC0415 - only who asks for a network loads it
 
         general = {name: value for name, value in options.items() if name not in _OF_TRANSPORTS}
         return NetworkBus(MemoryTransport(broker(check_name("memory://", place))), **general)
     if scheme in {"redis", "rediss"}:
-        from bus.redis_bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
+        from bus.redis.bus import RedisBus  # noqa: PLC0415 - only who asks for it loads the client library
 
         return RedisBus(url, **options)
     if scheme in {"nats", "tls"}:
-        from bus.nats_bus import NatsBus  # noqa: PLC0415
+        from bus.nats.bus import NatsBus  # noqa: PLC0415
 
         return NatsBus(url, **options)
     guess = nearest(scheme.partition(":")[0], SCHEMES, 1)
@@ -69,7 +68,7 @@ def open_bus(url: str | None = None, **options: Any) -> WorkerBus:
 
 
 def _check(options: dict[str, Any]) -> None:
-    from bus.options import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
+    from bus.network.bus import NetworkOptions  # noqa: PLC0415 - only who has options for a network loads it
 
     known = (*NetworkOptions.__annotations__, *_OF_TRANSPORTS)
     for name in options:

@@ -22,11 +22,12 @@ import msgspec
 
 from actors import BaseWorker, Job, WorkerRunner, job
 from bus import NetworkBus, WorkerRegistryEntry
-from bus.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
 from bus.errors import DecodeError
-from bus.network_statistics import NetworkStatistics
-from bus.transport import Delivery, Lane, Outgoing, Settlement
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.network.session import NetworkStatistics
+from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
+from bus.wire.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
 
 FRAMES = 1_000_000
 JOB_EVERY = 500

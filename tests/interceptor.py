@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 Forger = Callable[[Outgoing], bytes | None]
 

@@ -19,7 +19,7 @@ from actors.client import Client
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from bus import open_bus
-from bus.server_url import redacted
+from bus.transport.server import redacted
 
 IN_MEMORY = "memory"
 

@@ -16,7 +16,8 @@ from actors.cli.fleet import UNSEEN
 from actors.cli.output import emit
 from actors.cli.setting import CONNECTION, settings
 from bus import BusError
-from bus.checkup import Finding, examine
+from bus.doctor import examine
+from bus.transport.server import Finding
 
 KEYS = "ACTORBUS_SIGNING_KEY"
 """Where a bus looks for its signing keys if nothing else is said."""

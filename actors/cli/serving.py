@@ -23,7 +23,7 @@ from actors.cli.reload import reloaded
 from actors.cli.setting import PORT, settings
 from actors.cli.tether import begin, end, end_with_parent, tethered_option
 from bus.brokers import BROKERS, Broker
-from bus.server_url import redacted
+from bus.transport.server import redacted
 
 STOPS_WITHIN = 35.0
 """Seconds the server of `dev` may take to end; then it is killed."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from bus.server_url import redacted
+from bus.transport.server import redacted
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

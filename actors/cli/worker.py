@@ -33,8 +33,8 @@ from actors.runs.owner import RunOwner
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from bus import Backoff
-from bus.events import log
-from bus.server_url import redacted
+from bus.log import log
+from bus.transport.server import redacted
 
 BACKOFF = Backoff(first=0.1, limit=2.0, jitter=0.5)
 """The waits between two attempts to open the run store."""

@@ -43,7 +43,7 @@ from actors.runs.run import (
     RunStatus,
 )
 from bus import DecodeError, ErrorInfo, dumps, loads
-from bus.events import log
+from bus.log import log
 
 
 class LedgerRunStore:

@@ -14,10 +14,10 @@ from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
 from bus import BusError, TransportError, check_name
-from bus.tasks import on_asyncio
+from bus.local.tasks import on_asyncio
 
 if TYPE_CHECKING:
-    from bus.transports.nats_link import NatsLink
+    from bus.nats.connection import NatsLink
 
 HEADERS = 512
 """Bytes of a message that are not its value."""
@@ -39,8 +39,8 @@ class NatsLedger:
     """
 
     def __init__(self, url: str, namespace: str) -> None:
-        from bus.transports.jetstream_layout import token  # noqa: PLC0415 - see `_connected`
-        from bus.transports.nats_servers import servers  # noqa: PLC0415
+        from bus.nats.client import servers  # noqa: PLC0415
+        from bus.nats.layout import token  # noqa: PLC0415 - see `_connected`
 
         servers(url)
         bucket = f"{token(check_name('namespace', namespace))}_runs"
@@ -131,7 +131,7 @@ class NatsLedger:
         self._checked(answer, _NAME_IN_USE)  # with other settings: they are the administrator's business
 
     async def _connected(self) -> NatsLink:
-        from bus.transports.nats_link import connect  # noqa: PLC0415 - only who uses it loads it
+        from bus.nats.connection import connect  # noqa: PLC0415 - only who uses it loads it
 
         async with self._connecting:
             if not self._open:
@@ -148,7 +148,7 @@ class NatsLedger:
 
     async def _ask(self, *requests: tuple[str, bytes], headers: dict[str, str] | None = None) -> list[Any]:
         """The answers to requests, in their order."""
-        from bus.transports.nats_answers import Answers, status_of  # noqa: PLC0415 - see `_connected`
+        from bus.nats.connection import Answers, status_of  # noqa: PLC0415 - only who uses it loads it
 
         for again in (True, False):
             answers = Answers(await self._connected())

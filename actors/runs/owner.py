@@ -21,7 +21,7 @@ from actors.runs.store import RunStore
 from actors.trace import received, tracing
 from actors.worker import BaseWorker
 from bus import Backoff, EncodeError, ErrorInfo, JobStatus, TransportError
-from bus.events import log
+from bus.log import log
 
 T = TypeVar("T")
 

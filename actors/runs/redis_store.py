@@ -13,10 +13,11 @@ from actors.runs.errors import RunError, RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
 from bus import BusError, TransportError, check_name
-from bus.tasks import on_asyncio
+from bus.local.tasks import on_asyncio
 
 if TYPE_CHECKING:
-    from bus.transports.redis_link import Command, RedisLink
+    from bus.redis.client import Command
+    from bus.redis.connection import RedisLink
 
 PATIENCE = 5.0
 """Seconds for the reply to one command, connecting included."""
@@ -60,7 +61,7 @@ class RedisLedger:
     """
 
     def __init__(self, url: str, namespace: str) -> None:
-        from bus.transports.redis_link import connections  # noqa: PLC0415 - only who uses it loads it
+        from bus.redis.client import connections  # noqa: PLC0415 - only who uses it loads it
 
         self.changes = Changes()
         self._prefix = f"{check_name('namespace', namespace)}:runs:"
@@ -71,8 +72,8 @@ class RedisLedger:
         """Connect, and see that the server is new enough and keeps what it accepts."""
         if not on_asyncio():
             raise RunError("a run store on Redis works on asyncio only: its client library knows nothing else")
-        from bus.transports.redis_link import RedisLink  # noqa: PLC0415 - see `__init__`
-        from bus.transports.redis_server import inspect_server  # noqa: PLC0415
+        from bus.redis.admin import inspect_server  # noqa: PLC0415
+        from bus.redis.connection import RedisLink  # noqa: PLC0415 - see `__init__`
 
         self._link = link = RedisLink(self._make, (), self._where)
         try:

@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from actors.runs.errors import RunStoreError
 from actors.runs.ledger import Changes, Entry
 from actors.runs.ledger_store import LedgerRunStore
-from bus.events import log
+from bus.log import log
 
 if TYPE_CHECKING:
     from rocksdict import Rdict

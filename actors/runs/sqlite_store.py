@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from actors.runs.errors import RunStoreError
 from actors.runs.ledger import Changes, Entry, too_large
 from actors.runs.ledger_store import LedgerRunStore
-from bus.events import log
+from bus.log import log
 
 T = TypeVar("T")
 

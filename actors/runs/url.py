@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 from actors.runs.store import RunStore
-from bus.server_url import redacted
+from bus.transport.server import redacted
 
 FORMS = (
     "memory://, sqlite:///runs.db (four slashes for a path from the root), rocksdb:///folder, "

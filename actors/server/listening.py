@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from actors.server.app import service_of
 from actors.server.connection import Connection
 from actors.server.service import Service
-from bus.events import log
+from bus.log import log
 
 DEFAULT_PORT = 8_000
 

@@ -17,7 +17,7 @@ from actors.server.bodies import decode, encode, fit, read_body
 from actors.server.problem import HttpError, http_error, invalid
 from actors.server.service import Service
 from actors.trace import received
-from bus.events import log
+from bus.log import log
 
 REQUEST_ID = "actorbus.request_id"
 """Where a request's id is kept in its scope."""

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from actors.server.bodies import encode
 from actors.server.problem import HttpError, unavailable
 from actors.server.settings import ServerSettings
-from bus.events import log
+from bus.log import log
 
 LAST_WORD = 1.0
 """Seconds that telling a reader of the end of its stream may take."""

@@ -15,8 +15,8 @@ from actors.runner import WorkerRunner
 from actors.testing.process import Process, let_processes_pause
 from actors.worker import BaseWorker
 from bus import NetworkBus
-from bus.simulated import Faults, SimulatedNetwork, TraceEvent
-from bus.transports.memory import MemoryBroker
+from bus.memory.broker import MemoryBroker
+from bus.simulation.network import Faults, SimulatedNetwork, TraceEvent
 
 ResultT = TypeVar("ResultT")
 

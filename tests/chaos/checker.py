@@ -10,7 +10,7 @@ import msgspec
 
 from actors.testing.history import Happening, Kind, judge
 from bus import JobStatus
-from bus.transports.jetstream_queues import LIFE
+from bus.nats.queues import LIFE
 from tests.chaos.lines import KILLED, REMEMBERED, Line
 
 _KINDS: dict[str, Kind] = {

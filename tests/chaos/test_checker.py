@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from bus.transports.jetstream_queues import LIFE
+from bus.nats.queues import LIFE
 from tests.chaos.checker import Limits, Verdict, check
 from tests.chaos.lines import KILLED as BROKER_KILLED
 from tests.chaos.lines import REMEMBERED, Event, Journal, Line, Reader

@@ -12,9 +12,10 @@ import redis
 
 from bus import KeepsDeadLetters, Outgoing, Settlement, Transport
 from bus.brokers import NatsBroker, RedisBroker
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.redis.admin import RIGHTS
 from bus.testing import MakeNetwork
-from bus.transports.memory import MemoryBroker, MemoryTransport
-from bus.transports.redis_server import RIGHTS
 from tests.contract import test_nats, test_redis, test_transports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]

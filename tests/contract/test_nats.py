@@ -11,9 +11,9 @@ import pytest
 
 from bus.brokers import NatsBroker
 from bus.errors import TransportError
+from bus.nats.transport import JetStreamTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
-from bus.transport import Delivery, Outgoing
-from bus.transports.jetstream import JetStreamTransport
+from bus.transport.transport import Delivery, Outgoing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -21,8 +21,8 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from bus.brokers import NatsBroker
 from bus.errors import BusError, DataLostError, PartlySentError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.jetstream import JetStreamTransport
+from bus.nats.transport import JetStreamTransport
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -331,7 +331,7 @@ async def relay(target: int) -> AsyncIterator[Relay]:
 async def test_a_queue_that_is_full_does_not_keep_other_frames_from_being_stored(
     server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.transports.jetstream_layout.QUEUE_BOUND", 2)
+    monkeypatch.setattr("bus.nats.layout.QUEUE_BOUND", 2)
     async with node(server.url, namespace, "node#1") as transport:
         frames = [Outgoing("queue", "full", f"{namespace}-{number}", b"job") for number in range(4)]
         frames += [Outgoing("inbox", "node#1", f"{namespace}-inbox", b"mine")]
@@ -362,7 +362,7 @@ async def test_g33_an_answer_does_not_count_while_what_led_up_to_it_is_refused(
     server: NatsBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its requester, who takes both in order, waits for ever if the performer dies now: the job is gone."""
-    monkeypatch.setattr("bus.transports.jetstream_inbox.PACK_BYTES", 50)  # each a message of its own
+    monkeypatch.setattr("bus.nats.inbox.PACK_BYTES", 50)  # each a message of its own
     async with node(server.url, namespace, "a#1") as a:
         a.demand("work", 1)
         await put(a, "queue", "work", b"job")

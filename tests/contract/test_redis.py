@@ -15,11 +15,11 @@ import redis
 from actors.runs import redis_store as runs
 from bus.brokers import RedisBroker
 from bus.errors import DataLostError, PartlySentError
+from bus.redis.admin import RIGHTS
+from bus.redis.queues import HOT
+from bus.redis.transport import RedisTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.redis_server import RIGHTS
-from bus.transports.redis_streams import RedisTransport
-from bus.transports.redis_watch import HOT
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +117,7 @@ async def test_g46_a_queue_is_gone_with_the_last_who_served_it_unless_something_
 async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_waits_in_them_or_others_serve_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    monkeypatch.setattr("bus.redis.transport.FORGOTTEN_AFTER", 2.0)
     with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
         crashed, alive = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(2))
         for number, transport in enumerate((crashed, alive)):
@@ -145,7 +145,7 @@ async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_wait
 async def test_g46_what_a_process_asked_for_that_crashed_goes_from_queues_that_nobody_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    monkeypatch.setattr("bus.redis.transport.FORGOTTEN_AFTER", 2.0)
     with RedisBroker() as broker, redis.Redis.from_url(broker.url, decode_responses=True) as other:
         addresses = ("crashed#0badcafe", "alive#00c0ffee", "server#00000001")
         crashed, alive, server = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
@@ -175,7 +175,7 @@ async def test_g46_what_a_process_asked_for_that_crashed_goes_from_queues_that_n
 async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another_who_served_it_crashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bus.transports.redis_streams.FORGOTTEN_AFTER", 2.0)
+    monkeypatch.setattr("bus.redis.transport.FORGOTTEN_AFTER", 2.0)
     with RedisBroker() as broker:
         told, *others = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
         await told.open("node#0")

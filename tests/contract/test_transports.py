@@ -11,7 +11,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from bus.simulated import Faults, SimulatedNetwork
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import (
     TRANSPORT_CONTRACT,
     ContractNetwork,
@@ -19,8 +21,7 @@ from bus.testing import (
     TransportCheck,
     a_lost_claim_can_be_neither_renewed_nor_settled,
 )
-from bus.transport import Transport
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.transport.transport import Transport
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,12 @@ import pytest
 import redis
 
 from bus.brokers import NatsBroker, RedisBroker
-from bus.simulated import Faults, SimulatedNetwork
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.redis.admin import RIGHTS
+from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import MakeNetwork
-from bus.transport import Outgoing, Settlement, ShowsQueues, Transport
-from bus.transports.memory import MemoryBroker, MemoryTransport
-from bus.transports.redis_server import RIGHTS
+from bus.transport.transport import Outgoing, Settlement, ShowsQueues, Transport
 from tests.contract import test_nats, test_redis, test_transports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]

@@ -17,7 +17,7 @@ import anyio
 
 from actors import BaseWorker, Job, WorkerRunner, job
 from bus import open_bus
-from bus.network import NetworkBus
+from bus.network.bus import NetworkBus
 from tests.integration.fleet_worker import QUICK
 
 

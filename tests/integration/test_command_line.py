@@ -20,8 +20,8 @@ import pytest
 from actors.cli.exit_code import ExitCode
 from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
-from bus.codec import encode
-from bus.transports.redis_streams import RedisTransport
+from bus.redis.transport import RedisTransport
+from bus.wire.codec import encode
 from tests.integration.shell import DEADLINE, ROOT, Shell, wait_for_ready
 
 

@@ -18,8 +18,8 @@ import pytest
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
-from bus.nats_bus import NatsBus
-from bus.transports.jetstream import JetStreamTransport
+from bus.nats.bus import NatsBus
+from bus.nats.transport import JetStreamTransport
 from tests.integration.fleet_worker import QUICK, Hanging
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]

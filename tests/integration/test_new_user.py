@@ -17,7 +17,7 @@ import redis
 from actors import BaseWorker, Client, JobTimeoutError, WorkerRunner, WorkerUnavailableError, job
 from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
-from bus.transports.redis_server import RIGHTS
+from bus.redis.admin import RIGHTS
 from tests.integration.programs import DEADLINE, ROOT, environment
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

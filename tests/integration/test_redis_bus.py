@@ -18,8 +18,8 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
 from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.redis_streams import RedisTransport
+from bus.redis.transport import RedisTransport
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
 

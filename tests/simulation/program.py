@@ -16,7 +16,7 @@ from actors import BaseWorker, Job, JobGroupContext, JobGroupError, JobGroupResp
 from actors.testing import Simulation
 from actors.testing.history import Happening
 from bus import BusJobRequestMessage, BusJobResponseMessage, EncodeError, NetworkBus
-from bus.codec import MAX_MESSAGE_BYTES
+from bus.wire.codec import MAX_MESSAGE_BYTES
 from tests.simulation.plan import Ask, Step
 from tests.simulation.truth import Circumstances, count_events, is_plain, untrue
 

@@ -10,7 +10,7 @@ import pytest
 from actors import BaseWorker, Job, JobError, JobStatus, job
 from actors.testing import Faults, Simulation
 from bus import TransportError
-from bus.simulated_link import SimulatedTransport
+from bus.simulation.network import SimulatedTransport
 
 
 class Worker(BaseWorker):

@@ -12,9 +12,10 @@ import pytest
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, job
 from actors.testing import Simulation
 from bus import BusJobRequestMessage, NetworkBus, Outgoing
-from bus.codec import decode_header, encode
-from bus.simulated import SimulatedTransport
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.simulation.network import SimulatedTransport
+from bus.wire.codec import decode_header, encode
 
 HEARTBEAT, LEASE = 2.0, 6.0
 SOON = LEASE + 3 * HEARTBEAT
@@ -201,7 +202,7 @@ def test_a_performer_that_has_forgotten_a_job_is_not_asked_to_do_it_again(monkey
     async def program(sim: Simulation) -> None:
         workers = [Worker(), Worker()]
         boss = await pair(sim, *workers)
-        monkeypatch.setattr("bus.claims.MAX_REMEMBERED", 0)
+        monkeypatch.setattr("bus.delivery.claims.MAX_REMEMBERED", 0)
         lose(monkeypatch, "b", lambda kind, _: kind == "BusJobResponseMessage", 1)
         lose(monkeypatch, "c", lambda kind, _: kind == "BusJobResponseMessage", 1)
         with pytest.raises(JobError) as failure:

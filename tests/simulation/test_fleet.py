@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError, job
 from actors.testing import Faults, Simulation, SimulationError
 from bus import TransportError, WorkerLostData, WorkerReadyData
-from bus.simulated import SimulatedTransport
+from bus.simulation.network import SimulatedTransport
 
 
 class Worker(BaseWorker):

@@ -11,8 +11,8 @@ import pytest
 from actors import BaseWorker, Job, JobError, job
 from actors.testing import Simulation
 from bus import BusDataMessage, NetworkBus, register_message
-from bus.simulated_link import SimulatedTransport
-from bus.transport import Delivery
+from bus.simulation.network import SimulatedTransport
+from bus.transport.transport import Delivery
 
 
 class Worker(BaseWorker):
@@ -72,7 +72,7 @@ def test_g47_an_inbox_that_is_full_holds_up_nothing_that_goes_elsewhere(monkeypa
         assert slow.heard == list(range(120))
         assert sim.bus("a").network_statistics().outbox.held == 0
 
-    monkeypatch.setattr("bus.transports.broker.INBOX_BOUND", 100)
+    monkeypatch.setattr("bus.memory.broker.INBOX_BOUND", 100)
     run(program)
 
 
@@ -104,7 +104,7 @@ def test_g47_messages_that_nobody_asked_for_are_dropped_and_counted_beyond_a_bou
         assert busy.heard == list(range(100 - dropped))
         assert await boss.job("busy", name="echo", payload=1) == 1
 
-    monkeypatch.setattr("bus.reader.EXCESS", 20)
+    monkeypatch.setattr("bus.network.inbox.EXCESS", 20)
     run(program)
 
 

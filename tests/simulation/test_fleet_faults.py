@@ -13,12 +13,11 @@ from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRu
 from actors.member import Member
 from actors.testing import Faults, Simulation
 from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, TransportError, register_type
-from bus.codec import encode
-from bus.shapes import REGISTERED
-from bus.simulated import SimulatedTransport
-from bus.transport import Delivery, Outgoing
-from bus.transports.entry import Entry
-from bus.transports.queues import Node, Queues
+from bus.memory.queues import Entry, Node, Queues
+from bus.simulation.network import SimulatedTransport
+from bus.transport.transport import Delivery, Outgoing
+from bus.wire.codec import encode
+from bus.wire.shapes import REGISTERED
 
 
 class Worker(BaseWorker):

@@ -11,9 +11,9 @@ import pytest
 from actors import BaseWorker, JobError, JobTimeoutError
 from actors.testing import Faults, Simulation
 from bus import BusJobCancelMessage, BusJobRequestMessage, Outgoing
-from bus.claims import Claims
-from bus.codec import decode_header
-from bus.simulated import SimulatedTransport
+from bus.delivery.claims import Claims
+from bus.simulation.network import SimulatedTransport
+from bus.wire.codec import decode_header
 from tests.simulation.test_direct import Worker, error_of, lose, nothing_left, pair, run
 
 both_deliveries = pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])

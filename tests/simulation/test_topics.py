@@ -200,7 +200,7 @@ def test_g47_a_follower_elsewhere_that_reads_nothing_drops_beyond_a_bound_and_co
         assert narrow.read == list(range(100 - dropped))
         assert quick.read == list(range(100))
 
-    monkeypatch.setattr("bus.reader.EXCESS", 20)
+    monkeypatch.setattr("bus.network.inbox.EXCESS", 20)
     run(program)
 
 
@@ -222,8 +222,8 @@ def test_g25_a_publisher_waits_while_too_much_is_to_be_sent_to_a_follower(monkey
         await anyio.sleep(60)
         assert reader.read == list(range(51))
 
-    monkeypatch.setattr("bus.outbox.CAPACITY", 50)
-    monkeypatch.setattr("bus.bus.SEND_TIMEOUT", 10.0)  # well before who is cut off takes all others for dead
+    monkeypatch.setattr("bus.transport.outbox.CAPACITY", 50)
+    monkeypatch.setattr("bus.local.bus.SEND_TIMEOUT", 10.0)  # well before who is cut off takes all others for dead
     run(program)
 
 
@@ -242,8 +242,8 @@ def test_a_publisher_that_waits_for_a_runner_goes_on_when_that_one_is_known_to_b
         await anyio.sleep(30)
         assert other.read == list(range(40))
 
-    monkeypatch.setattr("bus.outbox.CAPACITY", 15)
-    monkeypatch.setattr("bus.transports.broker.INBOX_BOUND", 10)
+    monkeypatch.setattr("bus.transport.outbox.CAPACITY", 15)
+    monkeypatch.setattr("bus.memory.broker.INBOX_BOUND", 10)
     run(program)
 
 
@@ -272,8 +272,8 @@ def test_who_ends_while_a_publisher_waits_for_another_runner_is_sent_nothing(mon
             monkeypatch.setattr(NetworkBus, "put", seen)
         assert address not in sent
 
-    monkeypatch.setattr("bus.outbox.CAPACITY", 10)
-    monkeypatch.setattr("bus.transports.broker.INBOX_BOUND", 10)
+    monkeypatch.setattr("bus.transport.outbox.CAPACITY", 10)
+    monkeypatch.setattr("bus.memory.broker.INBOX_BOUND", 10)
     run(program)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors import BaseWorker, Client, Function, Job, WorkerRunner, function, job
 from bus import register_type
-from bus.shapes import REGISTERED
+from bus.wire.shapes import REGISTERED
 
 pytestmark = pytest.mark.anyio
 

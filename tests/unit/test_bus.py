@@ -21,8 +21,8 @@ from bus import (
     MailboxFullError,
     open_bus,
 )
-from bus.bus import BusStatistics
-from bus.mailbox import DEFAULT_MAILBOX_SIZE
+from bus.local.bus import BusStatistics
+from bus.local.mailbox import DEFAULT_MAILBOX_SIZE
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio

@@ -20,14 +20,13 @@ from bus import (
     TransportError,
     register_type,
 )
-from bus.chunks import Chunks
-from bus.codec import decode, decode_header, encode
-from bus.framer import Framer
+from bus.memory.broker import MemoryBroker
 from bus.messages import MOST_CHUNKS
-from bus.packing import encode_packed
-from bus.shapes import REGISTERED
-from bus.transport import Outgoing
-from bus.transports.memory import MemoryBroker
+from bus.transport.framing import Chunks, Framer
+from bus.transport.transport import Outgoing
+from bus.wire.codec import decode, decode_header, encode
+from bus.wire.packing import encode_packed
+from bus.wire.shapes import REGISTERED
 from tests.interceptor import Interceptor
 from tests.virtual_time import virtual_time
 

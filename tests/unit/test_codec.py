@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from bus import messages
-from bus.codec import MAX_MESSAGE_BYTES, VERSION, Header, decode, decode_header, encode, register_message
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
 from bus.messages import (
     BusActivateWorkerMessage,
@@ -33,9 +32,10 @@ from bus.messages import (
     BusWorkerRegistryMessage,
     ErrorInfo,
     JobStatus,
+    WorkerRegistryEntry,
 )
-from bus.registry_entry import WorkerRegistryEntry
-from bus.signing import MAC_BYTES, Signer
+from bus.wire.codec import MAX_MESSAGE_BYTES, VERSION, Header, decode, decode_header, encode, register_message
+from bus.wire.signing import MAC_BYTES, Signer
 
 ORIGIN = "runner#1a"
 OLD, NEW, OTHER = b"o" * 32, b"n" * 40, b"x" * 100

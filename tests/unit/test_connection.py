@@ -7,9 +7,9 @@ from random import Random
 import anyio
 import pytest
 
-from bus.connection import ECHO, Connection
 from bus.errors import TransportError
-from bus.tasks import Tasks
+from bus.local.tasks import Tasks
+from bus.transport.connection import ECHO, Connection
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,8 @@ import pytest
 
 from actors import BaseWorker, Client, JobError, WorkerRunner, job
 from bus import DEAD_LETTERED, DeadLetter, Delivery, NetworkBus, Outgoing
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
 
 pytestmark = pytest.mark.anyio
 

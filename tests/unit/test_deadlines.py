@@ -11,8 +11,8 @@ from random import Random
 import anyio
 import pytest
 
-from bus.deadlines import Deadline, Deadlines, DeadlineStatistics
-from bus.tasks import Tasks
+from bus.local.deadlines import Deadline, Deadlines, DeadlineStatistics
+from bus.local.tasks import Tasks
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio

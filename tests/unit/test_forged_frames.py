@@ -24,10 +24,10 @@ from bus import (
     NetworkBus,
     WorkerRegistryEntry,
 )
-from bus.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
-from bus.signing import MAC_BYTES, Signer
-from bus.transport import Delivery, Outgoing
-from bus.transports.memory import MemoryBroker
+from bus.memory.broker import MemoryBroker
+from bus.transport.transport import Delivery, Outgoing
+from bus.wire.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
+from bus.wire.signing import MAC_BYTES, Signer
 from tests.interceptor import Forger, Interceptor
 from tests.virtual_time import virtual_time
 
@@ -277,7 +277,7 @@ async def test_g39_g40_a_request_that_is_played_again_is_answered_while_remember
         await play(it, request, "queue", "w")
         assert it.b.bus.network_statistics().claims.repeated == 1
         assert it.b.refused == {}
-        monkeypatch.setattr("bus.claims.MAX_REMEMBERED", 1)
+        monkeypatch.setattr("bus.delivery.claims.MAX_REMEMBERED", 1)
         assert await it.boss.job("w", name="echo", payload=2) == 2
         await play(it, request, "queue", "w")
         assert it.b.refused == {"replayed": 1}
@@ -291,7 +291,7 @@ async def test_g39_a_job_that_comes_again_after_its_answer_is_forgotten_is_not_d
     async with fleet() as it:
         assert await it.boss.job("w", name="echo", payload=1) == 1
         request = first(it.a.link, "BusJobRequestMessage")
-        monkeypatch.setattr("bus.claims.MAX_REMEMBERED", 1)
+        monkeypatch.setattr("bus.delivery.claims.MAX_REMEMBERED", 1)
         assert await it.boss.job("w", name="echo", payload=2) == 2
         before = len(it.b.link.sent)
         it.b.bus._reader.read(Delivery("queue", "w", request.body, attempt=2))
@@ -305,7 +305,7 @@ async def test_g39_a_job_that_comes_again_after_its_answer_is_forgotten_is_not_d
 
 async def test_g40_a_frame_older_than_what_is_remembered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet() as it:
-        monkeypatch.setattr("bus.freshness.SEEN", 20)
+        monkeypatch.setattr("bus.transport.deduplication.SEEN", 20)
         for number in range(30):
             assert await it.boss.job("w", name="echo", payload=number) == number
         old = first(it.b.link, "BusJobResponseMessage")

@@ -9,11 +9,10 @@ from typing import Any, cast
 import pytest
 from nats.aio.msg import Msg
 
-from bus.transports.arrivals import Arrivals
-from bus.transports.jetstream_claim import RENEWALS, Claim
-from bus.transports.jetstream_layout import Layout
-from bus.transports.jetstream_queues import Queues
-from bus.transports.nats_link import NatsLink
+from bus.nats.connection import NatsLink
+from bus.nats.inbox import Arrivals
+from bus.nats.layout import Layout
+from bus.nats.queues import RENEWALS, Claim, Queues
 
 pytestmark = pytest.mark.anyio
 

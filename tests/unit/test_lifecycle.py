@@ -11,7 +11,7 @@ import pytest
 
 from actors import BaseWorker, JobError, job
 from actors.lifecycle import ALIVE, ENDING, JOB_STEPS, WORKER_STEPS, JobState, WorkerState, moved
-from bus.transports.entry import TRANSITIONS, Entry, EntryState
+from bus.memory.queues import TRANSITIONS, Entry, EntryState
 from tests.running import running
 
 WORKER_LIFE = {

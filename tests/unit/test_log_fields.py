@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 
 from actors import BaseWorker, Client, JobError, job, tracing
 from bus import BusJobRequestMessage
-from bus.events import log
+from bus.log import log
 from tests.running import TasksBegun, running
 
 pytestmark = pytest.mark.anyio

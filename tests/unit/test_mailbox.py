@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bus.mailbox import Mailbox, MailboxStatistics, Room, RoomStatistics
-from bus.tasks import Tasks
+from bus.local.mailbox import Mailbox, MailboxStatistics, Room, RoomStatistics
+from bus.local.tasks import Tasks
 
 pytestmark = pytest.mark.anyio
 

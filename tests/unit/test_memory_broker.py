@@ -13,11 +13,13 @@ import pytest
 from trio.testing import MockClock
 
 from bus.errors import InvalidNameError, TransportError
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports import broker as broker_module
-from bus.transports import memory, queues
-from bus.transports.entry import TRANSITIONS, Entry, EntryState
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory import broker as broker_module
+from bus.memory import queues
+from bus.memory import transport as memory
+from bus.memory.broker import MemoryBroker
+from bus.memory.queues import TRANSITIONS, Entry, EntryState
+from bus.memory.transport import MemoryTransport
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from nats.aio.msg import Msg
 
-from bus.transports.nats_client import StraightClient
+from bus.nats.client import StraightClient
 
 pytestmark = pytest.mark.anyio
 

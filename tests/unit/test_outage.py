@@ -7,8 +7,7 @@ import pytest
 
 from actors import WorkerRunner
 from bus import AccessDeniedError, TransportError
-from bus.connection import ADVICE, CONNECTING
-from bus.outage import Outage
+from bus.transport.connection import ADVICE, CONNECTING, Outage
 
 
 def test_the_first_failure_is_said_with_advice_and_others_as_time_goes_by(caplog: pytest.LogCaptureFixture) -> None:

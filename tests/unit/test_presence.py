@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.presence import Presence
+from bus.membership.liveness import Presence
 
 LEASE = 6.0
 

@@ -10,13 +10,14 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.codec import decode_header
 from bus.errors import TransportError
-from bus.network import NetworkBus
-from bus.presence import Presence
-from bus.pulse import Verdict, Watchdog
-from bus.transport import Outgoing
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.membership.liveness import Presence
+from bus.membership.watchdog import Verdict, Watchdog
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.network.bus import NetworkBus
+from bus.transport.transport import Outgoing
+from bus.wire.codec import decode_header
 
 LONGEST_WAIT = 60.0
 

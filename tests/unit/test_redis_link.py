@@ -14,8 +14,9 @@ from redis.exceptions import ResponseError
 
 from bus import BusError, RedisBus, TransportError
 from bus.brokers import free_port
-from bus.transports.redis_link import RedisLink, connections
-from bus.transports.redis_server import inspect_server
+from bus.redis.admin import inspect_server
+from bus.redis.client import connections
+from bus.redis.connection import RedisLink
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,13 @@ import traceback
 import pytest
 
 from bus import NetworkBus
-from bus.codec import Header
 from bus.errors import DecodeError
-from bus.freshness import Freshness
-from bus.refusals import MAX_LOGGED, Refusals
-from bus.signing import ENVIRONMENT, Signer, signer_for
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.transport.deduplication import Freshness
+from bus.transport.refusals import MAX_LOGGED, Refusals
+from bus.wire.codec import Header
+from bus.wire.signing import ENVIRONMENT, Signer, signer_for
 
 
 def test_each_sender_and_reason_is_logged_once_and_inventing_senders_fills_no_log(
@@ -31,8 +32,8 @@ def test_each_sender_and_reason_is_logged_once_and_inventing_senders_fills_no_lo
 
 
 def test_g47_what_is_remembered_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.freshness.SEEN", 10)
-    monkeypatch.setattr("bus.freshness.MAX_SENDERS", 5)
+    monkeypatch.setattr("bus.transport.deduplication.SEEN", 10)
+    monkeypatch.setattr("bus.transport.deduplication.MAX_SENDERS", 5)
     freshness = Freshness(strict=True)
     for number in range(100):
         assert freshness.is_new(Header("t", f"{number}-1", "s", origin=f"a#{number}"), "inbox")

@@ -10,7 +10,7 @@ import pytest
 
 from actors import BaseWorker, job, worker_ready
 from bus import AsyncQueueBus, InvalidNameError, WorkerLostData, WorkerReadyData, WorkerRegistry, WorkerRegistryEntry
-from bus.registry import RegistryStatistics
+from bus.local.registry import RegistryStatistics
 from tests.cast import quiet
 from tests.running import running
 from tests.virtual_time import virtual_time

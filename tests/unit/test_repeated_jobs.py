@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
 from bus import BusJobRunningMessage, JobStatus
 from bus.errors import TransportError
-from bus.network import NetworkBus
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
+from bus.network.bus import NetworkBus
+from bus.transport.transport import Delivery, Outgoing, Settlement
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio

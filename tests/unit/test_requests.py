@@ -11,7 +11,7 @@ import pytest
 from actors import BaseWorker, Client, Job, JobTimeoutError, WorkerRunner, job
 from actors.testing import Simulation
 from bus import AsyncQueueBus
-from bus.mailbox import Room
+from bus.local.mailbox import Room
 from tests.running import running
 from tests.virtual_time import virtual_time
 

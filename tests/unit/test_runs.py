@@ -28,7 +28,7 @@ from actors.runs import (
 )
 from actors.runs.ledger import too_large
 from bus import register_type
-from bus.shapes import REGISTERED
+from bus.wire.shapes import REGISTERED
 
 pytestmark = pytest.mark.anyio
 

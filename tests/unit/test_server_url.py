@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bus import NatsBus, RedisBus, open_bus
-from bus.server_url import is_here, redacted
+from bus.transport.server import is_here, redacted
 
 
 @pytest.mark.parametrize(

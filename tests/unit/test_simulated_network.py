@@ -14,9 +14,9 @@ import trio
 from trio.testing import MockClock
 
 from bus.errors import TransportError
-from bus.simulated import Faults, SimulatedNetwork, SimulatedTransport, TraceEvent
-from bus.transport import Delivery, Outgoing, Settlement
-from bus.transports.memory import MemoryBroker
+from bus.memory.broker import MemoryBroker
+from bus.simulation.network import Faults, SimulatedNetwork, SimulatedTransport, TraceEvent
+from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
 

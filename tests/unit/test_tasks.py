@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bus.tasks import MAX_IDLE, PoolStatistics, Tasks, Waiter, _EventWaiter, cancelled_from_outside, wake
+from bus.local.tasks import MAX_IDLE, PoolStatistics, Tasks, Waiter, _EventWaiter, cancelled_from_outside, wake
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ import pytest
 
 from actors import BaseWorker, Client, Job, Trace, WorkerRunner, job, tracing
 from bus import BusJobRequestMessage
-from bus.codec import decode, decode_header, encode
+from bus.wire.codec import decode, decode_header, encode
 from tests.cast import quiet
 from tests.running import TasksBegun, running
 

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
-from bus.packing import encode_packed, pack, unpack
-from bus.values import MAX_DEPTH, PayloadError, convert, register_type, travel
+from bus.wire.packing import encode_packed, pack, unpack
+from bus.wire.shapes import register_type
+from bus.wire.values import MAX_DEPTH, PayloadError, convert, travel
 
 
 def over_the_wire(value: object) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from actors.cli.failure import CommandError
 from actors.cli.health import PATIENCE, Health, served
 from actors.cli.log import formatter
-from bus.events import log
+from bus.log import log
 
 
 def test_a_process_is_ready_once_it_serves() -> None:

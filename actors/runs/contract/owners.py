@@ -21,7 +21,7 @@ from actors.runs.errors import RunLostError, RunStateError
 from actors.runs.run import STEPS, Lease, RunEventType, RunProgress, RunState
 from actors.runs.store import RunStore
 from bus import ErrorInfo
-from bus.probe import equal, require
+from bus.testing import equal, require
 
 
 async def one_of_those_who_take_a_run_has_it(make_stores: MakeStores) -> None:

@@ -24,7 +24,7 @@ from actors.runs.contract.stored import (
 from actors.runs.errors import RunConflictError, RunNotFoundError, RunStateError, RunStoreError
 from actors.runs.run import Lease, RunProgress, RunRequest, RunState
 from bus import EncodeError
-from bus.probe import equal, require
+from bus.testing import equal, require
 
 WELL_FORMED = "00000000000-0000000000"
 HOSTILE = (

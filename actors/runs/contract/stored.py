@@ -10,7 +10,7 @@ import anyio
 
 from actors.runs.run import Lease, RunEvent, RunEventType, RunRequest, RunState, RunStatus
 from actors.runs.store import RunStore
-from bus.probe import require
+from bus.testing import require
 
 MakeStores: TypeAlias = Callable[[int], AbstractAsyncContextManager[Sequence[RunStore]]]
 """Gives an empty database and so many open stores on it, and closes them at the end."""

@@ -21,7 +21,7 @@ from actors.runs.contract.stored import (
 from actors.runs.errors import RunStoreError
 from actors.runs.run import Lease, RunEventType, RunState
 from actors.runs.store import RunStore
-from bus.probe import equal, require
+from bus.testing import equal, require
 
 
 async def a_reader_hears_what_there_is_and_what_comes(make_stores: MakeStores) -> None:

@@ -1,0 +1,437 @@
+"""Jobs asked of other runners at most once: who has which, and what becomes of those that get no answer."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from bus.errors import EncodeError, TransportError
+from bus.local.mailbox import Room
+from bus.local.registry import WorkerLostData, WorkerReadyData
+from bus.local.tasks import Tasks, Waiter, wake
+from bus.log import log
+from bus.messages import (
+    TERMINAL_MESSAGES,
+    BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobLostMessage,
+    BusJobRequestMessage,
+    BusJobReturnedMessage,
+    BusJobRunningMessage,
+    ErrorInfo,
+)
+from bus.transport.outbox import BACKOFF, BATCH, CAPACITY
+from bus.transport.transport import Outgoing, Prompt, Transport
+
+if TYPE_CHECKING:
+    from bus.delivery.leases import Claimer
+    from bus.membership.liveness import Presence
+    from bus.network.bus import NetworkBus
+
+
+SHARE = 50
+"""Frames that are written at once, so that others begin with them while more are made: a tenth to a third more jobs a
+second with a hundred in flight."""
+
+
+class Wire:
+    """Frames of the lane `direct`, in the order they were posted.
+
+    They wait while there is no connection. Once one was sent it is never sent again, whether it arrived or not.
+    Requests take room; answers and events are bounded by their jobs.
+    """
+
+    def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
+        self.room = Room("the network", CAPACITY, tasks)
+        self._transport = transport
+        self._tasks = tasks
+        self._rng = rng
+        self._frames: deque[tuple[Outgoing, bool]] = deque()
+        self._waiter: Waiter | None = None
+        self._idle: list[Waiter] = []
+        self._prompt = transport if isinstance(transport, Prompt) else None
+        self._heard = 0
+        self._telling = False
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait to be sent."""
+        return len(self._frames)
+
+    def put(self, frame: Outgoing, *, bounded: bool = False) -> None:
+        """Send a frame soon. A `bounded` one takes a place: look whether there is `room` before.
+
+        What follows on a single frame goes at once: nothing else is likely to come that could share its way.
+        """
+        if self._heard == 1 and self._prompt is not None and not self._frames:
+            self._heard = 0
+            if self._prompt.tell_at_once([frame]):
+                return
+        self.room.taken += bounded
+        self._frames.append((frame, bounded))
+        if len(self._frames) % SHARE == 0 and self._prompt is not None and not self._telling:
+            self._tell_share(self._prompt)
+        if self._waiter is not None:
+            wake(self._waiter)
+
+    def heard(self) -> None:
+        """A frame has come."""
+        self._heard += 1
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything was sent, at most `seconds`."""
+        with anyio.move_on_after(seconds):
+            while self._frames:
+                waiter = self._tasks.waiter()
+                self._idle.append(waiter)
+                await waiter
+
+    def _tell_share(self, prompt: Prompt) -> None:
+        """Write what waits, node by node, as far as it is taken at once."""
+        nodes: dict[str, list[Outgoing]] = {}
+        for frame, _ in self._frames:
+            nodes.setdefault(frame.to, []).append(frame)
+        told = {to for to, frames in nodes.items() if prompt.tell_at_once(frames)}
+        for _ in range(len(self._frames)):
+            frame, bounded = self._frames.popleft()
+            if frame.to not in told:
+                self._frames.append((frame, bounded))
+            elif bounded:
+                self.room.give()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        failures = 0
+        while True:
+            if not self._frames:
+                for waiter in self._idle:
+                    wake(waiter)
+                self._idle.clear()
+                self._waiter = self._tasks.waiter()
+                await self._waiter
+                self._waiter = None
+                continue
+            self._heard = 0
+            count = min(len(self._frames), BATCH)
+            self._telling = True
+            try:
+                await self._transport.tell([self._frames[index][0] for index in range(count)])
+            except TransportError as error:
+                failures += 1
+                if failures == 1:
+                    log().warning("the network is not connected; trying again", error=str(error))
+                await anyio.sleep(BACKOFF.delay(failures, self._rng))
+                continue
+            finally:
+                self._telling = False
+            failures = 0
+            for _ in range(count):
+                if self._frames.popleft()[1]:
+                    self.room.give()
+
+
+Key = tuple[str, str, str]
+"""Worker, requester, job id."""
+
+JOB_LOST = "JobLost"
+"""Type of the error of a job whose performer or answer was lost."""
+
+_Talk = Any
+"""A message of `JOB_TALK`: what a performer says about a job."""
+
+
+class DirectStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Direct`.
+
+    Attributes:
+        asked: Jobs that another runner has, or was asked for.
+        parked: Jobs that wait for somebody to take them (requests that can wait do so beyond 10,000).
+        waiting: Frames that wait to be sent.
+        lost: Jobs that were given up as lost so far.
+    """
+
+    asked: int
+    parked: int
+    waiting: int
+    lost: int
+
+
+class _Ask(msgspec.Struct):
+    """One job: its request, when it must be over, who has it, who has refused it, and which of its events have come.
+
+    `expected` events have come without a gap, `known` were sent as far as we know; more may be `early`.
+    """
+
+    key: Key
+    request: BusJobRequestMessage
+    deadline: float
+    address: str = ""
+    frame_id: str = ""
+    refused: tuple[str, ...] = ()
+    sent: float = 0.0
+    heard: float = 0.0
+    inquired: float = 0.0
+    expected: int = 0
+    known: int = 0
+    total: int | None = None
+    early: dict[int, None] | None = None
+    gap_since: float | None = None
+    gone_since: float | None = None
+
+
+class Direct:
+    """Asks one replica that it knows for each job, and sees to it that each of them ends.
+
+    The request goes straight to its performer and is never sent to a second one unless the first says that it has not
+    begun it and never will. While nobody is known to take jobs of that name, or all are full, the job waits here: the
+    broker stores nothing of it. A job fails as lost when the runner of its performer is gone, when its performer knows
+    nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
+    """
+
+    def __init__(self, bus: NetworkBus, claimer: Claimer, presence: Presence, wire: Wire, *, lease: float) -> None:
+        self.wire = wire
+        self._bus = bus
+        self._claimer = claimer
+        self._presence = presence
+        self._lease = lease
+        self._asked: dict[Key, _Ask] = {}
+        self._parked: dict[str, dict[Key, _Ask]] = {}
+        self._room = Room("the network", CAPACITY, bus.tasks)
+        self._load: dict[str, int] = {}
+        self._turn = 0
+        self._lost = 0
+
+    def statistics(self) -> DirectStatistics:
+        """How much there is now."""
+        return DirectStatistics(len(self._asked), self._room.taken, self.wire.waiting, self._lost)
+
+    def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
+        """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
+        left = math.inf if request.timeout is None else request.timeout
+        name = request.target or ""
+        ask = _Ask((name, request.source, request.job_id), request, self._bus.tasks.now() + left)
+        if not_here:
+            ask.refused = (self._bus.address,)
+        # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
+        lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
+        address = "" if lines_up else self._choose(ask)
+        if not address and not not_here and self._claimer.serves(name):
+            return self._bus.deliver(request, force=force)
+        room = self.wire.room if address else self._room
+        if room.taken >= room.capacity and not force:
+            return room
+        if address:
+            self._send(ask, address)
+        else:
+            self._park(ask)
+        return None
+
+    def asked(self) -> list[Key]:
+        """The jobs that have not ended."""
+        return [*self._asked, *(key for parked in self._parked.values() for key in parked)]
+
+    def cancel(self, message: BusJobCancelMessage) -> bool:
+        """Pass on a cancellation to who has the job. False if it is none of ours."""
+        key = (message.target or "", message.source, message.job_id)
+        ask = self._asked.get(key)
+        if ask is not None:
+            self._drop(ask)
+            self._bus.put("inbox", ask.address, message)
+            self._released(key[0], ask.address)
+            return True
+        ask = self._parked.get(key[0], {}).get(key)
+        if ask is not None:
+            self._unpark(ask)
+        return ask is not None
+
+    def heard(self, message: _Talk, now: float) -> bool:
+        """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
+        ask = self._asked.get((message.source, message.target or "", message.job_id))
+        if ask is None or getattr(message, "asked", None) not in {None, ask.request.asked}:
+            return True
+        if message.origin != ask.address:
+            return False
+        ask.heard = now
+        if isinstance(message, BusJobRunningMessage):
+            ask.known = max(ask.known, message.events)
+        elif hasattr(message, "sequence"):
+            self._take(ask, message, now)
+        if ask.known <= ask.expected:
+            ask.gap_since = None
+        elif ask.gap_since is None:
+            ask.gap_since = now
+        if ask.total is not None and ask.expected > ask.total:
+            self._drop(ask)
+            if message.source in self._parked:
+                self._released(message.source, message.origin)
+        return True
+
+    def returned(self, message: BusJobReturnedMessage) -> None:
+        """A performer does not have a job: another may, unless this one can have begun it."""
+        ask = self._asked.get((message.source, message.target or "", message.job_id))
+        if ask is None or message.origin != ask.address:
+            return
+        if message.may_have_run and ask.inquired == ask.sent:
+            return  # it answers for an earlier time that it was asked, and gave the job back
+        if message.may_have_run:
+            self._fail(ask, self._loss(ask, "its performer knows nothing of it"))
+            return
+        self._drop(ask)
+        ask.refused = (*ask.refused, ask.address)
+        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
+        self._place(ask)
+
+    def changed(self, change: WorkerReadyData | WorkerLostData) -> None:
+        """Somebody serves a name, or does not any more: what waits for it may go."""
+        if not isinstance(change, WorkerReadyData) or change.worker_name not in self._parked:
+            return
+        for ask in list(self._parked[change.worker_name].values()):
+            ask.refused = tuple(address for address in ask.refused if address != change.address)
+            self._retry(ask)
+
+    def look(self, now: float) -> None:
+        """At every heartbeat: give up what is lost, ask about what is silent, try again with what nobody took."""
+        for ask in list(self._asked.values()):
+            if self._asked.get(ask.key) is not ask:
+                continue  # the end of another one has ended it
+            if self._presence.hears(ask.address):
+                ask.gone_since = None
+            elif ask.gone_since is None:
+                ask.gone_since = now  # its last words may be on their way
+            else:
+                self._fail(ask, self._loss(ask, "the runner of its performer is gone"))
+                continue
+            if ask.gap_since is not None and now - ask.gap_since > self._lease:
+                self._fail(ask, self._loss(ask, "an answer of its performer was lost"))
+            elif now - max(ask.heard, ask.inquired) > self._lease:
+                ask.inquired = now
+                self._inquire(ask)
+        for name in list(self._parked):
+            for ask in list(self._parked.get(name, {}).values()):
+                ask.refused = ()
+            self._released(name, "")
+
+    # --- placing ---
+
+    def _choose(self, ask: _Ask) -> str:
+        """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
+        name = ask.key[0]
+        addresses = [
+            address
+            for replica in self._bus.registry.remote_replicas(name)
+            if replica.active and (address := replica.address) not in ask.refused and self._presence.hears(address)
+        ]
+        if len(addresses) > 1:
+            self._turn += 1
+            first = self._turn % len(addresses)
+            addresses = addresses[first:] + addresses[:first]
+            return min(addresses, key=lambda address: self._load.get(address, 0))
+        return addresses[0] if addresses else ""
+
+    def _send(self, ask: _Ask, address: str) -> None:
+        """Ask one replica.
+
+        Raises:
+            EncodeError: The request cannot travel; nothing has changed.
+        """
+        now = self._bus.tasks.now()
+        if ask.deadline != math.inf:
+            ask.request.timeout = max(ask.deadline - now, 0.0)
+        ask.frame_id = self._bus.put("direct", address, ask.request, bounded=True)
+        ask.address = address
+        ask.sent = ask.heard = ask.inquired = now
+        ask.gone_since = None
+        self._asked[ask.key] = ask
+        self._load[address] = self._load.get(address, 0) + 1
+
+    def _place(self, ask: _Ask) -> None:
+        """Ask whoever can take a job, in this process or another, or let it wait."""
+        name = ask.key[0]
+        address = self._choose(ask)
+        here = self._bus.address not in ask.refused and self._claimer.serves(name)
+        if here and (not address or self._claimer.free(name) > 0):
+            if ask.deadline != math.inf:
+                ask.request.timeout = max(ask.deadline - self._bus.tasks.now(), 0.0)
+            if self._bus.deliver(ask.request, force=False) is not None:
+                self._park(ask)
+        elif address:
+            try:
+                self._send(ask, address)
+            except EncodeError as error:
+                self._fail(ask, ErrorInfo(type=type(error).__name__, message=str(error)))
+        else:
+            self._park(ask)
+
+    def _retry(self, ask: _Ask) -> None:
+        """Look again for somebody to take a job that waits, unless it does not any more."""
+        if self._parked.get(ask.key[0], {}).get(ask.key) is ask:
+            self._unpark(ask)
+            self._place(ask)
+
+    def _released(self, name: str, address: str) -> None:
+        """A replica has one job less: two that wait may try, so that a queue that moves is soon emptied."""
+        for ask in list(self._parked.get(name, {}).values())[:2]:
+            ask.refused = tuple(each for each in ask.refused if each != address)
+            self._retry(ask)
+
+    def _park(self, ask: _Ask) -> None:
+        ask.address = ""
+        self._parked.setdefault(ask.key[0], {})[ask.key] = ask
+        self._room.taken += 1
+
+    def _unpark(self, ask: _Ask) -> None:
+        name = ask.key[0]
+        del self._parked[name][ask.key]
+        if not self._parked[name]:
+            del self._parked[name]
+        self._room.give()
+
+    # --- ending ---
+
+    def _take(self, ask: _Ask, message: _Talk, now: float) -> None:
+        """Note that an event has come."""
+        sequence = message.sequence
+        if sequence >= ask.known:
+            ask.known = sequence + 1
+        if isinstance(message, TERMINAL_MESSAGES):
+            ask.total = sequence
+        if sequence > ask.expected:
+            ask.early = ask.early or {}
+            ask.early[sequence] = None
+        elif sequence == ask.expected:
+            ask.expected += 1
+            ask.gap_since = now
+            while ask.early and ask.expected in ask.early:
+                del ask.early[ask.expected]
+                ask.expected += 1
+
+    def _inquire(self, ask: _Ask) -> None:
+        request = ask.request
+        inquiry = BusJobInquiryMessage(
+            source=request.source, target=request.target, job_id=request.job_id, frame_id=ask.frame_id
+        )
+        self._bus.put("inbox", ask.address, inquiry)
+
+    def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
+        self._lost += 1
+        message = f"{why} ({ask.address}): asked for at most once, it may or may not have run"
+        return ErrorInfo(type=JOB_LOST, message=message, retryable=True)
+
+    def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
+        """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
+        worker, requester, job_id = ask.key
+        self._bus.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
+        self.cancel(BusJobCancelMessage(source=requester, target=worker, job_id=job_id, reason=error.message))
+
+    def _drop(self, ask: _Ask) -> None:
+        del self._asked[ask.key]
+        load = self._load[ask.address] - 1
+        if load:
+            self._load[ask.address] = load
+        else:
+            del self._load[ask.address]

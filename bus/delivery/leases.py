@@ -1,0 +1,399 @@
+"""The claimer: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from msgspec.structs import replace
+
+from bus.delivery.claims import Claim, Claims, Introductions
+from bus.delivery.revocation import Withdrawals
+from bus.errors import DataLostError, DecodeError, TransportError
+from bus.local.dead_letters import DEAD_LETTERED
+from bus.messages import (
+    TERMINAL_MESSAGES,
+    BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobRequestMessage,
+    BusJobRunningMessage,
+    BusJobWantedMessage,
+    BusMessage,
+    ErrorInfo,
+    JobStatus,
+)
+from bus.transport.framing import number_of
+from bus.transport.outbox import Settling
+from bus.transport.system_answers import answered_by_bus, gave_up, in_use, later, returned
+from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
+
+if TYPE_CHECKING:
+    from bus.network.bus import NetworkBus
+    from bus.transport.outbox import Outbox
+
+
+PASSED_ON = 30.0
+"""Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
+
+PATIENCE = 30.0
+"""Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
+
+
+class Claimer:
+    """Holds claims on jobs while they run here.
+
+    A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
+    job; once it is not, the job is stopped here and nothing of it is sent any more. A job that was asked for at most
+    once is held without a lease: nobody else is given it.
+    """
+
+    def __init__(
+        self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
+    ) -> None:
+        self.claims = Claims()
+        self.withdrawals = Withdrawals(bus, transport, outbox, self.claims)
+        self._bus = bus
+        self._transport = transport
+        self._outbox = outbox
+        self._max_deliver = max_deliver
+        self._prefetch = prefetch
+        self._lease = lease
+        self._served: dict[str, Callable[[], int]] = {}
+        self.introductions = Introductions()
+        self._reading_since = 0.0
+        self._passing: dict[str, float] = {}
+
+    def free(self, name: str) -> int:
+        """How many jobs the worker of that name could start now."""
+        free_slots = self._served.get(name)
+        return max(free_slots() - self.claims.waiting(name), 0) if free_slots is not None else 0
+
+    def serves(self, name: str) -> bool:
+        """Whether the worker of that name in this process takes jobs."""
+        local = self._bus.registry.get(name)
+        here = local is not None and local.active and local.runner == self._bus.registry.runner_name
+        return here and self._bus.reaches(name)
+
+    def serve(self, name: str, free_slots: Callable[[], int]) -> None:
+        """Claim jobs for a worker, as many as it has slots for."""
+        self._served[name] = free_slots
+        self.capacity_changed(name)
+
+    def unserve(self, name: str) -> None:
+        """Claim no more jobs for a worker."""
+        self.introductions.forget(worker=name)
+        if self._served.pop(name, None) is not None:
+            self._transport.demand(name, 0)
+            for claim in self.claims.all():
+                if claim.waiting and claim.request.target == name:
+                    self.give_back(claim.request)
+
+    def unserve_all(self) -> None:
+        """Claim no more jobs."""
+        for name in tuple(self._served):
+            self.unserve(name)
+
+    def capacity_changed(self, name: str) -> None:
+        """A worker has more or fewer slots free than before."""
+        if name in self._served:
+            self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
+
+    async def receive(self) -> Sequence[Delivery]:
+        """What has come; see `Transport.receive`."""
+        self._reading_since = self._bus.tasks.now()
+        try:
+            return await self._transport.receive()
+        except TransportError as error:
+            if isinstance(error, DataLostError):
+                self._bus.tell_of_loss(error)
+            for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
+                self.capacity_changed(name)
+            raise
+
+    def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
+        """A job came from a queue: run it, unless it was cancelled, given up, or is here already.
+
+        Raises:
+            DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
+        """
+        since = delivery.since or self._reading_since
+        if now >= since + self._transport.ack_wait:  # we stood still while it lay here unread
+            self.claims.refused += 1
+            self.settle(delivery, Settlement.NAK, now)
+            return
+        request.attempt = delivery.attempt
+        if self._repeated(request, delivery, frame_id, since, now):
+            return
+        done = self.claims.is_done(frame_id)
+        if done and delivery.attempt == 1:
+            raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
+        name = request.target or ""
+        if not self._bus.reaches(name):
+            self.settle(delivery, Settlement.NAK, now)
+            return
+        request.attempt = self.claims.number(request, delivery.attempt)
+        claim = self.claims.hold(request, delivery, frame_id, since, now)
+        reason = self.claims.forbidden(request, frame_id)
+        if reason is not None:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
+            self.claims.repeated += 1
+            message = "it was done here before, and its answer is not kept any more"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
+        elif (delivery.count or delivery.attempt) > self._max_deliver:
+            message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
+            self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
+        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
+            self._bus.deliver(request)
+        else:
+            self.claims.wait(claim)
+            self._bus.post(_running(claim))
+        self.capacity_changed(name)
+
+    def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
+        """A requester still waits for a job: begin it."""
+        name = message.target or ""
+        if message.listed:
+            self.introductions.made(message.origin, name, frame_id)
+        claim = self.claims.find((name, message.origin, message.source, message.job_id))
+        if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
+            claim.request.timeout = message.timeout
+            self._begin(claim)
+
+    def of_answer(self, message: Any) -> Claim | None:
+        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        claim = self.claims.of_answer(message)
+        leased = claim is not None and claim.delivery is not None
+        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+            self._check(claim, ours=False)  # we stood still for longer than it lasts
+            claim = None
+        self.claims.refused += claim is None
+        message.asked = claim and claim.request.asked
+        return claim
+
+    def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
+        """A job came straight from its requester: run it, or say at once that it is not taken."""
+        if self.claims.held(request) is not None:
+            self._bus.send_to(request.origin, in_use(request))
+            return
+        name = request.target or ""
+        self.claims.hold(request, None, frame_id, now, now)
+        reason = self.claims.forbidden(request, frame_id)
+        serves = self.serves(name)
+        room = self._bus.deliver(request, force=False) if serves and reason is None else None
+        if reason is not None:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        elif room is not None and room.refuses:
+            full = ErrorInfo(type="MailboxFullError", message=str(room.refusal()), retryable=True)
+            self._answer_for(request, JobStatus.FAILED, full)
+        elif room is not None or not serves:
+            self.give_back(request)
+
+    def inquired(self, inquiry: BusJobInquiryMessage) -> None:
+        """A requester has not heard of a job for a while: say what is known of it."""
+        claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry, inquiry.frame_id)
+        if claim is not None and claim.frame_id == inquiry.frame_id:
+            self._bus.send_to(inquiry.origin, _running(claim))
+        elif answer is not None:
+            self._bus.answer_again(inquiry, answer)
+        else:
+            self._bus.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
+
+    def told(self, claim: Claim, message: Any) -> None:
+        """Something was sent of a job that was asked for at most once."""
+        claim.events += hasattr(message, "sequence")
+        if isinstance(message, TERMINAL_MESSAGES):
+            self.claims.end(claim, message)
+            self.claims.release(claim)
+
+    def send_answer(self, claim: Claim, answer: BusMessage, frame: Outgoing) -> None:
+        """Send the answer to a job from a queue: its claim ends with that."""
+        if gave_up(answer):
+            self._outbox.put(frame, partial(self.answered, claim, answer))
+        else:
+            self._outbox.put(replace(frame, settles=claim.delivery), partial(self._settled, claim), lease=claim)
+
+    def answered(self, claim: Claim, answer: BusMessage) -> None:
+        """The answer to a job from a queue is safe: its claim ends."""
+        self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
+
+    def give_back(self, request: BusJobRequestMessage) -> bool:
+        """Return a job that was not started to where it came from. False if that is this process."""
+        claim = self.claims.held(request)
+        if claim is None:
+            return False
+        if claim.delivery is not None:
+            self.claims.end(claim)
+            self._settle(claim, Settlement.NAK)
+        else:
+            self.claims.release(claim)
+            self._bus.send_to(request.origin, returned(request, may_have_run=False))
+        return True
+
+    def pass_on(self, delivery: Delivery) -> bool:
+        """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
+        if delivery.attempt >= self._max_deliver:
+            return False
+        now = self._bus.tasks.now()
+        self._passing[delivery.queue] = now + PASSED_ON
+        self.settle(delivery, Settlement.NAK, now)
+        return True
+
+    def resume(self, now: float | None = None) -> None:
+        """Claim again from the queues whose frames we passed on: from those whose time is over, by default all."""
+        for name, until in tuple(self._passing.items()):
+            if now is None or now >= until:
+                del self._passing[name]
+                self.capacity_changed(name)
+
+    def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
+        """End a claim, as long as its lease lasts, and claim another in its place."""
+        self._outbox.settle(Settling(delivery, how, renewed))
+        self.capacity_changed(delivery.queue)
+
+    def _settled(self, claim: Claim) -> None:
+        self.claims.release(claim)
+        self.capacity_changed(claim.request.target or "")
+
+    def _settle(self, claim: Claim, how: Settlement) -> None:
+        self.claims.release(claim)
+        if claim.delivery is not None:
+            self.settle(claim.delivery, how, claim.renewed)
+
+    def forbid(self, cancel: BusJobCancelMessage, origin: str, frame_id: str) -> bool:
+        """Do not run a job that is cancelled before it is claimed. False if what is here was asked for later."""
+        key = (cancel.target or "", origin, cancel.source, cancel.job_id)
+        reason = cancel.reason or "cancelled"
+        if origin == self._bus.address and not self._bus.reaches(key[0]):
+            self.claims.give_up(key, frame_id)
+        claim = self.claims.find(key)
+        if claim is None:
+            forgotten = self.claims.forbid(key, reason, frame_id)
+            if forgotten is not None:
+                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+        elif number_of(claim.frame_id) > number_of(frame_id):
+            return False
+        elif claim.waiting:
+            self._answer_for(claim.request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+        return True
+
+    def stop_orphans(self) -> None:
+        """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
+        self.withdrawals.look()
+        now = self._bus.tasks.now()
+        for claim in self.claims.all():
+            if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
+                self._stop(claim, "the runner of its requester is gone")
+            elif claim.waiting and now - claim.since > PATIENCE:
+                self._begin(claim)
+
+    async def run(self) -> None:
+        """Keep the leases, until cancelled."""
+        period = pause = self._transport.ack_wait / 3
+        while True:
+            await anyio.sleep(pause)
+            pause = period
+            now = self._bus.tasks.now()
+            self.resume(now)
+            claims = self.claims.all()
+            for claim in claims:
+                if claim.delivery is None and self._bus.connection.stands:  # else they would pile up
+                    self._bus.post(_running(claim))
+            claims = [claim for claim in claims if claim.delivery is not None]
+            leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]
+            if leases:
+                now = self._bus.tasks.now()
+                try:
+                    kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
+                except TransportError:
+                    if not self._bus.started:  # it failed because the bus has stopped
+                        return
+                    pause = period / 8
+                    now = self._bus.tasks.now()
+                    kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                for lease, ours in zip(leases, kept, strict=True):
+                    if ours and pause == period:
+                        lease.renewed = now
+                for claim, ours in zip(claims, kept, strict=False):
+                    self._check(claim, ours=ours)
+
+    def _begin(self, claim: Claim) -> None:
+        self.claims.go_on(claim)
+        self._bus.deliver(claim.request)
+        self.capacity_changed(claim.request.target or "")
+
+    def _repeated(
+        self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, since: float, now: float
+    ) -> bool:
+        """Whether the job is here, or was: then it does not run again."""
+        known = self.claims.held(request)
+        if known is not None:
+            if known.frame_id != frame_id:
+                claim = self.claims.answering(request, delivery, frame_id, since, now)
+                self._bus.send_to(request.origin, in_use(request), claim)
+                return True
+            self.claims.repeated += 1
+            if (old := known.delivery) is not None and (delivery.attempt > old.attempt or delivery.token == old.token):
+                known.delivery, known.renewed = delivery, since  # our lease had ended unnoticed, or was forgotten
+                self.capacity_changed(delivery.queue)
+            else:
+                self.settle(delivery, Settlement.ACK, now)
+            return True
+        answer = self.claims.remembered(request, frame_id)
+        if answer is None:
+            return False
+        self.claims.repeated += 1
+        if request.origin == self._bus.address:  # its answer did not have to travel
+            self.settle(delivery, Settlement.ACK, now)
+            return True
+        self._bus.answer_again(request, answer)
+        answer = later(answer, max(delivery.attempt, answer.attempt + 1))
+        claim = self.claims.answering(request, delivery, frame_id, since, now)
+        self._bus.send_to(request.origin, answer, claim)
+        return True
+
+    def _answer_for(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> None:
+        """Answer a job that its worker never sees."""
+        self._bus.post(answered_by_bus(request, status, error))
+
+    def _check(self, claim: Claim, *, ours: bool) -> None:
+        request = claim.request
+        if self.claims.held(request) is not claim:
+            return
+        if not ours:
+            self.claims.lose(claim)
+            self.capacity_changed(request.target or "")  # if it was not begun, no handler ends to free its slot
+            self._stop(claim, "its lease was lost: another worker has it, or will")
+        else:
+            self._bus.post(_running(claim))
+
+    def _stop(self, claim: Claim, reason: str) -> None:
+        request = claim.request
+        if claim.waiting:
+            self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
+            return
+        self._bus.deliver(
+            BusJobCancelMessage(
+                source=request.source,
+                target=request.target,
+                origin=request.origin,
+                job_id=request.job_id,
+                reason=reason,
+            )
+        )
+
+
+def _running(claim: Claim) -> BusJobRunningMessage:
+    request = claim.request
+    return BusJobRunningMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        events=claim.events,
+        begun=not claim.waiting,
+        asked=request.asked,
+    )

@@ -1,0 +1,409 @@
+"""The bus of one process: finds the reader of a message and hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import ClassVar, Self
+
+import anyio
+import msgspec
+
+from bus.errors import BusNotStartedError, DuplicateNameError, MailboxFullError
+from bus.local.dead_letters import DeadLetters
+from bus.local.events import EventSource
+from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Room
+from bus.local.registry import WorkerReadyData, WorkerRegistry
+from bus.local.subscriber import BusSubscriber, PlainRoute, Route
+from bus.local.tasks import Tasks
+from bus.local.topics import Topics
+from bus.log import log
+from bus.messages import (
+    RUNNER_MESSAGES,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusLocalMessage,
+    BusMessage,
+    BusTopicMessage,
+    ErrorInfo,
+)
+from bus.names import check_name
+from bus.wire.values import travel
+
+SEND_TIMEOUT = 30.0
+"""Seconds a message without a deadline of its own waits for room: as long as a job waits for somebody to serve it."""
+
+_HEADER_FIELDS = frozenset(BusMessage.__struct_fields__)
+
+
+class BusStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a bus.
+
+    Attributes:
+        subscribers: Names that can be reached in this process.
+        parked: Job requests that wait for somebody to serve their name (at most 10,000 per name).
+        sent: Messages handed over since the start.
+        undeliverable: Messages whose target nobody had; they were dropped and logged.
+    """
+
+    subscribers: int
+    parked: int
+    sent: int
+    undeliverable: int
+
+
+class WorkerBus(EventSource):
+    """Carries messages between workers, clients and runners.
+
+    A message to a reader in this process costs a dictionary look-up and a method call, whatever else is on the bus.
+    Messages of one sender to one reader arrive in the order sent, system messages ahead of data messages. A job request
+    for a name that nobody serves waits here until somebody does or it is cancelled; any other message to an unknown
+    name is counted in `statistics().undeliverable` and logged.
+    """
+
+    networked: ClassVar[bool] = False
+    """Whether it reaches other processes."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+        self._listeners: dict[str, Route] = {}
+        self._runners: dict[str, Route] = {}
+        self.topics = Topics()
+        self._parked: dict[str, dict[tuple[str, str], tuple[BusJobRequestMessage, float]]] = {}
+        self._registries: dict[str, WorkerRegistry] = {}
+        self._subscribers: dict[str, BusSubscriber] = {}
+        self._start_callbacks: list[Callable[[Tasks], None]] = []
+        self._stop_callbacks: list[Callable[[], None]] = []
+        self._stack: AsyncExitStack | None = None
+        self._tasks: Tasks | None = None
+        self._sent = 0
+        self._undeliverable = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'started' if self.started else 'stopped'} subscribers={len(self._routes)}>"
+
+    @property
+    def address(self) -> str:
+        """Where other processes reach this one; empty if they cannot."""
+        return ""
+
+    @property
+    def started(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._stack is not None
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of a started bus.
+
+        Raises:
+            BusNotStartedError: It is not started.
+        """
+        if self._tasks is None:
+            raise BusNotStartedError("use its tasks")
+        return self._tasks
+
+    async def start(self) -> None:
+        """Start delivering. Does nothing if it is started; must be stopped by the task that started it."""
+        if self._stack is not None:
+            return
+        stack = AsyncExitStack()
+        task_group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(task_group.cancel_scope.cancel)
+        self._stack = stack
+        self._tasks = Tasks(task_group)
+        stack.callback(self._tasks.release)
+        for name, subscriber in self._subscribers.items():
+            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+        while self._start_callbacks:
+            self._start_callbacks.pop()(self._tasks)
+
+    async def stop(self) -> None:
+        """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters."""
+        if self._stack is None:
+            return
+        for callback in tuple(self._stop_callbacks):
+            callback()
+        stack, self._stack, tasks = self._stack, None, self._tasks
+        self._parked.clear()
+        for name in self._subscribers:
+            self.unroute(name)
+        try:
+            await stack.aclose()
+        finally:  # not before: a loop that wakes while it is cancelled looks at the clock
+            if self._tasks is tasks:
+                self._tasks = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.stop()
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        """Deliver messages for `subscriber.name`, and those for everybody, to its `on_bus_message`.
+
+        Raises:
+            DuplicateNameError: The name is taken by another subscriber. The same subscriber twice is no error.
+        """
+        name = check_name("subscriber name", subscriber.name)
+        if self._subscribers.get(name) is subscriber:
+            return
+        self.require_free(name)
+        if self._stack is not None:
+            self.route(name, PlainRoute(subscriber, self.tasks), listens=True)
+        self._subscribers[name] = subscriber
+
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        """Stop delivering to `subscriber`; what waits for it is still handed over. Does nothing if it is unknown."""
+        if self._subscribers.get(subscriber.name) is subscriber:
+            del self._subscribers[subscriber.name]
+            self.unroute(subscriber.name)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on; within one process there are none, as nothing is delivered twice."""
+        return DeadLetters()
+
+    async def send(self, message: BusMessage) -> None:
+        """Send a message of any type.
+
+        In process it is in its reader's mailbox when this returns. If that is full, this waits for room.
+
+        Raises:
+            BusNotStartedError: The bus is not started.
+            EncodeError: A field cannot travel; nothing was sent.
+            MailboxFullError: There was no room within 30 seconds, or the reader refuses to let senders wait.
+        """
+        if self._stack is None:
+            raise BusNotStartedError(f"send {type(message).__name__}")
+        if not isinstance(message, BusLocalMessage):
+            isolate(message)
+        room = self.post(message)
+        if room is not None:
+            await self._send_later(room, partial(self.post, message))
+
+    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
+        """Hand a message over at once, without checks; the machinery's own way to send.
+
+        Returns:
+            None if it was delivered (or dropped and counted), else the room to wait for before the next try.
+        """
+        self._sent += 1
+        if message.destination and message.destination != self.address:
+            return self._post_away(message)
+        if message.target is None:
+            return self._broadcast(message)
+        route = self._routes.get(message.target)
+        if route is not None:
+            return route(message, force=force)
+        return self._unrouted(message)
+
+    def route(self, name: str, route: Route, *, listens: bool = False, runner: bool = False) -> None:
+        """Lead messages for `name` to `route`, beginning with the requests that are parked for it.
+
+        Raises:
+            DuplicateNameError: The name is taken.
+        """
+        if name in self._routes:
+            self._refuse_duplicate(name)
+        self._routes[name] = route
+        if listens:
+            self._listeners[name] = route
+        if runner:
+            self._runners[name] = route
+        for request, since in self._parked.pop(name, {}).values():
+            if request.timeout is not None:
+                request.timeout = max(request.timeout - (self.tasks.now() - since), 0.0)
+            route(request, force=True)
+
+    def require_free(self, name: str) -> None:
+        """Refuse a name that is taken.
+
+        Raises:
+            DuplicateNameError: It is.
+        """
+        if name in self._routes or name in self._subscribers:
+            self._refuse_duplicate(name)
+
+    def listen(self, name: str) -> None:
+        """Hand messages for everybody to a reader that did not want them before."""
+        if name in self._routes:
+            self._listeners[name] = self._routes[name]
+
+    def unroute(self, name: str) -> None:
+        """Forget a name and its topics."""
+        self._routes.pop(name, None)
+        self._listeners.pop(name, None)
+        self._runners.pop(name, None)
+        self.topics.forget(name)
+
+    def follow(self, topic: str, name: str) -> None:
+        """Lead what is published on `topic` to the reader `name` as well."""
+        self.topics.follow(topic, name)
+
+    async def publish(self, message: BusTopicMessage) -> int:
+        """Send to every follower of a topic, each with a copy of its own, in the order sent.
+
+        To each other runner with a follower that is known here goes one message. The network stores it, and delivers
+        it in order and once, as long as that runner lives.
+
+        Returns:
+            How many followers in this process got it.
+
+        Raises:
+            EncodeError: It is too big for the network.
+            MailboxFullError: A follower, or what is to be sent to its runner, had no room within 30 seconds; those
+                before it got the message.
+        """
+        if self._stack is None:
+            raise BusNotStartedError(f"publish on topic {message.topic!r}")
+        await self._publish_away(message)
+        count = 0
+        for copy in self.topics.copies(message):
+            room = self._routes[copy.target or ""](copy)
+            if room is not None:
+                await self._send_later(room, partial(self.post, copy))
+            count += 1
+        return count
+
+    async def attach(self, registry: WorkerRegistry) -> None:
+        """Make a runner's registry known to the bus, before the bus is started for it.
+
+        Raises:
+            DuplicateNameError: Another runner of that name is on this bus.
+        """
+        name = registry.runner_name
+        if name in self._registries:
+            raise DuplicateNameError("runner name", name, "another runner of this bus")
+        self._registries[name] = registry
+
+    def detach(self, registry: WorkerRegistry) -> None:
+        """Forget a runner's registry."""
+        self._registries.pop(registry.runner_name, None)
+
+    def known_workers(self) -> list[WorkerReadyData]:
+        """Workers of other runners on this bus, for a runner that joins it."""
+        return [data for registry in self._registries.values() for data in registry.local()]
+
+    def serve(self, name: str, free_slots: Callable[[], int]) -> None:
+        """A worker takes jobs from now on: as many as `free_slots()` says. In process they are simply handed over."""
+
+    def capacity_changed(self, name: str) -> None:
+        """What `free_slots()` of a worker says has changed."""
+
+    def give_up(self) -> None:
+        """Do not wait any longer for a network that `start()` tries to reach: it returns soon, not started."""
+
+    def on_start(self, callback: Callable[[Tasks], None]) -> None:
+        """Call `callback` with its tasks when it starts, before it waits for a network."""
+        self._start_callbacks.append(callback)
+
+    def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` before the bus stops. Returns the function that takes this back."""
+        self._stop_callbacks.append(callback)
+        return lambda: self._stop_callbacks.remove(callback)
+
+    def statistics(self) -> BusStatistics:
+        """What is on the bus now, and what went over it."""
+        return BusStatistics(
+            subscribers=len(self._routes),
+            parked=sum(len(requests) for requests in self._parked.values()),
+            sent=self._sent,
+            undeliverable=self._undeliverable,
+        )
+
+    def park(self, request: BusJobRequestMessage) -> Room | None:
+        """Keep a request until somebody serves its name."""
+        assert request.target is not None
+        parked = self._parked.setdefault(request.target, {})
+        if len(parked) >= DEFAULT_MAILBOX_SIZE:
+            raise MailboxFullError(request.target, DEFAULT_MAILBOX_SIZE)
+        parked[request.source, request.job_id] = (request, self.tasks.now())
+        return None
+
+    def unpark(self, cancel: BusJobCancelMessage) -> bool:
+        """Drop the parked request that is cancelled. False if there is none."""
+        parked = self._parked.get(cancel.target or "", {})
+        if parked.pop((cancel.source, cancel.job_id), None) is None:
+            return False
+        if not parked:
+            del self._parked[cancel.target or ""]
+        return True
+
+    def give_back(self, request: BusJobRequestMessage) -> None:
+        """Take back a request that its worker has not started, for the next one that serves the name."""
+        since = self._tasks.now() if self._tasks is not None else 0.0
+        self._parked.setdefault(request.target or "", {})[request.source, request.job_id] = (request, since)
+
+    def _unrouted(self, message: BusMessage) -> Room | None:
+        if isinstance(message, BusJobRequestMessage):
+            return self.park(message)
+        if isinstance(message, BusJobCancelMessage) and self.unpark(message):
+            return None
+        self._drop(message)
+        return None
+
+    def undelivered(self, name: str, count: int) -> None:
+        """Count messages that reached a worker which stopped before it handled them."""
+        if count:
+            self._undeliverable += count
+            log().debug("worker stopped before it handled all messages", target=name, messages=count)
+
+    def _drop(self, message: BusMessage) -> None:
+        self._undeliverable += 1
+        log().debug(
+            "nobody to deliver to", message=type(message).__name__, target=message.target, source=message.source
+        )
+
+    def _post_away(self, message: BusMessage) -> Room | None:
+        self._drop(message)
+        return None
+
+    def _broadcast(self, message: BusMessage) -> Room | None:
+        routes = self._runners if isinstance(message, RUNNER_MESSAGES) else self._listeners
+        for name, route in tuple(routes.items()):
+            if name != message.source and route(message) is not None:
+                self._drop(message)  # one reader's full mailbox must not hold up the others
+        return None
+
+    def _refuse_duplicate(self, name: str) -> None:
+        raise DuplicateNameError(
+            "name", name, "another subscriber of this bus", "choose another, or give each replica's runner its own bus"
+        )
+
+    async def _publish_away(self, message: BusTopicMessage) -> None:
+        """Send what is published to other processes: there are none."""
+
+    async def _send_later(self, room: Room | None, again: Callable[[], Room | None]) -> None:
+        with anyio.move_on_after(SEND_TIMEOUT):
+            while room is not None and not room.refuses:
+                await room.wait()
+                waited, room = room, again()
+                waited.pass_on()
+        if room is not None:
+            raise room.refusal()
+
+
+def isolate(message: BusMessage) -> None:
+    """Replace every field of a message by a copy that can travel.
+
+    Raises:
+        EncodeError: A field cannot; it names the path.
+    """
+    for field in message.__struct_fields__:
+        if field not in _HEADER_FIELDS:
+            value = getattr(message, field)
+            if value is not None and not isinstance(value, (str, int, float, ErrorInfo)):
+                setattr(message, field, travel(value, field))
+
+
+class AsyncQueueBus(WorkerBus):
+    """A bus that never leaves the process.
+
+    Nothing is lost while the process lives and nothing survives it; nothing is delivered twice. Several runners may
+    share one such bus: their workers reach each other by name. For replicas, which share a name, give each runner a bus
+    of its own on a common network: `open_bus("memory://fleet")`.
+    """

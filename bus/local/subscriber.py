@@ -1,0 +1,58 @@
+"""Who receives messages: subscribers, and the routes that lead to them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
+from bus.local.tasks import Tasks
+from bus.messages import BusMessage
+
+
+class Route(Protocol):
+    """Delivers a message to one reader, at once. Returns the room to wait for if there is none now."""
+
+    def __call__(self, message: BusMessage, *, force: bool = False) -> Room | None:
+        """Deliver `message`; with `force`, even above the bound (for what was accepted once already)."""
+
+
+class BusSubscriber:
+    """Something that receives messages under a name: override `on_bus_message`.
+
+    System messages are handed over ahead of data messages and even while a data message is being handled; within each
+    kind they come one at a time, in the order sent.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that messages are addressed to."""
+        raise NotImplementedError(f"{type(self).__name__} needs a property 'name' to be subscribed to a bus")
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Handle one message. What it raises is logged; delivery goes on."""
+
+
+class PlainRoute:
+    """The route to a subscriber that is nothing more: a bounded mailbox in front of `on_bus_message`."""
+
+    def __init__(self, subscriber: BusSubscriber, tasks: Tasks) -> None:
+        self._subscriber = subscriber
+        self._mailbox = Mailbox(subscriber.name, self._handle, tasks)
+        self.room = Room(subscriber.name, DEFAULT_MAILBOX_SIZE, tasks)
+
+    def __call__(self, message: BusMessage, *, force: bool = False) -> Room | None:
+        """Queue a message; see `Route`."""
+        if message.urgent:
+            self._mailbox.put_urgent(message, getattr(message, "job_id", None))
+            return None
+        if not self.room.take():
+            if not force:
+                return self.room
+            self.room.taken += 1
+        self._mailbox.put(message, getattr(message, "job_id", None))
+        return None
+
+    async def _handle(self, message: BusMessage) -> None:
+        if not message.urgent:
+            self.room.give()
+        await self._subscriber.on_bus_message(message)

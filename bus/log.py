@@ -1,0 +1,44 @@
+"""Events: named hooks with many handlers, and the log, which is the hook everybody has."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+@cache
+def log() -> FilteringBoundLogger:
+    """The project's structured logger, on top of the standard library's logger `actorbus`.
+
+    An application configures it like any other (`logging.basicConfig()` is enough). structlog is imported at the first
+    line that is logged: most programs never log one, and it is the slowest import of all.
+    """
+    import structlog  # noqa: PLC0415
+
+    processors: list[Any] = [
+        structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.render_to_log_kwargs,
+        _event_with_fields,
+    ]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        logging.getLogger("actorbus"), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return logger
+
+
+def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    fields = " ".join(f"{key}={value!r}" for key, value in event["extra"].items())
+    return {**event, "msg": f"{event['msg']} {fields}".rstrip()}
+
+
+def text_of(value: object) -> str:
+    """What `repr` says of something, or its type if that itself fails."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - an error that cannot be shown must not hide in another one
+        return f"{type(value).__name__} (its text could not be made: {type(error).__name__})"

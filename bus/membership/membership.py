@@ -1,0 +1,237 @@
+"""The fleet: who else is on the network, what they serve, and letting them know of us."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from bus.errors import TransportError
+from bus.local.mailbox import Mailbox
+from bus.log import log
+from bus.membership.liveness import PeerRunner, Presence, PresenceStatistics
+from bus.messages import (
+    BusMessage,
+    BusRegistryRequestMessage,
+    BusRunnerBeatMessage,
+    BusWorkerLostMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+    WorkerRegistryEntry,
+)
+from bus.transport.connection import ECHO
+
+if TYPE_CHECKING:
+    from bus.network.bus import NetworkBus
+
+
+LATE = 1.5
+"""Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
+of it unheard before that is noticed."""
+
+BEATS_WAITING = 3
+"""Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
+
+ENTRY_BYTES = 256
+"""More than an entry of a list of workers takes, but for its topics: its two names have 64 characters at most."""
+
+TOPIC_BYTES = 66
+"""As much as a topic in such an entry takes: 64 characters at most."""
+
+MAX_NEWS = 10_000
+"""Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
+
+
+class FleetStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Fleet`.
+
+    Attributes:
+        runners: The other runners.
+        news: Changes of their lists that wait for watchers here (at most 10,000, and one for each death).
+        lists: Lists of which not all parts have come (at most one for each runner).
+    """
+
+    runners: PresenceStatistics
+    news: int
+    lists: int
+
+
+BEATS_OF_A_TWIN = 2
+"""Beats after which another process of our name is told of."""
+MAX_TWINS = 100
+
+
+class Fleet:
+    """Keeps a runner's registry true for all runners of a network.
+
+    Changes are announced to everyone as they happen; beats say how many there have been, and who has missed one asks
+    for the whole list. So a lost announcement costs a beat, and a newcomer learns everybody by asking each once.
+    """
+
+    def __init__(self, bus: NetworkBus, *, heartbeat: float, lease: float, max_message_bytes: int) -> None:
+        self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
+        self._bus = bus
+        self._heartbeat = heartbeat
+        self._lease = lease
+        self._version = 0
+        self._twins: dict[str, int] = {}
+        self._part_bytes = max_message_bytes // 4
+        self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
+        self._waiting = 0
+        self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
+
+    def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
+        """Count a change of our own list."""
+        self._version += 1
+        message.version = self._version
+
+    def beat(self, *, leaving: bool = False) -> None:
+        """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
+        if self._waiting < BEATS_WAITING or leaving:
+            self._waiting += 1
+            beat = self.sign_of_life(leaving=leaving)
+            self._bus._outbox.put(self._bus._framer.frame(beat, "everyone", "", self._bus.address), self._accepted)
+
+    def _accepted(self) -> None:
+        self._waiting -= 1
+
+    def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
+        """What a beat says. May be called from any thread."""
+        name = self._bus.registry.runner_name
+        return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
+
+    def statistics(self) -> FleetStatistics:
+        """What is held of others now."""
+        return FleetStatistics(self.presence.statistics(), self._news.statistics().data, len(self._parts))
+
+    async def run(self) -> None:
+        """Beat, and forget who does not, until cancelled."""
+        self.presence.woke(self._bus.tasks.now())
+        while True:
+            self.beat()
+            before = self._bus.tasks.now()
+            await anyio.sleep(self._heartbeat)
+            now = self._bus.tasks.now()
+            if now - before > LATE * self._heartbeat:
+                self.presence.woke(now)
+                continue
+            self._judge_echo(now)
+            for peer in self.presence.doubtful(now):
+                self._bus.put("inbox", peer.address, self.sign_of_life(asks=True))
+            for peer in self.presence.expired(now):
+                self._gone(peer)
+            self._bus.look_round()
+
+    def heard_self(self, now: float) -> None:
+        """One of our own beats has come back."""
+        self.presence.heard_self(now)
+        self._bus.connection.works(ECHO)
+
+    def _judge_echo(self, now: float) -> None:
+        # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
+        silent = self.presence.silent_for(now)
+        if silent > self._lease:
+            error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
+            self._bus.connection.failed(ECHO, error)
+
+    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+        """Take in what another runner says about itself and its workers, to us alone or to everybody."""
+        runner = message.origin.partition("#")[0]
+        if isinstance(message, BusRunnerBeatMessage) and message.leaving:
+            peer = self.presence.left(runner, message.origin)
+            if peer is not None:
+                self._gone(peer)
+            return
+        version = None
+        if isinstance(message, BusRunnerBeatMessage):
+            version = message.version
+            if runner == self._bus.registry.runner_name:
+                self._meet_twin(message.origin)
+            if message.asks:
+                self._bus.put("inbox", message.origin, self.sign_of_life())
+        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
+        if heard.ask:
+            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
+            self._bus.put("inbox", message.origin, request)
+        if heard.ignore:
+            return
+        if heard.gone is not None:
+            self._gone(heard.gone)
+        self._take(message, runner)
+
+    def _meet_twin(self, address: str) -> None:
+        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
+        self._twins[address] = self._twins.get(address, 0) + 1
+        while len(self._twins) > MAX_TWINS:
+            del self._twins[next(iter(self._twins))]
+        if self._twins.get(address) == BEATS_OF_A_TWIN:
+            log().error(
+                "two processes run under one runner name: all others take the later one for a new life of the first, "
+                "and that for dead. Give each WorkerRunner a name of its own, or none",
+                runner=self._bus.registry.runner_name,
+                here=self._bus.address,
+                there=address,
+            )
+
+    def _take(self, message: Any, runner: str) -> None:
+        if isinstance(message, BusRegistryRequestMessage):
+            for part in self._list():
+                self._bus.put("inbox", message.origin, part)
+        elif isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
+            if self.presence.changed(runner, message.version):
+                self._tell(message, runner)
+        elif isinstance(message, BusWorkerRegistryMessage):
+            if self._is_whole(message) and self.presence.listed(runner, message.version):
+                self._tell(message, runner)
+        elif not isinstance(message, BusRunnerBeatMessage):
+            self._news.put(message)
+
+    def _tell(self, message: BusMessage, runner: str) -> None:
+        if self._news.statistics().data >= MAX_NEWS:
+            self.presence.behind(runner)
+        else:
+            self._news.put(message)
+
+    def _list(self) -> list[BusWorkerRegistryMessage]:
+        registry = self._bus.registry
+        name = registry.runner_name
+        entries = registry.entries()
+        parts: list[list[WorkerRegistryEntry]] = [[]]
+        left = self._part_bytes
+        for entry in entries:
+            size = ENTRY_BYTES + TOPIC_BYTES * len(entry.topics)
+            if size > left and parts[-1]:
+                parts.append([])
+                left = self._part_bytes
+            parts[-1].append(entry)
+            left -= size
+        return [
+            BusWorkerRegistryMessage(
+                source=name, runner=name, workers=part, version=self._version, part=(index, len(parts))
+            )
+            for index, part in enumerate(parts)
+        ]
+
+    def _is_whole(self, message: BusWorkerRegistryMessage) -> bool:
+        """Whether a list has come, with all its parts; they are put together in the last one."""
+        index, count = message.part
+        if count == 1:
+            return True
+        version, parts = self._parts.get(message.origin, (-1, {}))
+        if version != message.version:
+            version, parts = self._parts[message.origin] = (message.version, {})
+        parts[index] = message.workers
+        if len(parts) < count:
+            return False
+        del self._parts[message.origin]
+        message.workers = [entry for number in range(count) for entry in parts.get(number, [])]
+        return True
+
+    def _gone(self, peer: PeerRunner) -> None:
+        self._parts.pop(peer.address, None)
+        nothing = BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
+        self._news.put(nothing)
+
+    async def _handle_news(self, message: BusMessage) -> None:
+        self._bus.tell_runners(message)

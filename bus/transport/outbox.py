@@ -1,0 +1,323 @@
+"""What a process has yet to send: one queue, one writer, everything that waits in one flush."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from random import Random
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+from msgspec.structs import replace
+
+from bus.backoff import Backoff
+from bus.errors import PartlySentError, TransportError
+from bus.local.mailbox import Room
+from bus.local.tasks import Tasks, Waiter, wake
+from bus.log import log
+from bus.messages import BusJobStreamDataMessage
+from bus.transport.framing import Chunks, Framer
+from bus.transport.transport import Delivery, Lane, Outgoing, Settlement, SettlesTogether, Transport
+from bus.wire.codec import decode_header
+
+CAPACITY = 10_000
+"""Requests and messages of users that may wait for the network, and as many for each place that takes none just now;
+answers and events are bounded by their jobs."""
+
+BATCH = 256
+"""Frames of one flush."""
+
+BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
+
+
+Place = tuple[Lane, str]
+"""Lane and address, or name of the queue."""
+
+
+class OutboxStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of an `Outbox`.
+
+    Attributes:
+        frames: Frames waiting to be sent.
+        held: Those of them whose place has refused them.
+        settlements: Settlements waiting to be sent.
+        sent: Frames accepted so far.
+        failures: Flushes that failed.
+    """
+
+    frames: int
+    held: int
+    settlements: int
+    sent: int
+    failures: int
+
+
+class _Item(msgspec.Struct):
+    frame: Outgoing
+    lease: Lease | None
+    accepted: Callable[[], None] | None
+    bounded: bool
+    chunks: Chunks | None
+
+
+class Settling(msgspec.Struct):
+    """A claim that is to end.
+
+    Attributes:
+        delivery: The claim.
+        how: How it ends.
+        renewed: When its lease was last renewed, on our clock: it is tried until that is over.
+    """
+
+    delivery: Delivery
+    how: Settlement
+    renewed: float
+
+
+class Lease(Protocol):
+    """What lasts until `ack_wait` after it was renewed."""
+
+    renewed: float
+
+
+class _Bell:
+    """Wakes the one task that waits for something to do."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._waiter: Waiter | None = None
+
+    def ring(self) -> None:
+        if self._waiter is not None:
+            wake(self._waiter)
+
+    async def wait(self) -> None:
+        self._waiter = self._tasks.waiter()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Line:
+    """Frames in their order, and the room for those that are bounded."""
+
+    __slots__ = ("items", "room")
+
+    def __init__(self, owner: str, tasks: Tasks) -> None:
+        self.items: deque[_Item] = deque()
+        self.room = Room(owner, CAPACITY, tasks)
+
+
+class Outbox:
+    """Frames in the order they were posted, sent again with the same id until the network has accepted them.
+
+    A place that refuses its frames gets a line of its own, so that what goes elsewhere does not wait for it. Frames and
+    settlements do not wait for each other either.
+    """
+
+    def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
+        self._line = _Line("the network", tasks)
+        self._held: dict[Place, _Line] = {}
+        self._transport = transport
+        self._together = transport if isinstance(transport, SettlesTogether) else None
+        self._tasks = tasks
+        self._rng = rng
+        self._settlements: deque[Settling] = deque()
+        self._frames_bell = _Bell(tasks)
+        self._settlements_bell = _Bell(tasks)
+        self._idle: list[Waiter] = []
+        self._sent = 0
+        self._failures = 0
+        self._closing = False
+
+    def full(self, lane: Lane, to: str) -> Room | None:
+        """The room that senders which can wait have to wait for; None if they need not."""
+        room = self._line_to((lane, to)).room
+        return room if room.taken >= room.capacity else None
+
+    def put(
+        self,
+        frame: Outgoing,
+        accepted: Callable[[], None] | None = None,
+        *,
+        bounded: bool = False,
+        lease: Lease | None = None,
+        chunks: Chunks | None = None,
+    ) -> None:
+        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before.
+
+        What it settles it does only until the `lease` of that claim has ended. While it waits it is made of `chunks`.
+        """
+        line = self._line_to((frame.lane, frame.to))
+        if bounded:
+            line.room.taken += 1
+        line.items.append(_Item(frame, lease, accepted, bounded, chunks))
+        self._frames_bell.ring()
+
+    def put_chunk(self, chunk: BusJobStreamDataMessage, to: str, framer: Framer, origin: str) -> str:
+        """Send a chunk of a stream soon, with the one before it if that was put last and waits; return the frame's id.
+
+        Raises:
+            EncodeError: It cannot travel.
+        """
+        items = self._line_to(("inbox", to)).items
+        last = items[-1].chunks if items else None
+        if last is not None and last.join(chunk, to):
+            return last.id
+        frame = framer.frame(chunk, "inbox", to, origin)
+        self.put(frame, chunks=Chunks(chunk, frame, framer, origin))
+        return frame.id
+
+    def settle(self, settling: Settling) -> None:
+        """End a claim; tried until its lease has ended anyway."""
+        self._settlements.append(settling)
+        self._settlements_bell.ring()
+
+    @property
+    def settling(self) -> list[Settling]:
+        """The claims that are to end and have not yet: their leases must not run out meanwhile."""
+        return list(self._settlements)
+
+    def jobs(self) -> Iterator[tuple[str, str, str]]:
+        """The requests that the network has not accepted yet, as far as we know: worker, requester, id."""
+        for line in (self._line, *self._held.values()):
+            for frame in (item.frame for item in line.items if item.frame.lane == "queue"):
+                header, _ = decode_header(frame.body, max_message_bytes=len(frame.body))
+                yield (header.target or "", header.source, header.job_id or "")
+
+    def statistics(self) -> OutboxStatistics:
+        """How much waits now."""
+        held = sum(len(line.items) for line in self._held.values())
+        return OutboxStatistics(len(self._line.items) + held, held, len(self._settlements), self._sent, self._failures)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything was sent, at most `seconds`."""
+        with anyio.move_on_after(seconds):
+            while self._line.items or self._held or self._settlements:
+                waiter = self._tasks.waiter()
+                self._idle.append(waiter)
+                await waiter
+
+    def close(self) -> None:
+        """The network is left: what cannot be sent any more is no failure."""
+        self._closing = True
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(self._pump, self._line.items, self._frames_bell, self._send)
+            loops.start_soon(self._pump, self._settlements, self._settlements_bell, self._settle)
+
+    async def _pump(self, waiting: deque[Any], bell: _Bell, send: Callable[[], Awaitable[None]]) -> None:
+        failures = 0
+        while True:
+            if not waiting:
+                self._tell_idle()
+                await bell.wait()
+            try:
+                await send()
+                failures = 0
+            except TransportError as error:
+                if self._closing:
+                    return
+                failures += 1
+                self._failures += 1
+                if failures == 1:
+                    log().warning("the network does not accept frames; trying again", error=str(error))
+                await anyio.sleep(BACKOFF.delay(failures, self._rng))
+
+    def _line_to(self, place: Place) -> _Line:
+        return self._held.get(place, self._line)
+
+    async def _send(self) -> None:
+        if self._line.items:  # one batch: over a slow network more is always waiting, and claims have to be settled
+            missing = await self._send_from(self._line)
+            places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
+            for place in places:
+                self._hold(place)
+
+    async def _send_from(self, line: _Line) -> list[_Item]:
+        """Send what fits into one flush. What was not accepted because of its place stays in front, and is returned."""
+        items = line.items
+        batch = [items[index] for index in range(min(len(items), BATCH))]
+        refused: tuple[str, ...] = ()
+        over = self._tasks.now() - self._transport.ack_wait
+        frames = [_last_form(each, over) for each in batch]
+        try:
+            await self._transport.send(frames)
+        except PartlySentError as error:
+            self._failures += 1
+            refused = error.missing
+            if line is self._line:
+                log().warning("frames are refused where they go; trying again", frames=len(refused), error=str(error))
+        missing = [item for item in batch if item.frame.id in refused] if refused else []
+        self._sent += len(batch) - len(missing)
+        for item in batch:
+            items.popleft()
+            if refused and item.frame.id in refused:
+                continue
+            if item.bounded:
+                line.room.give()
+            if item.accepted is not None:
+                item.accepted()
+        items.extendleft(reversed(missing))
+        return missing
+
+    def _hold(self, place: Place) -> None:
+        """Give a place a line of its own."""
+        held = self._held[place] = _Line(f"{place[0]} {place[1]!r}", self._tasks)
+        rest: list[_Item] = []
+        for item in self._line.items:
+            if (item.frame.lane, item.frame.to) != place:
+                rest.append(item)
+                continue
+            held.items.append(item)
+            if item.bounded:
+                held.room.taken += 1
+                self._line.room.give()
+        self._line.items.clear()
+        self._line.items.extend(rest)
+        self._tasks.spawn(self._try_again, place, held)
+
+    async def _try_again(self, place: Place, held: _Line) -> None:
+        """Send what a place has refused until it takes it."""
+        failures = 1
+        while held.items:
+            if failures:
+                await anyio.sleep(BACKOFF.delay(failures, self._rng))
+            try:
+                failures = failures + 1 if await self._send_from(held) else 0
+            except TransportError:
+                failures += 1
+        del self._held[place]
+        held.room.close()
+        self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        if not (self._line.items or self._held or self._settlements):
+            for waiter in self._idle:
+                wake(waiter)
+            self._idle.clear()
+
+    async def _settle(self) -> None:
+        while self._settlements:
+            now, count = self._tasks.now(), min(len(self._settlements), BATCH if self._together is not None else 1)
+            batch = [self._settlements[index] for index in range(count)]
+            lasting = [(each.delivery, each.how) for each in batch if now < each.renewed + self._transport.ack_wait]
+            if self._together is not None:
+                await self._together.settle_all(lasting)
+            elif lasting:
+                await self._transport.settle(*lasting[0])
+            for _ in batch:
+                self._settlements.popleft()
+
+
+def _last_form(item: _Item, over: float) -> Outgoing:
+    """The frame as it goes out: what joins it later might be lost with a double that is dropped."""
+    if item.chunks is not None:
+        item.frame, item.chunks = item.chunks.frame(), None
+    if item.lease is None or item.lease.renewed > over:
+        return item.frame
+    return replace(item.frame, settles=None)

@@ -1,0 +1,161 @@
+"""What the bus itself says about a job, when the workers at its ends cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from bus.errors import BusError
+from bus.local.dead_letters import DEAD_LETTERED
+from bus.messages import (
+    BusJobCancelMessage,
+    BusJobInquiryMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobReturnedMessage,
+    BusJobRunningMessage,
+    BusJobStreamChunksMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateUrgentMessage,
+    ErrorInfo,
+    JobStatus,
+)
+from bus.wire.codec import Header
+
+_EVENTS = frozenset(
+    kind.__name__
+    for kind in (
+        BusJobResponseMessage,
+        BusJobResponseUrgentMessage,
+        BusJobUpdateMessage,
+        BusJobUpdateUrgentMessage,
+        BusJobStreamStartMessage,
+        BusJobStreamDataMessage,
+        BusJobStreamChunksMessage,
+        BusJobStreamEndMessage,
+    )
+)
+"""Tags of what a requester takes in its order: with one missing it would wait for ever."""
+
+
+def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
+    """An answer cannot travel: this goes in its place."""
+    return BusJobResponseMessage(
+        source=answer.source,
+        target=answer.target,
+        destination=answer.destination,
+        job_id=answer.job_id,
+        sequence=answer.sequence,
+        attempt=answer.attempt,
+        asked=answer.asked,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def to_unreadable_request(header: Header, attempt: int, error: BusError) -> BusJobResponseMessage | None:
+    """A request from a queue cannot be read here: the answer for its requester, if the frame is one of a job."""
+    if header.job_id is None or not header.origin:
+        return None
+    return BusJobResponseMessage(
+        source=header.target or "",
+        target=header.source,
+        job_id=header.job_id,
+        attempt=attempt,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def for_unreadable_event(header: Header, error: BusError) -> BusJobResponseMessage | None:
+    """What a performer sent cannot be read here: the end of the job for its requester, if it was in its order."""
+    if header.type not in _EVENTS or header.job_id is None:
+        return None
+    return BusJobResponseMessage(
+        source=header.source,
+        target=header.target,
+        origin=header.origin,
+        job_id=header.job_id,
+        sequence=header.sequence,
+        attempt=header.attempt,
+        status=JobStatus.ERROR,
+        error=_info(error),
+    )
+
+
+def to_orphan(message: BusJobRunningMessage) -> BusJobCancelMessage:
+    """A performer still works for a requester that is not here any more: it is told to stop."""
+    return BusJobCancelMessage(
+        source=message.target or "",
+        target=message.source,
+        job_id=message.job_id,
+        reason="its requester is gone",
+    )
+
+
+def returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
+    """A job that runs at most once is not with us: the word for its requester."""
+    return BusJobReturnedMessage(
+        source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
+    )
+
+
+def answered_by_bus(request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> BusJobResponseMessage:
+    """The answer to a job that its worker never sees."""
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=status,
+        error=error,
+    )
+
+
+def later(answer: Any, attempt: int) -> Any:
+    """An answer whose job came again, as that of a later attempt: another may have had the job in between.
+
+    What led up to it is not sent again. A stream would end in the middle, and is said to be lost instead.
+    """
+    if not isinstance(answer, BusJobStreamEndMessage):
+        return replace(answer, attempt=attempt, sequence=0)
+    message = "its stream was sent to the end, but its requester was hearing another performer, and it is not kept"
+    return BusJobResponseMessage(
+        source=answer.source,
+        target=answer.target,
+        destination=answer.destination,
+        job_id=answer.job_id,
+        attempt=attempt,
+        asked=answer.asked,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="AnswerForgotten", message=message),
+    )
+
+
+def _info(error: BusError) -> ErrorInfo:
+    return ErrorInfo(type=type(error).__name__, message=str(error))
+
+
+def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
+    """A job is asked for under the id of another that goes on."""
+    message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        asked=request.asked,
+        status=JobStatus.FAILED,
+        error=ErrorInfo(type="JobStateError", message=message),
+    )
+
+
+def gave_up(answer: Any) -> bool:
+    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
+    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED

@@ -1,0 +1,190 @@
+"""What a network must offer to carry a bus: the whole interface of a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from enum import Enum
+from typing import Literal, Protocol, runtime_checkable
+
+import msgspec
+
+Lane = Literal["inbox", "queue", "everyone", "direct"]
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """One frame for the network.
+
+    Attributes:
+        lane: `inbox` reaches one node, `queue` one of the nodes that serve the queue, `everyone` all nodes; `direct`
+            reaches one node that is connected, and is not stored.
+        to: Address of the node, or name of the queue; empty for `everyone`.
+        id: The frame's id. The network stores one frame per id within its deduplication window.
+        body: The bytes.
+        settles: A claim of the sender's, for a frame to an inbox that is its answer: it ends as done with the storing
+            of the frame, not before.
+    """
+
+    lane: Lane
+    to: str
+    id: str
+    body: bytes
+    settles: Delivery | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One frame handed over. A delivery from a queue is a claim that must be settled before its lease ends.
+
+    Attributes:
+        lane: Where it came from.
+        queue: Name of the queue, empty for the other lanes.
+        body: The bytes.
+        attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
+        token: The transport's own handle of this claim.
+        count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
+        since: When its lease began, on our clock; 0 if not before `receive` was called.
+    """
+
+    lane: Lane
+    queue: str
+    body: bytes
+    attempt: int = 1
+    token: object = None
+    count: int = 0
+    since: float = 0.0
+
+
+class Settlement(Enum):
+    """How a claim ends."""
+
+    ACK = "ack"
+    """Done: the frame is deleted and never delivered again."""
+    NAK = "nak"
+    """Not done: the frame is delivered again at once, to whoever has a free slot."""
+    TERM = "term"
+    """Given up on: the frame goes to the dead letters and is never delivered again."""
+
+
+class Transport(Protocol):
+    """How one node talks to the network.
+
+    Guarantees asked of every transport:
+
+    * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back. If
+      `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
+      A place that takes no frames does not keep those for others from being stored: `PartlySentError` names them.
+    * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or
+      doubled them.
+    * A claim that a frame `settles` ends when the frame is stored, and only then: there is no moment at which the claim
+      is gone and the answer is not there.
+    * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
+      given to another node, or the same, with `attempt + 1`.
+    * `everyone` may be lost: nothing but presence and session control travels there.
+    * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
+      sent, except where the network reordered or doubled them.
+
+    * A claim is handed over while its lease lasts, or not at all.
+    * Where the network has lost what it had stored, `receive` raises `DataLostError`, once.
+
+    Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
+    or raising.
+    """
+
+    @property
+    def ack_wait(self) -> float:
+        """Seconds a claim lasts unless renewed; the same for all nodes of a network."""
+
+    async def open(self, node: str) -> None:
+        """Connect, and create the inbox of `node` (an address: a runner's name and incarnation)."""
+
+    async def close(self) -> None:
+        """Disconnect and drop the inbox. Claims still open are given back. Never raises."""
+
+    async def send(self, frames: Sequence[Outgoing]) -> None:
+        """Store `frames`, in order. Returns when the network has accepted all of them."""
+
+    async def tell(self, frames: Sequence[Outgoing]) -> None:
+        """Send frames of the lane `direct`, in order, each once: nothing says whether they arrive.
+
+        If this raises `TransportError`, none of them was sent, and the caller may try again.
+        """
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Wait for frames to this node and of the queues in demand; empty after a second without any.
+
+        Frames of the inbox are settled by being returned. The call is never cancelled half-way by the bus while the
+        node lives: a frame taken by a cancelled call would be lost until its lease ends.
+        """
+
+    def demand(self, queue: str, slots: int) -> None:
+        """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
+
+    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
+        """End a claim. False if it was no longer ours: its lease ended and the frame went elsewhere."""
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """A transport that saves wake-ups for frames of the lane `direct`."""
+
+    def hand_over(self, take: Callable[[Delivery], None]) -> None:
+        """Call `take`, which must not raise, for each of them from now on, instead of returning them by `receive`."""
+
+    def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
+        """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
+
+
+@runtime_checkable
+class SettlesTogether(Protocol):
+    """A transport that ends many claims in one round trip."""
+
+    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
+
+
+@runtime_checkable
+class StaysAlive(Protocol):
+    """A transport that can speak for its node while the event loop of the node is blocked."""
+
+    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
+        """Send `frames` to everyone, and renew every claim of the node, over a connection made for that alone.
+
+        Called from another thread, in an event loop of its own, and not twice at a time.
+
+        Returns:
+            The tokens of the claims that are still ours.
+
+        Raises:
+            BusError: It could not be done; some claims may be renewed. A `TransportError`, unless it never will be.
+        """
+
+
+class WaitingFrame(msgspec.Struct, frozen=True):
+    """A frame in a queue: its place there, and the bytes."""
+
+    place: str
+    body: bytes
+
+
+class WaitingFrames(Protocol):
+    """What waits in one queue. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames, the oldest first; only such as follow the place `after`. Claimed ones may be left out.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out, for good. One that is claimed goes as well, or stays."""
+
+
+@runtime_checkable
+class ShowsQueues(Protocol):
+    """A transport that lets frames be taken out of a queue that nobody serves."""
+
+    def waiting(self, queue: str) -> WaitingFrames:
+        """What waits in a queue."""
