@@ -1,8 +1,9 @@
 """Actors on a message bus: workers that send each other jobs, each of which ends once and is told."""
 
-from actors.client import Client
-from actors.contexts import JobContext, JobGroupContext
-from actors.errors import (
+from actors.client.client import Client
+from actors.client.job_follower import follow_jobs
+from actors.client.sync import SyncClient
+from actors.jobs.errors import (
     ActorError,
     HandlerError,
     JobError,
@@ -15,22 +16,21 @@ from actors.errors import (
     SupervisionError,
     WorkerUnavailableError,
 )
-from actors.events import JobEvent, JobGroupEvent, JobGroupResponse
-from actors.function import Function, function
-from actors.handlers import job, subscribe, worker_ready
-from actors.job import Job
-from actors.job_events import JobNews, JobRecord
-from actors.job_follower import follow_jobs
-from actors.lane import WorkerStatistics
-from actors.params import JobGroupParams, JobParams, WorkerActivationArgs, WorkerParams
-from actors.requests import JobGroup
-from actors.restart import RestartPolicy, RetryPolicy
-from actors.runner import WorkerRunner
-from actors.statistics import RunnerStatistics
-from actors.sync.client import SyncClient
-from actors.telemetry import install_telemetry, remove_telemetry
-from actors.trace import Trace, tracing
-from actors.worker import BaseWorker
+from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.jobs.params import JobGroupParams, JobParams
+from actors.jobs.policies import RestartPolicy, RetryPolicy
+from actors.observability.job_events import JobNews, JobRecord
+from actors.observability.telemetry import install_telemetry, remove_telemetry
+from actors.observability.trace import Trace, tracing
+from actors.performer.admission import WorkerStatistics
+from actors.performer.job import Job
+from actors.requester.contexts import JobContext, JobGroupContext
+from actors.requester.group import JobGroup
+from actors.runner.core import RunnerStatistics
+from actors.runner.runner import WorkerRunner
+from actors.worker.function import Function, function
+from actors.worker.handlers import job, subscribe, worker_ready
+from actors.worker.worker import BaseWorker, WorkerActivationArgs, WorkerParams
 from bus import Backoff, ErrorInfo, JobStatus
 
 __all__ = [

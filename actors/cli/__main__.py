@@ -1,5 +1,7 @@
 """`python -m actors.cli` is `actorbus`."""
 
+from __future__ import annotations
+
 from actors.cli.entry import main
 
 main()

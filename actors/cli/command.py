@@ -13,9 +13,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import anyio
 import click
 
-from actors.cli.exit_code import ExitCode, table
-from actors.cli.failure import CommandError, code_of, text_of
-from actors.cli.setting import PREFIX
+from actors.cli.failures import CommandError, ExitCode, code_of, table, text_of
+from actors.cli.settings import PREFIX
 from actors.cli.target import imported
 
 P = ParamSpec("P")

@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from actors.cli.exit_code import ExitCode
-from actors.cli.failure import CommandError, understood, usage
-from actors.cli.setting import SETTINGS
-from actors.client import Client
+from actors.cli.failures import CommandError, ExitCode, understood, usage
+from actors.cli.settings import SETTINGS
+from actors.client.client import Client
 from actors.runs.store import RunStore
 from actors.runs.url import open_run_store
 from bus import open_bus

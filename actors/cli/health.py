@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import anyio
 
-from actors.cli.failure import usage
+from actors.cli.failures import usage
 from actors.cli.output import encoded
 
 BEAT = 1.0

@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 
 from actors.cli.command import Invocation, Program
-from actors.cli.config import config
-from actors.cli.configuration import configuration, defaults
-from actors.cli.dead_letter import dead_letters
-from actors.cli.doctor import doctor
-from actors.cli.fleet import events, ps
-from actors.cli.job import invoke, submit
-from actors.cli.run import runs
-from actors.cli.schema import schema
-from actors.cli.serving import dev, serve
-from actors.cli.worker import worker
+from actors.cli.commands.config import config
+from actors.cli.commands.dead_letter import dead_letters
+from actors.cli.commands.doctor import doctor
+from actors.cli.commands.fleet import events, ps
+from actors.cli.commands.interface import schema
+from actors.cli.commands.job import invoke, submit
+from actors.cli.commands.run import runs
+from actors.cli.commands.serving import dev, serve
+from actors.cli.commands.worker import worker
+from actors.cli.settings import configuration, defaults
 
 DISTRIBUTION = "actorbus"
 

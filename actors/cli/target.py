@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from actors.cli.failure import CommandError, one_line, usage
-from actors.function import Function
-from actors.worker import BaseWorker
+from actors.cli.failures import CommandError, one_line, usage
+from actors.worker.function import Function
+from actors.worker.worker import BaseWorker
 from bus import check_name, nearest
 
 

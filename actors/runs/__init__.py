@@ -10,26 +10,17 @@ from actors.runs.errors import (
     RunStoreError,
     RunValueError,
 )
-from actors.runs.handle import Run
-from actors.runs.ledger import Changes, Entry, Ledger
-from actors.runs.ledger_store import LedgerRunStore
-from actors.runs.memory_store import InMemoryRunStore, MemoryLedger
-from actors.runs.nats_store import NatsRunStore
 from actors.runs.owner import RunOwner
-from actors.runs.redis_store import RedisRunStore
-from actors.runs.rocksdb_store import RocksDBRunStore
-from actors.runs.run import (
-    Lease,
-    RunEvent,
-    RunEventType,
-    RunProgress,
-    RunRequest,
-    RunState,
-    RunStatus,
-    Unreadable,
-)
-from actors.runs.sqlite_store import SQLiteRunStore
+from actors.runs.run import Lease, RunEvent, RunEventType, RunProgress, RunRequest, RunState, RunStatus, Unreadable
+from actors.runs.runs import Run
 from actors.runs.store import RunStore
+from actors.runs.stores.ledger import Changes, Entry, Ledger
+from actors.runs.stores.ledger_store import LedgerRunStore
+from actors.runs.stores.memory import InMemoryRunStore, MemoryLedger
+from actors.runs.stores.nats import NatsRunStore
+from actors.runs.stores.redis import RedisRunStore
+from actors.runs.stores.rocksdb import RocksDBRunStore
+from actors.runs.stores.sqlite import SQLiteRunStore
 from actors.runs.url import open_run_store
 
 __all__ = [

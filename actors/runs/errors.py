@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.errors import ActorError
+from actors.jobs.errors import ActorError
 
 if TYPE_CHECKING:
     from actors.runs.run import RunStatus

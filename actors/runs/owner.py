@@ -10,16 +10,16 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from actors.errors import JobError
-from actors.events import JobEvent
-from actors.handlers import subscribe
-from actors.requests import JobGroup
+from actors.jobs.errors import JobError
+from actors.jobs.events import JobEvent
+from actors.observability.trace import received, tracing
+from actors.requester.group import JobGroup
 from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError, RunValueError
-from actors.runs.record import kept_error
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
-from actors.trace import received, tracing
-from actors.worker import BaseWorker
+from actors.runs.stores.record import kept_error
+from actors.worker.handlers import subscribe
+from actors.worker.worker import BaseWorker
 from bus import Backoff, EncodeError, ErrorInfo, JobStatus, TransportError
 from bus.log import log
 

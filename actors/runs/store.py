@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict
 
 from actors.runs.run import Lease, RunEvent, RunEventType, RunProgress, RunRequest, RunState, RunStatus
 from bus import ErrorInfo
+
+
+class RunFilters(TypedDict, total=False):
+    """The keywords of `RunStore.find`."""
+
+    state: RunState | None
+    worker_name: str | None
+    limit: int
+    after: str | None
 
 
 class RunStore(Protocol):

@@ -30,23 +30,23 @@ def open_run_store(url: str, *, namespace: str = "actorbus") -> RunStore:
     parts = urlsplit(url)
     match parts.scheme:
         case "memory" if not parts.netloc and not parts.path:
-            from actors.runs.memory_store import InMemoryRunStore  # noqa: PLC0415 - only what is asked for is loaded
+            from actors.runs.stores.memory import InMemoryRunStore  # noqa: PLC0415 - only what is asked for is loaded
 
             return InMemoryRunStore()
         case "sqlite":
-            from actors.runs.sqlite_store import SQLiteRunStore  # noqa: PLC0415
+            from actors.runs.stores.sqlite import SQLiteRunStore  # noqa: PLC0415
 
             return SQLiteRunStore(_path(url))
         case "rocksdb":
-            from actors.runs.rocksdb_store import RocksDBRunStore  # noqa: PLC0415
+            from actors.runs.stores.rocksdb import RocksDBRunStore  # noqa: PLC0415
 
             return RocksDBRunStore(_path(url))
         case "redis" | "rediss":
-            from actors.runs.redis_store import RedisRunStore  # noqa: PLC0415
+            from actors.runs.stores.redis import RedisRunStore  # noqa: PLC0415
 
             return RedisRunStore(url, namespace=namespace)
         case "nats" | "tls":
-            from actors.runs.nats_store import NatsRunStore  # noqa: PLC0415
+            from actors.runs.stores.nats import NatsRunStore  # noqa: PLC0415
 
             return NatsRunStore(url, namespace=namespace)
     raise ValueError(f"no run store for {parts.scheme or redacted(url)!r:.100}: use {FORMS}")

@@ -15,20 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from actors.function import Function
-from actors.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner
 from actors.runs.store import RunStore
-from actors.server.access import Access
-from actors.server.document import document
-from actors.server.function_operations import OPERATIONS as OF_FUNCTIONS
-from actors.server.guard import Guard
-from actors.server.operation import Asked, Endpoint, Operation, refusal
-from actors.server.problem import HttpError
-from actors.server.run_operations import OPERATIONS as OF_RUNS
+from actors.server.access import Access, Guard, ServerSettings
+from actors.server.functions import OPERATIONS as OF_FUNCTIONS
+from actors.server.operation import Asked, Endpoint, Operation, document
+from actors.server.problem import HttpError, refusal
+from actors.server.runs import OPERATIONS as OF_RUNS
 from actors.server.service import Service
-from actors.server.settings import ServerSettings
-from actors.server.status_operations import OPERATIONS as OF_STATUS
-from actors.worker import BaseWorker
+from actors.server.status import OPERATIONS as OF_STATUS
+from actors.worker.function import Function
+from actors.worker.worker import BaseWorker
 from bus import WorkerBus
 
 
@@ -134,7 +131,7 @@ def _app(service: Service) -> Starlette:
     async def failed(request: Request, error: Exception) -> Response:
         return refusal(error, request.scope)
 
-    middleware = [Middleware(Guard, service=service)]
+    middleware = [Middleware(Guard, server=service)]
     if service.settings.cors_origins:
         middleware.append(
             Middleware(

@@ -11,8 +11,8 @@ import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from actors.server.access import ServerSettings
 from actors.server.problem import HttpError, invalid
-from actors.server.settings import ServerSettings
 
 T = TypeVar("T")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -12,15 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from actors.observability.trace import received
 from actors.server.access import Access
 from actors.server.bodies import decode, encode, fit, read_body
-from actors.server.problem import HttpError, http_error, invalid
+from actors.server.problem import Problem, invalid, refusal
 from actors.server.service import Service
-from actors.trace import received
-from bus.log import log
-
-REQUEST_ID = "actorbus.request_id"
-"""Where a request's id is kept in its scope."""
 
 Call = Callable[["Service", "Asked"], Awaitable[Any]]
 
@@ -138,17 +135,84 @@ class Endpoint:
             service.metrics.requests.labels(operation.method, operation.path, label).inc()
 
 
-def refusal(error: Exception, scope: Scope) -> Response:
-    """The answer to a request that failed. What nobody expected is logged, and not told."""
-    known = http_error(error)
-    request_id = request_id_of(scope)
-    if known is None:
-        log().error("request failed", request=request_id, path=scope["path"], exc_info=error)
-        known = HttpError(500, "internal", f"this is a defect of the server; its log names request {request_id}")
-    return Response(encode(known.problem(request_id)), known.status, known.headers, "application/json")
+ALWAYS = (400, 421, 429, 503)
+"""The statuses any request may get."""
+
+_PLACES = re.compile(r"{(\w+)}")
+_REF = "#/components/schemas/{name}"
 
 
-def request_id_of(scope: Scope) -> str:
-    """The id of a request, made where there is none yet."""
-    request_id: str = scope.setdefault(REQUEST_ID, secrets.token_hex(8))
-    return request_id
+def document(operations: Sequence[Operation], *, version: str = "1") -> dict[str, Any]:
+    """The document of some operations, OpenAPI 3.1."""
+    types = [Problem]
+    for operation in operations:
+        types += [kind for kind in (operation.answer, operation.body, operation.query) if kind is not None]
+    distinct = list(dict.fromkeys(types))
+    schemas, components = msgspec.json.schema_components(distinct, ref_template=_REF)
+    by_type = dict(zip(distinct, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, by_type, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "actorbus", "version": version, "description": "Workers, jobs and runs on a message bus."},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(operation: Operation, by_type: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in _PLACES.findall(operation.path)
+    ]
+    if operation.query is not None:
+        query = components[by_type[operation.query]["$ref"].rpartition("/")[2]]
+        parameters += [
+            {
+                "name": name,
+                "in": "query",
+                "required": name in query.get("required", ()),
+                "schema": schema,
+            }
+            for name, schema in query["properties"].items()
+        ]
+    if operation.last_event_id is not None:
+        schema = {"type": "string", "pattern": operation.last_event_id}
+        parameters.append({"name": "Last-Event-ID", "in": "header", "schema": schema})
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": _answers(operation, by_type),
+        "security": [] if operation.access is Access.OPEN else [{"token": [operation.access.value]}],
+    }
+    if operation.body is not None:
+        content = {"application/json": {"schema": by_type[operation.body]}}
+        described["requestBody"] = {"required": operation.body_required, "content": content}
+    return described
+
+
+def _answers(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if operation.answer is not None:
+        content["application/json"] = {"schema": by_type[operation.answer]}
+    if operation.media_type is not None:
+        content[operation.media_type] = {"schema": {"type": "string"}}
+    answers = {str(operation.status): {"description": HTTPStatus(operation.status).phrase, "content": content}}
+    statuses = {*ALWAYS, *operation.errors}
+    if operation.access is not Access.OPEN:
+        statuses |= {401, 403}
+    if operation.body is not None:
+        statuses |= {408, 413, 415, 422}
+    if operation.query is not None:
+        statuses.add(422)
+    for status in sorted(statuses):
+        described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+        if status >= HTTPStatus.BAD_REQUEST:
+            described["content"] = {"application/json": {"schema": by_type[Problem]}}
+        answers[str(status)] = described
+    return answers

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
 
-from actors.errors import ActorError, HandlerError, JobError, JobRefusedError, JobTimeoutError, RunnerStateError
-from actors.errors import WorkerUnavailableError as Unavailable
+from actors.jobs.errors import ActorError, HandlerError, JobError, JobRefusedError, JobTimeoutError, RunnerStateError
+from actors.jobs.errors import WorkerUnavailableError as Unavailable
 from actors.runs.errors import (
     RunConflictError,
     RunFailedError,
@@ -27,6 +30,7 @@ from bus import (
     PayloadError,
     TransportError,
 )
+from bus.log import log
 
 RETRY_AFTER = {"retry-after": "1"}
 """Seconds after which what failed for a reason that passes may be tried again."""
@@ -124,3 +128,23 @@ def _job_error(error: JobError) -> HttpError:
     if error.status is JobStatus.ERROR:
         return HttpError(500, "handler_failed", str(reason or error), retry=bool(reason and reason.retryable))
     return HttpError(500, "job_failed", str(error), retry=bool(reason and reason.retryable))
+
+
+REQUEST_ID = "actorbus.request_id"
+"""Where a request's id is kept in its scope."""
+
+
+def refusal(error: Exception, scope: Scope) -> Response:
+    """The answer to a request that failed. What nobody expected is logged, and not told."""
+    known = http_error(error)
+    request_id = request_id_of(scope)
+    if known is None:
+        log().error("request failed", request=request_id, path=scope["path"], exc_info=error)
+        known = HttpError(500, "internal", f"this is a defect of the server; its log names request {request_id}")
+    return Response(msgspec.json.encode(known.problem(request_id)), known.status, known.headers, "application/json")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request, made where there is none yet."""
+    request_id: str = scope.setdefault(REQUEST_ID, secrets.token_hex(8))
+    return request_id

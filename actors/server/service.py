@@ -9,21 +9,47 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from actors.client import Client
-from actors.job_events import JobNews, JobRecord
-from actors.job_follower import follow_jobs
-from actors.runner import WorkerRunner
+from actors.client.client import Client
+from actors.client.job_follower import follow_jobs
+from actors.observability.job_events import JobNews, JobRecord
+from actors.runner.runner import WorkerRunner
 from actors.runs.store import RunStore
-from actors.server.access import Tokens
-from actors.server.feed import Feed, FleetEvent
-from actors.server.metrics import Metrics
+from actors.server.access import RateLimit, ServerSettings, Tokens
 from actors.server.problem import unavailable
-from actors.server.rate import RateLimit
-from actors.server.run_tails import RunTails
-from actors.server.settings import ServerSettings
-from actors.server.streams import Streams
+from actors.server.streams import Feed, FleetEvent, RunTails, Streams
 from bus import NetworkBus, WorkerBus, WorkerLostData, WorkerReadyData
+
+
+class Metrics:
+    """The figures of one server, in a registry of its own: two servers in one process do not mix theirs."""
+
+    content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "actorbus_http_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+        )
+        self.seconds = Histogram(
+            "actorbus_http_request_seconds",
+            "Seconds until a request was answered.",
+            ("route",),
+            registry=self._registry,
+        )
+        self.jobs = Counter("actorbus_jobs", "Jobs of this runner that ended.", ("status",), registry=self._registry)
+        self.runs = Counter("actorbus_runs_submitted", "Runs submitted here.", registry=self._registry)
+
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Show what `value` returns when it is asked for."""
+        Gauge(f"actorbus_{name}", description, registry=self._registry).set_function(value)
+
+    def text(self) -> bytes:
+        """All figures, as Prometheus reads them."""
+        return generate_latest(self._registry)
+
 
 LOOK = 2.0
 """Seconds that a look at the run store may take, for `/readyz`."""
@@ -89,6 +115,10 @@ class Service:
         assert self.client is not None
         assert self._runner is not None
         return self._runner
+
+    def refused(self, status: int) -> None:
+        """Count a request that was not let in."""
+        self.metrics.requests.labels("any", "refused", str(status)).inc()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

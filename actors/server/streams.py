@@ -2,19 +2,149 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
+import msgspec
 from anyio import CancelScope
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
+from actors.client.client import Client, _Requester
+from actors.runs.errors import RunError
+from actors.runs.owner import TOPIC
+from actors.server.access import ServerSettings
 from actors.server.bodies import encode
 from actors.server.problem import HttpError, unavailable
-from actors.server.settings import ServerSettings
+from actors.worker.handlers import subscribe
 from bus.log import log
+
+KEPT = 1_000
+"""Events kept for readers that come back, or are slow. Each costs what it says, whatever the number of readers."""
+
+
+class FleetEvent(msgspec.Struct, frozen=True):
+    """Something that happened.
+
+    Attributes:
+        type: `worker_ready`, `worker_changed`, `worker_lost`, `job_started`, `job_completed`, `job_failed`, the type of
+            a run's event, or `missed`: that many events (`data`, None if nobody knows) are not shown. They came while
+            this reader did not read, and are not kept any more; or a runner had too many to tell.
+        at: Unix time; of a job or a run, by the clock of who does it.
+        data: What is known of it.
+    """
+
+    type: str
+    at: float
+    data: Any
+
+
+class Feed:
+    """Keeps the last events and wakes who waits for more. A slow reader costs nothing but its place.
+
+    Args:
+        life: Tells the ids of this server's life from those of another.
+    """
+
+    def __init__(self, life: str) -> None:
+        self._life = life
+        self._events: deque[FleetEvent] = deque(maxlen=KEPT)
+        self._count = 0
+        self._news = anyio.Event()
+        self.readers = 0
+
+    def put(self, event: FleetEvent) -> None:
+        """Something happened."""
+        self._events.append(event)
+        self._count += 1
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    def read(self, after: str | None = None) -> AsyncGenerator[tuple[str, FleetEvent], None]:
+        """The events after an id; without one, those that come from now on. Each with its own id, in order."""
+        life, _, number = (after or "").rpartition("-")
+        place = self._count
+        missed = 0
+        if life == self._life and number.isdecimal() and len(number) < 16:  # noqa: PLR2004 - more is none of ours
+            place = min(int(number), self._count)
+        elif after:
+            missed = -1  # nobody knows how many: they were another life's
+        return self._read(place, missed)
+
+    async def _read(self, place: int, missed: int) -> AsyncGenerator[tuple[str, FleetEvent], None]:
+        self.readers += 1
+        try:
+            while True:
+                oldest = self._count - len(self._events)
+                if place < oldest:
+                    missed, place = oldest - place, oldest
+                if missed:
+                    known = missed if missed > 0 else None
+                    yield f"{self._life}-{place}", FleetEvent("missed", 0.0, known)
+                    missed = 0
+                elif place < self._count:
+                    event = self._events[place - oldest]
+                    place += 1
+                    yield f"{self._life}-{place}", event
+                else:
+                    await self._news.wait()
+        finally:
+            self.readers -= 1
+
+
+MOST_TAILS = 100
+"""Runs whose events are shown at once; those of others can be had from their own streams."""
+
+MOST_REMEMBERED = 1_000
+"""Runs that were shown to their end: news of one of them, as that somebody would cancel it, does not show it again."""
+
+
+class RunTails(_Requester):
+    """Shows the events of runs that this process hears of, while somebody watches.
+
+    Args:
+        feed: Where they are shown.
+        client: Finds runs.
+    """
+
+    def __init__(self, feed: Feed, client: Client) -> None:
+        super().__init__()
+        self._feed = feed
+        self._client = client
+        self._following: dict[str, None] = {}
+        self._shown: OrderedDict[str, None] = OrderedDict()
+
+    @subscribe(TOPIC)
+    async def on_news(self, run_id: str) -> None:
+        """A run was submitted, or is to be cancelled."""
+        known = run_id in self._following or run_id in self._shown
+        if self._feed.readers and not known and len(self._following) < MOST_TAILS:
+            self._following[run_id] = None
+            self.create_task(self._follow(run_id), f"events of run {run_id}")
+
+    async def leave(self) -> None:
+        """Stop, when the server does."""
+        await self.stop()
+
+    async def _follow(self, run_id: str) -> None:
+        try:
+            run = await self._client.run(run_id)
+            async for event in run.events():
+                if not self._feed.readers:
+                    return
+                self._feed.put(FleetEvent(event.type.value, event.at, {"run_id": run_id, "event": event}))
+            self._shown[run_id] = None
+            if len(self._shown) > MOST_REMEMBERED:
+                self._shown.popitem(last=False)
+        except RunError:
+            return  # it is gone, or the store is: whoever reads the run's own stream is told
+        finally:
+            del self._following[run_id]
+
 
 LAST_WORD = 1.0
 """Seconds that telling a reader of the end of its stream may take."""

@@ -11,9 +11,9 @@ import trio
 from trio._core import _run as trio_run
 from trio.testing import MockClock
 
-from actors.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner
 from actors.testing.process import Process, let_processes_pause
-from actors.worker import BaseWorker
+from actors.worker.worker import BaseWorker
 from bus import NetworkBus
 from bus.memory.broker import MemoryBroker
 from bus.simulation.network import Faults, SimulatedNetwork, TraceEvent

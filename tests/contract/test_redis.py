@@ -12,7 +12,7 @@ import anyio
 import pytest
 import redis
 
-from actors.runs import redis_store as runs
+from actors.runs.stores import redis as runs
 from bus.brokers import RedisBroker
 from bus.errors import DataLostError, PartlySentError
 from bus.redis.admin import RIGHTS

@@ -28,9 +28,9 @@ from actors.runs import (
     RunStoreError,
     SQLiteRunStore,
     open_run_store,
-    sqlite_store,
 )
-from actors.runs.sqlite_store import SQLiteLedger
+from actors.runs.stores import sqlite as sqlite_store
+from actors.runs.stores.sqlite import SQLiteLedger
 from bus import EncodeError
 from bus.brokers import Broker, NatsBroker, RedisBroker
 

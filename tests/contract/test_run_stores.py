@@ -20,7 +20,7 @@ from actors.runs import (
     SQLiteRunStore,
 )
 from actors.runs.contract import RUN_STORE_CONTRACT, MakeStores, RunStoreCheck
-from actors.runs.redis_store import RIGHTS
+from actors.runs.stores.redis import RIGHTS
 from bus.brokers import NatsBroker, RedisBroker
 
 pytestmark = pytest.mark.anyio

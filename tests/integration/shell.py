@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.cli.exit_code import ExitCode
+from actors.cli.failures import ExitCode
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 90.0

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from actors.cli.exit_code import ExitCode
+from actors.cli.failures import ExitCode
 from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.redis.transport import RedisTransport

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli.exit_code import ExitCode
+from actors.cli.failures import ExitCode
 from bus.brokers import BROKERS, RedisBroker
 from tests.integration.shell import DEADLINE, Shell
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.cli.exit_code import ExitCode
+from actors.cli.failures import ExitCode
 from actors.server.listening import _bind
 from bus.brokers import RedisBroker, free_port
 from tests.integration.shell import DEADLINE, Shell

@@ -121,7 +121,7 @@ def test_a_list_of_workers_that_is_too_long_for_a_message_travels_in_parts(monke
         assert statistics.refused.total == 0
         assert statistics.fleet.lists == 0
 
-    monkeypatch.setattr("actors.testing.simulation.NetworkBus", partial(NetworkBus, max_message_bytes=2**16))
+    monkeypatch.setattr("bus.NetworkBus", partial(NetworkBus, max_message_bytes=2**16))
     run(program)
 
 

@@ -146,7 +146,7 @@ def test_who_joins_later_learns_who_follows_what_from_the_list_even_in_parts(mon
         await anyio.sleep(ADAPTING)
         assert all(reader.read == [1] for reader in readers)
 
-    monkeypatch.setattr("actors.testing.simulation.NetworkBus", partial(NetworkBus, max_message_bytes=2**13))
+    monkeypatch.setattr("bus.NetworkBus", partial(NetworkBus, max_message_bytes=2**13))
     run(program)
 
 
@@ -163,7 +163,7 @@ def test_a_list_of_workers_with_many_topics_fits_into_messages(monkeypatch: pyte
         assert writer.registry.statistics().topics == 100
         assert sim.bus("a").network_statistics().refused.total == 0
 
-    monkeypatch.setattr("actors.testing.simulation.NetworkBus", partial(NetworkBus, max_message_bytes=2**14))
+    monkeypatch.setattr("bus.NetworkBus", partial(NetworkBus, max_message_bytes=2**14))
     run(program)
 
 

@@ -41,15 +41,15 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),  # tasks.py: the asyncio form of the hot path's primitives
     "click": ("actors/cli/",),
     "nats": ("bus/nats/",),
-    "opentelemetry": ("actors/telemetry.py",),
+    "opentelemetry": ("actors/observability/telemetry.py",),
     "prometheus_client": ("actors/server/",),
     "redis": ("bus/redis/",),
-    "rocksdict": ("actors/runs/rocksdb_store.py",),
-    "sqlite3": ("actors/runs/sqlite_store.py",),
+    "rocksdict": ("actors/runs/stores/rocksdb.py",),
+    "sqlite3": ("actors/runs/stores/sqlite.py",),
     "sse_starlette": ("actors/server/",),
     "starlette": ("actors/server/",),
     "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
-    "uvicorn": ("actors/server/connection.py", "actors/server/listening.py"),
+    "uvicorn": ("actors/server/listening.py",),
     # Only the type, which travels and is kept: ids come from outside.
     "uuid": ("actors/runs/contract/records.py", "bus/wire/packing.py", "bus/wire/values.py"),
     "watchfiles": ("actors/cli/",),

@@ -19,17 +19,16 @@ from click.testing import CliRunner, Result
 
 import actors.server
 from actors.cli.command import Command, failed
+from actors.cli.commands.serving import _check_binding
 from actors.cli.entry import main
-from actors.cli.exit_code import MEANINGS, ExitCode
-from actors.cli.failure import CommandError, understood
+from actors.cli.failures import MEANINGS, CommandError, ExitCode, understood
 from actors.cli.output import encoded, pretty
 from actors.cli.program import actorbus
-from actors.cli.serving import _check_binding
-from actors.cli.setting import SETTINGS, shown
-from actors.errors import HandlerError, JobError, JobTimeoutError, WorkerUnavailableError
+from actors.cli.settings import SETTINGS, shown
+from actors.jobs.errors import HandlerError, JobError, JobTimeoutError, WorkerUnavailableError
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
-from actors.runs.record import is_id
 from actors.runs.run import RunState, RunStatus
+from actors.runs.stores.record import is_id
 from bus import BrokerError, BusError, DecodeError, InvalidNameError, TransportError
 
 SHOP = """

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from actors import BaseWorker, Function, HandlerError, JobError, JobStatus, function
-from actors.job import current_job
+from actors.jobs.nesting import current_job
 from tests.running import running
 
 pytestmark = pytest.mark.anyio

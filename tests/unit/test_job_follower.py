@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Client, JobError, JobNews, RunnerStateError, WorkerRunner, follow_jobs, job
-from actors.job_events import BATCH, KEPT, LONGEST_TEXT, TOPIC
+from actors.observability.job_events import BATCH, KEPT, LONGEST_TEXT, TOPIC
 from bus import AsyncQueueBus, BusTopicMessage, MailboxFullError, WorkerErrorData
 from tests.cast import quiet
 from tests.running import running

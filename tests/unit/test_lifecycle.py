@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, JobError, job
-from actors.lifecycle import ALIVE, ENDING, JOB_STEPS, WORKER_STEPS, JobState, WorkerState, moved
+from actors.jobs.lifecycle import ALIVE, ENDING, JOB_STEPS, WORKER_STEPS, JobState, WorkerState, moved
 from bus.memory.queues import TRANSITIONS, Entry, EntryState
 from tests.running import running
 

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobRecord, JobStateError, JobStatus, job
-from actors.member import WINDOW
+from actors.requester.delivery import WINDOW
 from bus import (
     BusJobCancelMessage,
     BusJobRequestMessage,

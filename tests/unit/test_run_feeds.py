@@ -20,7 +20,7 @@ from actors.runs import (
     RunState,
     RunStoreError,
 )
-from actors.runs.feed import KEPT
+from actors.runs.stores.readers import KEPT
 from tests.ledgers import Interrupted
 
 pytestmark = pytest.mark.anyio

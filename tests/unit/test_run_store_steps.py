@@ -23,7 +23,7 @@ from actors.runs import (
     RunStore,
     RunStoreError,
 )
-from actors.runs.entrance import ORPHAN_AGE
+from actors.runs.stores.entrance import ORPHAN_AGE
 from tests.ledgers import Interrupted, fail
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ from actors.runs import (
     RunStore,
     SQLiteRunStore,
     open_run_store,
-    rocksdb_store,
 )
+from actors.runs.stores import rocksdb as rocksdb_store
 from bus import InvalidNameError
 
 

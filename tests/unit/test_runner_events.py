@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobParams, JobRecord, JobStatus, WorkerRunner, job, tracing
-from actors.outcome import refusal
+from actors.jobs.outcome import refusal
 from bus import DEAD_LETTERED, BusJobRequestMessage, WorkerErrorData
 from tests.cast import Asker, Performer, quiet
 from tests.running import running

@@ -26,7 +26,7 @@ from actors.runs import (
     Unreadable,
     owner,
 )
-from actors.runs.ledger import too_large
+from actors.runs.stores.ledger import too_large
 from bus import register_type
 from bus.wire.shapes import REGISTERED
 

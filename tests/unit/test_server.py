@@ -22,8 +22,7 @@ from actors import BaseWorker, Client, Job, WorkerRunner, function, job
 from actors.runs import RunStatus
 from actors.server import create_app, serve
 from actors.server.app import OPERATIONS, service_of
-from actors.server.document import document
-from actors.server.operation import Endpoint
+from actors.server.operation import Endpoint, document
 from actors.server.problem import Problem
 from tests.asking import Desk, asking, double, events_of, greet
 

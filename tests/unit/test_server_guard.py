@@ -11,10 +11,9 @@ import pytest
 from starlette.applications import Starlette
 
 from actors.server import ServerSettings, check_binding, serve
-from actors.server.access import Access
+from actors.server.access import MOST_ADDRESSES, Access, RateLimit
 from actors.server.app import OPERATIONS
 from actors.server.problem import Problem
-from actors.server.rate import MOST_ADDRESSES, RateLimit
 from tests.asking import asking, double, greet
 
 pytestmark = pytest.mark.anyio

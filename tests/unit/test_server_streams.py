@@ -16,7 +16,7 @@ from actors import WorkerRunner
 from actors.server import create_app, listen, serve
 from actors.server import listening as listening_module
 from actors.server.app import service_of
-from actors.server.feed import KEPT, Feed, FleetEvent
+from actors.server.streams import KEPT, Feed, FleetEvent
 from tests.asking import Desk, Event, asking, double, events_in, events_of, listening
 
 pytestmark = pytest.mark.anyio

@@ -37,9 +37,10 @@ from actors import (
     WorkerUnavailableError,
     job,
 )
-from actors.params import GroupKeywords, JobKeywords, PayloadKeywords, RunFilters, RunKeywords
+from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
-from actors.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
 from tests.running import LONGEST_WAIT
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from actors import BaseWorker, Client, Job, JobError, install_telemetry, job, remove_telemetry, tracing
-from actors.trace import watching
+from actors.observability.trace import watching
 from tests.cast import quiet
 from tests.running import TasksBegun, running
 

@@ -13,9 +13,9 @@ from http import HTTPStatus
 
 import pytest
 
-from actors.cli.failure import CommandError
+from actors.cli.failures import CommandError
 from actors.cli.health import PATIENCE, Health, served
-from actors.cli.log import formatter
+from actors.cli.output import formatter
 from bus.log import log
 
 

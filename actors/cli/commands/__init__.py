@@ -1,0 +1,1 @@
+"""The commands of `actorbus`, one file for each thing they are about."""

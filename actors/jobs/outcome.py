@@ -1,0 +1,130 @@
+"""How jobs end when nobody answers for them, in words: pure, so that requesters and performers say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from actors.jobs.errors import KINDS, JobError, JobGroupError
+from bus import DEAD_LETTERED, BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
+
+if TYPE_CHECKING:
+    from actors.requester.group import JobGroup
+    from actors.runner.core import Host
+    from bus.local.mailbox import Room
+
+
+CANCELLED = "JobCancelled"
+"""`ErrorInfo.type` of a job that somebody told to stop."""
+
+
+def cancelled(reason: str) -> ErrorInfo:
+    """Somebody told the job to stop."""
+    return ErrorInfo(type=CANCELLED, message=reason)
+
+
+def cancelled_by_stranger(kind: str) -> ErrorInfo:
+    """A handler raised a cancellation that nobody asked for."""
+    return ErrorInfo(type=kind, message="the handler was cancelled by something it awaited, not by its requester")
+
+
+def refused(room: Room) -> ErrorInfo:
+    """A worker's mailbox had no room."""
+    return ErrorInfo(type="MailboxFullError", message=str(room.refusal()), retryable=True)
+
+
+def timed_out(waited_for: Sequence[str], host: Host) -> ErrorInfo:
+    """The deadline of a group passed before these workers had answered."""
+    message = f"no answer from {', '.join(map(repr, waited_for))} before the deadline"
+    missing = next((name for name in waited_for if name not in host.registry), None)
+    if missing is not None:
+        message += f"; nobody serves {missing!r}: {_whom_to_ask(missing, host)}"
+    return ErrorInfo(type="JobTimeoutError", message=message, retryable=True)
+
+
+def unavailable(name: str, host: Host) -> ErrorInfo:
+    """Nobody has served a name for as long as a requester waits for that."""
+    message = f"nobody served {name!r} within {host.ready_timeout:g} s; {_whom_to_ask(name, host)}"
+    return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
+
+
+def _whom_to_ask(name: str, host: Host) -> str:
+    alive = host.registry.who_is_alive(name)
+    if alive.endswith("?"):
+        return alive
+    if not host.bus.networked:
+        return f"{alive}; this bus reaches only its own process: to reach others set ACTORBUS_BUS, or give a URL"
+    if not host.registry.remote_workers:
+        return f"{alive}; no other runner was heard: has it been started, with the same URL, namespace and signing key?"
+    return alive
+
+
+def inactive(name: str, seconds: float) -> ErrorInfo:
+    """A worker kept a job for that long without being active."""
+    message = f"worker {name!r} was not active within {seconds:g} s: activate it, or ask another"
+    return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
+
+
+def lost(name: str) -> ErrorInfo:
+    """The network has lost what it had stored."""
+    message = f"the network lost what it had stored: whether {name!r} did the job is not known"
+    return ErrorInfo(type="DataLostError", message=message, retryable=True)
+
+
+def failed_beside(name: str, status: JobStatus, error: ErrorInfo | None) -> ErrorInfo:
+    """Another member of the group did not complete."""
+    reason = error.message if error is not None else f"it ended as {status.value}"
+    return cancelled(f"worker {name!r} of the same group: {reason}")
+
+
+def refusal(request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> BusJobResponseMessage:
+    """The answer to a request that no handler will see."""
+    return BusJobResponseMessage(
+        source=request.target or "",
+        target=request.source,
+        destination=request.origin,
+        job_id=request.job_id,
+        attempt=request.attempt,
+        status=status,
+        error=ErrorInfo(type=kind, message=message),
+    )
+
+
+def answer_of_the_system(name: str, group: JobGroup, status: JobStatus, error: ErrorInfo | None) -> Any:
+    """What hooks are told when the system, and not the member, ended its job."""
+    return BusJobResponseMessage(
+        source=name, target=group._owner.name, job_id=group.job_id, status=status, error=error, attempt=0
+    )
+
+
+def told_by_performer(answer: Any) -> bool:
+    """Whether an answer that tells of a failure comes from who did the job, and not from the system."""
+    return answer.attempt > 0 and not (answer.error is not None and answer.error.type == DEAD_LETTERED)
+
+
+def group_error(group: JobGroup, name: str, status: JobStatus, response: Any, error: ErrorInfo | None) -> JobGroupError:
+    """The error of a group that member `name` ended, or, without a name, the system."""
+    who = f"job {group.job_id!r} on worker {name or ', '.join(group.worker_names)!r}"
+    return JobGroupError(
+        f"{who}: {status.value}: {error or 'no reason given'}",
+        results=group.results,
+        responses=dict(group.responses),
+        worker_name=name or next(iter(group.worker_names), ""),
+        status=status,
+        response=response,
+        error=error,
+        job_id=group.job_id,
+    )
+
+
+def job_error(group: JobGroup, error: JobGroupError) -> JobError:
+    """The error of a group of one, as the error of its job."""
+    kind = KINDS.get(error.error.type if error.error else "", JobError)
+    return kind(
+        str(error),
+        worker_name=group.worker_names[0],
+        status=error.status,
+        response=error.response,
+        error=error.error,
+        job_id=group.job_id,
+    )

@@ -1,0 +1,46 @@
+"""Fields of log lines: which job, attempt, worker and run a line is about."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actors.performer.job import Job
+
+
+def log_fields(job: Job[Any]) -> dict[str, Any]:
+    """What a log line says about a job."""
+    request = job.request
+    fields: dict[str, Any] = {"worker": job.worker_name, "job": request.job_id, "attempt": request.attempt}
+    trace = job.trace
+    if trace is not None and trace.run is not None:
+        fields["run"] = trace.run
+    return fields
+
+
+def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
+    """Let what the current task logs with structlog carry the fields of a job; returns what takes that back.
+
+    Nobody has logged with it before it is imported, and until then this costs nothing.
+    """
+    if "structlog" not in sys.modules:
+        return []
+    bound: list[tuple[Callable[[Any], object], Any]] = []
+    for key, value in log_fields(job).items():
+        variable = _variable(key)
+        bound.append((variable.reset, variable.set(value)))
+    return bound
+
+
+@cache
+def _variable(key: str) -> ContextVar[Any]:
+    """The context variable in which structlog keeps a key: setting that costs a tenth of what its own function does."""
+    import structlog.contextvars  # noqa: PLC0415
+
+    context = copy_context()
+    context.run(structlog.contextvars.bind_contextvars, **{key: None})
+    return next(variable for variable in context if variable.name == f"structlog_{key}")

@@ -1,0 +1,102 @@
+"""Functions as workers: `@function()` on a plain function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+
+import msgspec
+
+from actors.jobs.errors import HandlerError
+from actors.jobs.nesting import current_job
+from actors.performer.job import Job
+from actors.performer.threads import in_thread
+from actors.worker.worker import BaseWorker
+from bus import BusJobRequestMessage, check_name, convert
+from bus.wire.shapes import register_annotated
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Function(Generic[P, R]):
+    """A function that can be called as before, and added to a runner as a worker."""
+
+    def __init__(self, call: Callable[P, R], name: str | None) -> None:
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            raise HandlerError(f"function {name or call.__name__!r} is a generator: to stream, use @job in a worker")
+        self.call = call
+        self.name = check_name("function name", name or getattr(call, "__name__", ""))
+        self.arguments = _arguments_of(call, self.name)
+        self.needs = [field.name for field in msgspec.structs.fields(self.arguments) if field.required]
+        update_wrapper(self, call)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself."""
+        return self.call(*args, **kwargs)
+
+    def worker(self, name: str | None = None) -> BaseWorker:
+        """A new worker that serves the function, under its name or another."""
+        return _FunctionWorker(self, name or self.name)
+
+
+def function(*, name: str | None = None) -> Callable[[Callable[P, R]], Function[P, R]]:
+    """Turn a function into a worker: `@function()` over `def hello(name: str) -> str`.
+
+    Ask it like any worker: `await self.job("hello", payload={"name": "you"})`. The payload holds the arguments by name
+    (or is the only argument itself) and is checked against the annotations; the returned value is the response. An
+    `async def` runs in the event loop, a plain `def` in a thread.
+
+    Args:
+        name: The worker's name; default the function's.
+
+    Raises:
+        HandlerError: Its parameters cannot be given by name.
+    """
+
+    def mark(call: Callable[P, R]) -> Function[P, R]:
+        return Function(call, name)
+
+    return mark
+
+
+class _FunctionWorker(BaseWorker):
+    def __init__(self, served: Function[Any, Any], name: str) -> None:
+        super().__init__(name)
+        self._served = served
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> None:
+        served = self._served
+        payload = message.payload
+        names = served.arguments.__struct_fields__
+        if payload is None and not served.needs:
+            payload = {}
+        elif len(names) == 1 and not (isinstance(payload, dict) and names[0] in payload):
+            payload = {names[0]: payload}
+        arguments = msgspec.structs.asdict(convert(payload, served.arguments))
+        job: Job[Any] | None = current_job.get()
+        if inspect.iscoroutinefunction(served.call):
+            result = await served.call(**arguments)
+        else:
+            result = await in_thread(self.worker_runner.threads, lambda: served.call(**arguments))
+        if job is not None and not job.ended:
+            await job.respond(result)
+
+
+def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
+    try:
+        hints = get_type_hints(call)
+    except NameError as error:
+        raise HandlerError(f"function {name!r}: {error}; import or define that type before it") from None
+    for annotation in hints.values():
+        register_annotated(annotation)
+    fields: list[Any] = []
+    for parameter in inspect.signature(call).parameters.values():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+            raise HandlerError(f"function {name!r}: parameter {parameter} cannot be given by name")
+        annotation = hints.get(parameter.name, Any)
+        has_default = parameter.default is not parameter.empty
+        fields.append((parameter.name, annotation, parameter.default) if has_default else (parameter.name, annotation))
+    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
