@@ -300,3 +300,14 @@ class Client:
         if self._stack is None:
             raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
         return self._worker
+
+
+def runner_of(client: Client) -> WorkerRunner:
+    """The runner that a client asks through: the one it was given, or its own.
+
+    Raises:
+        RunnerStateError: The client is not connected.
+    """
+    client._connected()
+    assert client._runner is not None
+    return client._runner

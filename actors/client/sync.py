@@ -10,7 +10,7 @@ from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.params import RUN_TTL, GroupKeywords, JobGroupParams, JobKeywords, PayloadKeywords, RunKeywords
-from actors.requester.contexts import JobContext, JobGroupContext, _Context
+from actors.requester.contexts import JobContext, JobGroupContext, _Context, was_asked
 from bus import DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
         return event
 
     def __enter__(self) -> Self:
-        before = self._context._group
+        asked_before = was_asked(self._context)
         try:
             self._thread.call(self._context.__aenter__)
         except BaseException as error:
-            if self._context._group is not before:  # asked for, and nobody leaves a block that a signal kept us out of
+            if was_asked(self._context) and not asked_before:  # nobody leaves a block that a signal kept us out of
                 self.__exit__(type(error), error, None)
             raise
         return self

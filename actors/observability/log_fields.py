@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
@@ -9,20 +10,29 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actors.performer.job import Job
+    from bus import BusJobRequestMessage
 
 
-def log_fields(job: Job[Any]) -> dict[str, Any]:
-    """What a log line says about a job."""
-    request = job.request
-    fields: dict[str, Any] = {"worker": job.worker_name, "job": request.job_id, "attempt": request.attempt}
-    trace = job.trace
-    if trace is not None and trace.run is not None:
-        fields["run"] = trace.run
+RUN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""The id of a run, as it travels with jobs."""
+
+
+def run_of(request: BusJobRequestMessage) -> str | None:
+    """The run that a request is part of. What is no id is left out: it must not keep a job from being done."""
+    run: object = request.run
+    return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
+
+
+def log_fields(request: BusJobRequestMessage) -> dict[str, Any]:
+    """What a log line says about a job that a worker does."""
+    fields: dict[str, Any] = {"worker": request.target, "job": request.job_id, "attempt": request.attempt}
+    run = run_of(request)
+    if run is not None:
+        fields["run"] = run
     return fields
 
 
-def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
+def bind_log_fields(request: BusJobRequestMessage) -> list[tuple[Callable[[Any], object], Any]]:
     """Let what the current task logs with structlog carry the fields of a job; returns what takes that back.
 
     Nobody has logged with it before it is imported, and until then this costs nothing.
@@ -30,7 +40,7 @@ def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
     if "structlog" not in sys.modules:
         return []
     bound: list[tuple[Callable[[Any], object], Any]] = []
-    for key, value in log_fields(job).items():
+    for key, value in log_fields(request).items():
         variable = _variable(key)
         bound.append((variable.reset, variable.set(value)))
     return bound

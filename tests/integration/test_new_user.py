@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from actors import BaseWorker, Client, JobTimeoutError, WorkerRunner, WorkerUnavailableError, job
+from actors.client.client import runner_of
 from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
 from bus.redis.admin import RIGHTS
@@ -324,8 +325,7 @@ async def test_clients_of_other_processes_are_no_workers(each_broker: Broker) ->
     url = each_broker.url
     async with WorkerRunner("a", url) as runner, Client(url), Client(url) as client:
         await runner.add_workers(Counter("ann"))
-        assert client._runner is not None
-        registry = client._runner.registry
+        registry = runner_of(client).registry
         known = anyio.Event()
         registry.listen(lambda _change: known.set() if len(registry.remote_workers) == 2 else None)
         with anyio.fail_after(DEADLINE):

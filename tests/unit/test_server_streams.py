@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 
 from actors import WorkerRunner
+from actors.runner.runner import core_of_runner
 from actors.server import create_app, listen, serve
 from actors.server import listening as listening_module
 from actors.server.app import service_of
@@ -183,8 +184,8 @@ async def test_what_happens_in_the_fleet_is_seen() -> None:
 async def test_a_runner_that_a_server_has_left_tells_nobody_of_its_jobs() -> None:
     async with WorkerRunner(handle_sigint=False, handle_sigterm=False) as runner:
         async with asking(create_app(runner)):
-            assert runner.job_events.wanted
-        assert not runner.job_events.wanted
+            assert core_of_runner(runner).job_events.wanted
+        assert not core_of_runner(runner).job_events.wanted
 
 
 async def test_the_feed_goes_on_behind_an_event_and_says_what_was_missed() -> None:
