@@ -16,7 +16,8 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 import pytest
 
 from bus.brokers import BROKERS, Broker, RedisBroker
-from tests.integration.programs import DEADLINE, ROOT, assert_says, environment, run, wait_for_its_end
+from tests.environment import ROOT, environment
+from tests.integration.programs import DEADLINE, assert_says, run, wait_for_its_end
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
 
@@ -124,14 +125,32 @@ def test_the_demo_of_an_empty_folder_finds_nothing(tmp_path: Path) -> None:
     assert table(ended.stdout)[:2] == (0, 0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
-def test_what_the_demo_may_not_read_is_a_finding(tree: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def as_a_user() -> list[str]:
+    """What runs a program for which modes of files count: root's, too, without the right to read all there is."""
+    if os.geteuid() != 0:
+        return []
+    command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"]
+    try:
+        subprocess.run([*command, "true"], env=environment(), check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing is unreadable for root, who cannot give up that right here")
+    return command
+
+
+def test_what_the_demo_may_not_read_is_a_finding(as_a_user: list[str], tree: Path, tmp_path: Path) -> None:
     (tree / "good.py").chmod(0)
     (tree / "knots").chmod(0)
-    ended = demo(tree, cwd=tmp_path)
-    (tree / "knots").chmod(0o700)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "skipped: [Errno 13] Permission denied" in ended.stdout
+    command = [*as_a_user, sys.executable, "-W", "error", "-m", "examples.code_review", str(tree)]
+    try:
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+    finally:
+        (tree / "knots").chmod(0o700)
+    assert (ended.returncode, STARVED.sub("", ended.stderr)) == (0, "")
+    skipped = r"5 files in .*source tree; skipped: .*, \[Errno 13\] Permission denied: '.*source tree/knots'"
+    assert_says(ended.stdout, [skipped])
     assert "- good.py:1 Permission denied" in (tmp_path / "code_review.md").read_text()
 
 
@@ -320,9 +339,13 @@ def test_the_demo_says_what_is_wrong_with_its_arguments(arguments: list[str], to
     assert re.fullmatch(f"python -m examples.code_review: error: {told}", ended.stderr.splitlines()[-1])
 
 
-def test_make_demo_passes_on_what_it_is_given() -> None:
+@pytest.mark.parametrize("outer", ["w", " -j2 --jobserver-auth=3,4", "s", "n -- ARGS=-x", "-- BUS=nats"])
+def test_make_demo_passes_on_what_it_is_given(outer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a make is told within which the tests run."""
+    for name, value in (("MAKEFLAGS", outer), ("MFLAGS", outer), ("MAKELEVEL", "1"), ("ARGS", "-x"), ("KILL", "0")):
+        monkeypatch.setenv(name, value)
     command = ["make", "-n", "demo", "BUS=redis", "WORKERS=3", "KILL=1", "SOURCE=my tree"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
     told = said.replace("\\\n", " ").splitlines()[-1].split()
     assert told[1:] == ["-m", "examples.code_review", "--bus", "'redis'", "--workers", "'3'", "--kill", "'my", "tree'"]
 

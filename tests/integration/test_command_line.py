@@ -22,7 +22,8 @@ from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.redis.transport import RedisTransport
 from bus.wire.codec import encode
-from tests.integration.shell import DEADLINE, ROOT, Shell, wait_for_ready
+from tests.environment import ROOT
+from tests.integration.shell import DEADLINE, Shell, wait_for_ready
 
 
 @pytest.fixture
