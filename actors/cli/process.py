@@ -39,6 +39,9 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
         raise usage("--reload needs watchfiles: pip install 'actorbus[cli]'") from None
     stop = anyio.Event()
     code = 0
+    # Python knows what it compiled by the second and the size of the source. Of two changes within a second, as by an
+    # editor that saves and then formats, it would go on with the first.
+    environment = {**(os.environ if environment is None else environment), "PYTHONDONTWRITEBYTECODE": "1"}
     async with anyio.create_task_group() as tasks:
         process = await begin(arguments, environment)
 

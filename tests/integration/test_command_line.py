@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -239,6 +240,15 @@ def doctors_view(shell: Shell) -> dict[str, tuple[str, str]]:
     return {each["check"]: (each["state"], each["text"]) for each in json.loads(out)}
 
 
+def change_at_once(source: Path, old: str, new: str) -> None:
+    """As an editor does: put a file that is whole in place of the other, within the second of the last change."""
+    changed = source.with_suffix(".new")
+    changed.write_text(source.read_text("utf-8").replace(old, new), "utf-8")
+    then = source.stat().st_mtime_ns
+    os.utime(changed, ns=(then, then))
+    changed.replace(source)
+
+
 def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "")
     arguments = ("dev", "shop:Till", "--no-server", "--json")
@@ -249,8 +259,7 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
         shell.bus = json.loads(process.stdout.readline())["bus"]
         wait_for_ready(process)
         assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 5.0
-        source = tmp_path / "shop.py"
-        source.write_text(source.read_text("utf-8").replace("2.5", "3.5"), "utf-8")
+        change_at_once(tmp_path / "shop.py", "2.5", "3.5")
         wait_for_ready(process)
         assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 7.0
         process.send_signal(signal.SIGINT)
