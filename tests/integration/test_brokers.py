@@ -163,11 +163,12 @@ def test_a_broker_whose_keeper_is_gone_is_killed_all_the_same(kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("broker", "words"),
-    [(RedisBroker("no such thing"), "Bad directive"), (NatsBroker("no such {"), "Parse error")],
-    ids=["redis", "nats"],
+    ("kind", "settings", "words"),
+    [("redis", "no such thing", "Bad directive"), ("nats", "no such {", "Parse error")],
+    ids=BROKERS,
 )
-def test_a_broker_that_does_not_start_says_why(broker: Broker, words: str) -> None:
+def test_a_broker_that_does_not_start_says_why(kind: str, settings: str, words: str) -> None:
+    broker = BROKERS[kind](settings)
     with pytest.raises(BrokerError, match=rf"(?s)did not start at port {broker.port}:.*{words}"), broker:
         pass
     assert broker.pid == 0

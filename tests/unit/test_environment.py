@@ -65,12 +65,12 @@ def test_an_outer_make_does_not_reach_a_make_of_the_tests(tmp_path: Path) -> Non
         "import subprocess\nfrom tests.environment import environment\n"
         f"subprocess.run(['make', '-C', {str(tmp_path)!r}, 'A=inner', '--no-print-directory'], env=environment())"
     )
-    (tmp_path / "outer.mk").write_text("all:\n\t@'$(PY)' -c \"$$PROGRAM\"\n")
-    command = ["make", "-f", "outer.mk", f"PY={sys.executable}", "A=outer", "-j2", "-w"]
+    (tmp_path / "outer.mk").write_text('all:\n\t@"$$PY" -c "$$PROGRAM"\n')
+    command = ["make", "-f", "outer.mk", "A=outer", "-j2", "-w"]
     ended = subprocess.run(
         command,
         cwd=tmp_path,
-        env=environment(PROGRAM=program),
+        env=environment(PY=sys.executable, PROGRAM=program),
         capture_output=True,
         text=True,
         check=True,
