@@ -14,7 +14,7 @@ import anyio
 import click
 from anyio.abc import Process
 
-from actors.cli.failures import usage
+from actors.cli.failures import ExitCode, usage
 from actors.cli.output import say
 from actors.runner.signals import watch
 
@@ -45,10 +45,10 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
     async with anyio.create_task_group() as tasks:
         process = await begin(arguments, environment)
 
-        def on_signal(number: signal.Signals) -> None:
+        def on_signal(_number: signal.Signals) -> None:
             stop.set()
             if process.returncode is None:
-                process.send_signal(number)  # the first one lets it drain, the second does not
+                process.terminate()  # the first one lets it drain, the second does not
 
         for number in (signal.SIGINT, signal.SIGTERM):
             tasks.start_soon(watch, number, on_signal)
@@ -63,6 +63,8 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
                 if stop.is_set():  # the signal came between the two
                     process.terminate()
             code = await process.wait()
+            if code == -signal.SIGTERM:  # it had only begun to start: nothing was under way
+                code = ExitCode.OK
         finally:
             with anyio.CancelScope(shield=True):
                 await end(process, PATIENCE)

@@ -271,6 +271,21 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
         process.communicate(timeout=DEADLINE)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_ends_well_while_its_worker_has_only_begun_to_start(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('starting', flush=True)\ntime.sleep(1000)\n", "utf-8")
+    process = Shell(tmp_path, "").begin("dev", "slow:Till", "--no-server")
+    try:
+        assert line_of(process, "starting")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == ExitCode.OK, out + err
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_nothing_of_dev_outlives_it_when_it_is_killed(tmp_path: Path) -> None:
     process = Shell(tmp_path, "").begin("dev", "shop:Till", "--no-server", ACTORBUS_RUN_STORE="memory://")
     try:
