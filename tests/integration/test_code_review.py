@@ -84,7 +84,7 @@ def demo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_demo_finds_what_there_is(tree: Path, tmp_path: Path) -> None:
     ended = demo(tree, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
     assert_says(
         ended.stdout, [r"8 files in .*source tree; skipped: 'na\\udcefve.py', knots/tests", "## Unreadable.*: 3"]
@@ -121,7 +121,7 @@ def test_the_demo_writes_the_same_report_again(tree: Path, tmp_path: Path) -> No
 def test_the_demo_of_an_empty_folder_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = demo("empty", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert table(ended.stdout)[:2] == (0, 0)
 
 
@@ -159,6 +159,29 @@ def test_the_demo_refuses_a_path_that_is_not_there(arguments: list[str], tmp_pat
     ended = demo(*arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert re.search(r"error: not a directory: .*missing", ended.stderr)
+
+
+THREADS = """
+import gc, sys, threading
+from examples.code_review.review import review
+gc.callbacks.append(lambda *_: [None for _ in range(3000)])  # as finalizers do: another thread has its turn
+said = []
+def work():
+    for _ in range(3):
+        said.append(len(review(*sys.argv[1:]).findings))
+threads = [threading.Thread(target=work) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(said)
+"""
+
+
+def test_many_threads_review_at_once(tmp_path: Path) -> None:
+    (tmp_path / "many.py").write_text(FUNCTIONS * 20)
+    ended = run("-c", THREADS, str(tmp_path), "many.py")
+    assert (ended.stdout, ended.stderr) == (f"{[600] * 24}\n", "")
 
 
 def test_a_report_that_cannot_be_written_is_told_without_a_traceback(tree: Path, tmp_path: Path) -> None:
@@ -246,7 +269,7 @@ def slow_tree(tmp_path: Path) -> Path:
 def test_the_demo_on_a_fleet_writes_the_same_report(bus: str, tree: Path, tmp_path: Path) -> None:
     assert demo(tree, cwd=tmp_path).returncode == 0
     ended = demo(tree, "--bus", bus, "--workers", "2", "--report", "fleet.md", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert_says(ended.stdout, [rf"the bus is {bus}://127.0.0.1:\d+", r"reviewer process 2 of 2 \(pid \d+\) started"])
     assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
     assert (tmp_path / "fleet.md").read_bytes() == (tmp_path / "code_review.md").read_bytes()
@@ -259,7 +282,7 @@ def test_g33_the_report_is_complete_although_a_reviewer_process_is_killed(
 ) -> None:
     assert demo(slow_tree, cwd=tmp_path).returncode == 0
     ended = demo(slow_tree, "--bus", bus, "--workers", size, "--kill", "--report", "fleet.md", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     killed = rf"reviewer process \d of {size} \(pid \d+\) was killed by SIGKILL"
     again = r"reviews done again: [1-4]; missing: 0 of 6"
     replaced = ["no reviewer process is left: another one takes its place"] if size == 1 else []
@@ -277,7 +300,7 @@ def test_the_demo_uses_a_broker_that_is_there_and_does_not_show_its_password(
     if isinstance(each_broker, RedisBroker):
         url = each_broker.url.replace("//", "//:@")  # it has no users
     ended = demo(tree, "--bus", url, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert f"the bus is {each_broker.url}\n" in ended.stdout
     assert "secret" not in ended.stdout
     assert "reviewer process 3 of 3" in ended.stdout
