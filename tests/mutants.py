@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).parent.parent
+from tests.environment import ROOT, environment
+
 SIMULATION = ("tests.simulation", "--seeds", "60", "--processes", "1")
 TIMEOUT = 300
 
@@ -712,7 +713,13 @@ def check(tree: Path, arguments: tuple[str, ...]) -> tuple[bool, str]:
     """Run a check in a tree. Whether it passed, and the end of what it said."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            [sys.executable, "-m", *arguments],
+            cwd=tree,
+            env=environment(PYTHONPATH=str(tree)),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False, "it did not end"

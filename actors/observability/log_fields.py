@@ -35,9 +35,10 @@ def log_fields(request: BusJobRequestMessage) -> dict[str, Any]:
 def bind_log_fields(request: BusJobRequestMessage) -> list[tuple[Callable[[Any], object], Any]]:
     """Let what the current task logs with structlog carry the fields of a job; returns what takes that back.
 
-    Nobody has logged with it before it is imported, and until then this costs nothing.
+    Nobody has logged with it before it is imported, and until then this costs nothing. It may be another thread that
+    imports it now: that is not waited for, as an `import` would.
     """
-    if "structlog" not in sys.modules:
+    if not hasattr(sys.modules.get("structlog"), "contextvars"):
         return []
     bound: list[tuple[Callable[[Any], object], Any]] = []
     for key, value in log_fields(request).items():
@@ -49,8 +50,7 @@ def bind_log_fields(request: BusJobRequestMessage) -> list[tuple[Callable[[Any],
 @cache
 def _variable(key: str) -> ContextVar[Any]:
     """The context variable in which structlog keeps a key: setting that costs a tenth of what its own function does."""
-    import structlog.contextvars  # noqa: PLC0415
-
+    bind = sys.modules["structlog.contextvars"].bind_contextvars
     context = copy_context()
-    context.run(structlog.contextvars.bind_contextvars, **{key: None})
+    context.run(bind, **{key: None})
     return next(variable for variable in context if variable.name == f"structlog_{key}")

@@ -15,15 +15,15 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pytest
 
 import actors
 import bus
+from tests.environment import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 CODE = ("bus", "actors")
 PROGRAMS = (*CODE, "tests", "examples", "benchmarks")
 ROOT_FILES = ("pyproject.toml", "Makefile", ".ci/run", "README.md")
@@ -216,6 +216,28 @@ def a_sleep_in_a_test_is_not_short(source: Source) -> Iterator[Violation]:
                 yield Violation(node.lineno, f"sleep({time}): wait for an event, or use wait_all_tasks_blocked()")
 
 
+STARTERS = {
+    "anyio": {"open_process", "run_process"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "os": {"popen", "posix_spawn", "posix_spawnp", "system"},
+    "pty": {"fork", "spawn"},
+    "subprocess": {"Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"},
+}
+"""What starts programs, by module."""
+
+
+def a_program_under_test_has_a_users_environment(source: Source) -> Iterator[Violation]:
+    for line, module, names in imports(source):
+        for name in STARTERS.get(module, set()).intersection(names):
+            yield Violation(line, f"say {module}.{name} where a program is started: so it is seen")
+    for node in source.nodes():
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if name in STARTERS.get(module, ()):
+                given = next((keyword.value for keyword in node.keywords if keyword.arg == "env"), None)
+                if not (isinstance(given, ast.Call) and ast.unparse(given.func) == "environment"):
+                    yield Violation(node.lineno, f"{module}.{name} without env=environment(): see tests/environment.py")
+
+
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/\w|\b[A-Z]:\\\\?\w")
 PAGE = re.compile(r"(?<![\w.])(?:\.\./[\w./-]*|[A-Z]{3,}\.md\b)")
 
@@ -332,6 +354,18 @@ RULES = (
         good=("tests/a.py", "time.sleep(1)\nsleep(delay)"),
     ),
     Rule(
+        a_program_under_test_has_a_users_environment,
+        ("tests",),
+        bad=("tests/a.py", "subprocess.run([], env={**os.environ})"),
+        good=("tests/a.py", "subprocess.run([], env=environment(A='b'))\nanyio.run(main)"),
+    ),
+    Rule(
+        a_program_under_test_has_a_users_environment,
+        ("tests",),
+        bad=("tests/a.py", "from subprocess import PIPE, Popen"),
+        good=("tests/a.py", "from subprocess import PIPE"),
+    ),
+    Rule(
         the_project_speaks_of_itself,
         (*PROGRAMS, *ROOT_FILES),
         bad=("bus/a.py", "open('/" + "root/x')"),
@@ -417,7 +451,9 @@ def test_a_wrong_all_is_noticed() -> None:
 def loaded_by(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has after a statement."""
     program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    )
     return set(result.stdout.split())
 
 
