@@ -139,14 +139,15 @@ class MemoryTransport:
         if self._node is not None:
             self._broker.demand(self._node, queue, slots)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each whose lease had ended.
 
         Raises:
             TransportError: Not open.
         """
         await checkpoint()
-        return self._broker.settle(self._connected(), delivery, how)
+        node = self._connected()
+        return [self._broker.settle(node, delivery, how) for delivery, how in settlements]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.

@@ -185,17 +185,12 @@ class SimulatedTransport:
             self._network.note(self.label, "demand", f"{queue} {slots}")
             self._network.broker.demand(self._node, queue, slots)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims in one round trip. False for each whose lease had ended.
 
         Raises:
-            TransportError: Lost, partitioned or killed; the claim may have been settled, unless killed before.
+            TransportError: Lost, partitioned or killed; the claims may have been settled, unless killed before.
         """
-        (settled,) = await self.settle_all([(delivery, how)])
-        return settled
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
-        """End claims in one round trip; see `settle`."""
         detail = ", ".join(f"{how.value} {_describe(delivery)}" for delivery, how in settlements)
 
         def end_all() -> list[bool]:

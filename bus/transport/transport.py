@@ -118,8 +118,11 @@ class Transport(Protocol):
     def demand(self, queue: str, slots: int) -> None:
         """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if it was no longer ours: its lease ended and the frame went elsewhere."""
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each that was no longer ours: its lease ended and the frame went elsewhere.
+
+        If this raises `TransportError`, each of them may have ended or not; the caller tries all of them again.
+        """
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""
@@ -134,14 +137,6 @@ class Prompt(Protocol):
 
     def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
         """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
-
-
-@runtime_checkable
-class SettlesTogether(Protocol):
-    """A transport that ends many claims in one round trip."""
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
-        """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
 
 
 @runtime_checkable

@@ -43,7 +43,7 @@ async def give_up(transport: Transport, queue: str, body: bytes) -> None:
     with anyio.fail_after(60):
         while not (claims := await transport.receive()):
             pass
-    assert await transport.settle(claims[0], Settlement.TERM)
+    assert await transport.settle([(claims[0], Settlement.TERM)]) == [True]
 
 
 async def test_g36_what_was_given_up_is_listed_in_pages_and_discarded_once(make_network: MakeNetwork) -> None:

@@ -49,7 +49,7 @@ async def claim(transport: Transport, many: int) -> list[bytes]:
         while len(done) < many:
             transport.demand("work", 1)
             for delivery in await transport.receive():
-                assert await transport.settle(delivery, Settlement.ACK)
+                assert await transport.settle([(delivery, Settlement.ACK)]) == [True]
                 done.append(delivery.body)
     transport.demand("work", 0)
     return done
@@ -88,7 +88,7 @@ async def test_what_went_back_to_its_queue_is_shown_too(make_network: MakeNetwor
             while not (deliveries := await one.receive()):
                 pass
         one.demand("work", 0)
-        assert await one.settle(deliveries[0], Settlement.NAK)
+        assert await one.settle([(deliveries[0], Settlement.NAK)]) == [True]
         page = await one.waiting("work").oldest(1)
         rest = await one.waiting("work").oldest(10, page[0].place)
         assert [frame.body for frame in (*page, *rest)] == [b"0", b"1"]
