@@ -335,6 +335,37 @@ async def an_answer_ends_the_claim_that_it_settles(make_network: MakeNetwork) ->
         equal(list(await b.transport.extend([mine])), [True])
 
 
+async def what_waits_in_a_queue_can_be_looked_at_and_taken_out(make_network: MakeNetwork) -> None:
+    """In pages, also where nobody serves it; what was taken out is never delivered."""
+    async with _nodes(make_network, 2) as (a, b):
+        waiting = a.transport.waiting("work")
+        equal(list(await waiting.oldest(10)), [])
+        await b.send("queue", "work", b"1", b"2", b"3")
+        await b.send("queue", "other", b"4")
+        first = await waiting.oldest(2)
+        rest = await waiting.oldest(10, first[-1].place)
+        equal([frame.body for frame in (*first, *rest)], [b"1", b"2", b"3"])
+        await waiting.discard([first[0].place, rest[0].place])
+        b.transport.demand("work", 3)
+        claim = await b.take_one()
+        equal((claim.body, await b.settle(claim, Settlement.ACK)), (b"2", True))
+        equal(await b.rest(), [])
+
+
+async def what_was_given_up_can_be_looked_at_and_discarded(make_network: MakeNetwork) -> None:
+    """By every node, in pages; a letter is discarded once."""
+    async with _nodes(make_network, 2) as (a, b):
+        await a.send("queue", "work", b"1", b"2")
+        a.transport.demand("work", 2)
+        for claim in await a.take(2):
+            await a.settle(claim, Settlement.TERM)
+        (first,) = await b.transport.dead_frames.oldest(1)
+        (last,) = await b.transport.dead_frames.oldest(10, first.place)
+        equal([(frame.queue, frame.body) for frame in (first, last)], [("work", b"1"), ("work", b"2")])
+        equal([await a.transport.dead_frames.discard(first.place) for _ in range(2)], [True, False])
+        equal([frame.body for frame in await b.transport.dead_frames.oldest(10)], [b"2"])
+
+
 async def close_gives_back_the_claims(make_network: MakeNetwork) -> None:
     """Another node has them without waiting for a lease to end; the second close does nothing."""
     async with _nodes(make_network, 2) as (a, b):
@@ -384,6 +415,8 @@ TRANSPORT_CONTRACT: tuple[TransportCheck, ...] = (
     a_lost_claim_can_be_neither_renewed_nor_settled,
     a_settled_frame_never_comes_back,
     an_answer_ends_the_claim_that_it_settles,
+    what_waits_in_a_queue_can_be_looked_at_and_taken_out,
+    what_was_given_up_can_be_looked_at_and_discarded,
     close_gives_back_the_claims,
     a_cancelled_receive_loses_no_queued_frame,
 )

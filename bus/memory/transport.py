@@ -11,7 +11,7 @@ from bus.errors import InvalidNameError, TransportError
 from bus.local.dead_letters import DeadFrame
 from bus.memory.broker import MemoryBroker
 from bus.memory.queues import Node
-from bus.transport.transport import Delivery, Outgoing, Settlement, WaitingFrame
+from bus.transport.transport import Delivery, Keep, Outgoing, Settlement, WaitingFrame
 
 __all__ = ["MemoryTransport", "broker"]
 
@@ -76,6 +76,8 @@ class MemoryTransport:
     Args:
         broker: Where the frames are kept. Nodes meet if they share it.
     """
+
+    keep: Keep | None = None
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker

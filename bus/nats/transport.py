@@ -306,7 +306,7 @@ class JetStreamTransport:
         return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`.
+        """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`.
 
         Raises:
             TransportError: The server did not answer, or refused.

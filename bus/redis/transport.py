@@ -302,7 +302,7 @@ class RedisTransport:
         return [claim in kept for claim in claims]
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
+        """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`."""
         spread = [command for command, _ in storing(frames, self._prefix, self._claims)]
         link = RedisLink(self._make, SCRIPTS, self._label)
         return await self._claims.keep([self._alive(self._connected()), *spread], self._inbox, link)
