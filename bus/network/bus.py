@@ -341,17 +341,9 @@ class NetworkBus(WorkerBus):
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
-        route = self._routes.get(message.target or "")
-        if route is None:
-            self._drop(message)
-            if isinstance(message, BusJobRunningMessage) and message.origin:
-                self.send_to(message.origin, to_orphan(message))
-            return None
-        return route(message, force=force)
-
-    def reaches(self, name: str) -> bool:
-        """Whether a name is served in this process."""
-        return name in self._routes
+        if isinstance(message, BusJobRunningMessage) and message.origin and not self.reaches(message.target or ""):
+            self.send_to(message.origin, to_orphan(message))
+        return super().deliver(message, force=force)
 
     def is_gone(self, address: str) -> bool:
         """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
@@ -367,19 +359,10 @@ class NetworkBus(WorkerBus):
         if request.origin != self.address:
             self.put("inbox", request.origin, answer)
 
-    def tell_runners(self, message: BusMessage) -> None:
-        """Hand a message to the runner of this process."""
-        for route in tuple(self._runners.values()):
-            route(message)
-
     def tell_of_loss(self, error: DataLostError) -> None:
         """What the network had accepted is gone: who waits for it is told."""
         log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
         self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
-
-    def hand_out(self, message: BusMessage) -> None:
-        """Hand a message for everybody to those of this process."""
-        super()._broadcast(message)
 
     def send_to(self, address: str, message: BusMessage, claim: Claim | None = None) -> None:
         """Send a message to one life of a runner; a `claim` that it answers ends once it is safe."""
@@ -425,7 +408,7 @@ class NetworkBus(WorkerBus):
         return None
 
     def _broadcast(self, message: BusMessage) -> Room | None:
-        super()._broadcast(message)
+        self.hand_out(message)
         if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             self._fleet.number(message)
         if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
