@@ -203,7 +203,7 @@ class Fuzz:
             if self.signed:  # what b has not heard, because it was not there yet, would be new to it
                 await self._work(boss)
                 taps[0].sent = []
-                buses[0]._fleet.beat()
+                buses[0]._membership.beat()
             await self._converse(boss)
             for _ in range(10):  # nothing of what was kept is under way any more
                 await self._work(boss)
@@ -238,8 +238,8 @@ class Fuzz:
         )
 
     def _feed(self, bus: NetworkBus, known: Sequence[Sample], count: int) -> None:
-        reader, rng = bus._reader, self.rng
-        bus._claimer.introductions.made(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
+        reader, rng = bus._inbox, self.rng
+        bus._leases.informed.add(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
         before = _sums(bus.network_statistics())
         for _ in range(count):
             lane, original = rng.choice(known)

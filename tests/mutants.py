@@ -94,14 +94,14 @@ MUTANTS = (
     Mutant(
         "what was given up while nobody served its name runs when somebody comes",
         "bus/delivery/leases.py",
-        "elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):",
+        "elif request.origin == self._bus.address or self.informed.covers(request.origin, name, frame_id):",
         "elif True:",
         unit("simulation/test_given_up.py"),
     ),
     Mutant(
         "of cancellations that are forgotten nobody is asked",
         "bus/delivery/leases.py",
-        "self.introductions.forget(runner=forgotten[1], worker=forgotten[0])",
+        "self.informed.forget(runner=forgotten[1], worker=forgotten[0])",
         "pass",
         unit("simulation/test_given_up.py"),
     ),
@@ -115,7 +115,7 @@ MUTANTS = (
     Mutant(
         "a silent runner counts as dead without having been asked",
         "bus/membership/membership.py",
-        "for peer in self.presence.doubtful(now):",
+        "for peer in self.liveness.doubtful(now):",
         "for peer in ():",
         BOUNDS,
     ),
@@ -195,7 +195,7 @@ MUTANTS = (
     Mutant(
         "a job of a dead requester goes on",
         "bus/network/bus.py",
-        "        self._claimer.stop_orphans()\n",
+        "        self._leases.stop_orphans()\n",
         "",
         FLEET,
     ),

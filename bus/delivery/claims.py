@@ -229,7 +229,7 @@ MAX_INTRODUCTIONS = 10_000
 """Pairs of a runner and a worker here; who is forgotten is asked once more."""
 
 
-class Introductions:
+class InformedRunners:
     """From which of its frames on the runner of a requester has known that a worker here takes jobs.
 
     A runner numbers its frames, and sends the cancellation of a request to all that it knows to serve the name. So a
@@ -243,13 +243,13 @@ class Introductions:
     def __len__(self) -> int:
         return len(self._since)
 
-    def made(self, runner: str, worker: str, frame_id: str) -> None:
+    def add(self, runner: str, worker: str, frame_id: str) -> None:
         """A runner has said, in that frame, that it knows of a worker here."""
         self._since[runner, worker] = number_of(frame_id)
         if len(self._since) > MAX_INTRODUCTIONS:
             self._since.popitem(last=False)
 
-    def cover(self, runner: str, worker: str, frame_id: str) -> bool:
+    def covers(self, runner: str, worker: str, frame_id: str) -> bool:
         """Whether a frame was sent since then."""
         since = self._since.get((runner, worker))
         return since is not None and number_of(frame_id) > since

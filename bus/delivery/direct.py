@@ -29,8 +29,8 @@ from bus.transport.outbox import BACKOFF, BATCH, CAPACITY
 from bus.transport.transport import Outgoing, Prompt, Transport
 
 if TYPE_CHECKING:
-    from bus.delivery.leases import Claimer
-    from bus.membership.liveness import Presence
+    from bus.delivery.leases import Leases
+    from bus.membership.liveness import Liveness
     from bus.network.bus import NetworkBus
 
 
@@ -193,11 +193,11 @@ class Direct:
     nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
     """
 
-    def __init__(self, bus: NetworkBus, claimer: Claimer, presence: Presence, wire: Wire, *, lease: float) -> None:
+    def __init__(self, bus: NetworkBus, leases: Leases, liveness: Liveness, wire: Wire, *, lease: float) -> None:
         self.wire = wire
         self._bus = bus
-        self._claimer = claimer
-        self._presence = presence
+        self._leases = leases
+        self._liveness = liveness
         self._lease = lease
         self._asked: dict[Key, _Ask] = {}
         self._parked: dict[str, dict[Key, _Ask]] = {}
@@ -220,7 +220,7 @@ class Direct:
         # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
         lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
         address = "" if lines_up else self._choose(ask)
-        if not address and not not_here and self._claimer.serves(name):
+        if not address and not not_here and self._leases.serves(name):
             return self._bus.deliver(request, force=force)
         room = self.wire.room if address else self._room
         if room.taken >= room.capacity and not force:
@@ -299,7 +299,7 @@ class Direct:
         for ask in list(self._asked.values()):
             if self._asked.get(ask.key) is not ask:
                 continue  # the end of another one has ended it
-            if self._presence.hears(ask.address):
+            if self._liveness.hears(ask.address):
                 ask.gone_since = None
             elif ask.gone_since is None:
                 ask.gone_since = now  # its last words may be on their way
@@ -324,7 +324,7 @@ class Direct:
         addresses = [
             address
             for replica in self._bus.registry.remote_replicas(name)
-            if replica.active and (address := replica.address) not in ask.refused and self._presence.hears(address)
+            if replica.active and (address := replica.address) not in ask.refused and self._liveness.hears(address)
         ]
         if len(addresses) > 1:
             self._turn += 1
@@ -353,8 +353,8 @@ class Direct:
         """Ask whoever can take a job, in this process or another, or let it wait."""
         name = ask.key[0]
         address = self._choose(ask)
-        here = self._bus.address not in ask.refused and self._claimer.serves(name)
-        if here and (not address or self._claimer.free(name) > 0):
+        here = self._bus.address not in ask.refused and self._leases.serves(name)
+        if here and (not address or self._leases.free(name) > 0):
             if ask.deadline != math.inf:
                 ask.request.timeout = max(ask.deadline - self._bus.tasks.now(), 0.0)
             if self._bus.deliver(ask.request, force=False) is not None:

@@ -1,4 +1,4 @@
-"""The claimer: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
+"""The leases: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec.structs import replace
 
-from bus.delivery.claims import Claim, Claims, Introductions
-from bus.delivery.revocation import Withdrawals
+from bus.delivery.claims import Claim, Claims, InformedRunners
+from bus.delivery.revocation import Revocation
 from bus.errors import DataLostError, DecodeError, TransportError
 from bus.local.dead_letters import DEAD_LETTERED
 from bus.messages import (
@@ -41,7 +41,7 @@ PATIENCE = 30.0
 """Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
 
 
-class Claimer:
+class Leases:
     """Holds claims on jobs while they run here.
 
     A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
@@ -53,7 +53,7 @@ class Claimer:
         self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
     ) -> None:
         self.claims = Claims()
-        self.withdrawals = Withdrawals(bus, transport, outbox, self.claims)
+        self.revocation = Revocation(bus, transport, outbox, self.claims)
         self._bus = bus
         self._transport = transport
         self._outbox = outbox
@@ -61,7 +61,7 @@ class Claimer:
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
-        self.introductions = Introductions()
+        self.informed = InformedRunners()
         self._reading_since = 0.0
         self._passing: dict[str, float] = {}
 
@@ -83,7 +83,7 @@ class Claimer:
 
     def unserve(self, name: str) -> None:
         """Claim no more jobs for a worker."""
-        self.introductions.forget(worker=name)
+        self.informed.forget(worker=name)
         if self._served.pop(name, None) is not None:
             self._transport.demand(name, 0)
             for claim in self.claims.all():
@@ -145,7 +145,7 @@ class Claimer:
         elif (delivery.count or delivery.attempt) > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
-        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
+        elif request.origin == self._bus.address or self.informed.covers(request.origin, name, frame_id):
             self._bus.deliver(request)
         else:
             self.claims.wait(claim)
@@ -156,7 +156,7 @@ class Claimer:
         """A requester still waits for a job: begin it."""
         name = message.target or ""
         if message.listed:
-            self.introductions.made(message.origin, name, frame_id)
+            self.informed.add(message.origin, name, frame_id)
         claim = self.claims.find((name, message.origin, message.source, message.job_id))
         if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
             claim.request.timeout = message.timeout
@@ -272,7 +272,7 @@ class Claimer:
         if claim is None:
             forgotten = self.claims.forbid(key, reason, frame_id)
             if forgotten is not None:
-                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+                self.informed.forget(runner=forgotten[1], worker=forgotten[0])
         elif number_of(claim.frame_id) > number_of(frame_id):
             return False
         elif claim.waiting:
@@ -281,7 +281,7 @@ class Claimer:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self.withdrawals.look()
+        self.revocation.look()
         now = self._bus.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):

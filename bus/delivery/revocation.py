@@ -1,4 +1,4 @@
-"""Withdrawals: jobs that were given up before anybody had them leave the queues that nobody serves."""
+"""Revocation: jobs that were given up before anybody had them leave the queues that nobody serves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST = 10_000
 """Most frames of one queue that are looked at: what lies behind so many stays until somebody serves the queue."""
 
 
-class Withdrawals:
+class Revocation:
     """Takes the requests of this process out of their queues when it has given them up.
 
     Who serves a queue takes them out itself, and does not run them: this is for queues that nobody serves. Only what

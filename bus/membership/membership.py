@@ -10,7 +10,7 @@ import msgspec
 from bus.errors import TransportError
 from bus.local.mailbox import Mailbox
 from bus.log import log
-from bus.membership.liveness import PeerRunner, Presence, PresenceStatistics
+from bus.membership.liveness import Liveness, LivenessStatistics, PeerRunner
 from bus.messages import (
     BusMessage,
     BusRegistryRequestMessage,
@@ -43,8 +43,8 @@ MAX_NEWS = 10_000
 """Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
 
 
-class FleetStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Fleet`.
+class MembershipStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Membership`.
 
     Attributes:
         runners: The other runners.
@@ -52,7 +52,7 @@ class FleetStatistics(msgspec.Struct, frozen=True):
         lists: Lists of which not all parts have come (at most one for each runner).
     """
 
-    runners: PresenceStatistics
+    runners: LivenessStatistics
     news: int
     lists: int
 
@@ -62,7 +62,7 @@ BEATS_OF_A_TWIN = 2
 MAX_TWINS = 100
 
 
-class Fleet:
+class Membership:
     """Keeps a runner's registry true for all runners of a network.
 
     Changes are announced to everyone as they happen; beats say how many there have been, and who has missed one asks
@@ -70,7 +70,7 @@ class Fleet:
     """
 
     def __init__(self, bus: NetworkBus, *, heartbeat: float, lease: float, max_message_bytes: int) -> None:
-        self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
+        self.liveness = Liveness(bus.address, lease=lease, patience=5 * lease)
         self._bus = bus
         self._heartbeat = heartbeat
         self._lease = lease
@@ -101,36 +101,36 @@ class Fleet:
         name = self._bus.registry.runner_name
         return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
-    def statistics(self) -> FleetStatistics:
+    def statistics(self) -> MembershipStatistics:
         """What is held of others now."""
-        return FleetStatistics(self.presence.statistics(), self._news.statistics().data, len(self._parts))
+        return MembershipStatistics(self.liveness.statistics(), self._news.statistics().data, len(self._parts))
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
-        self.presence.woke(self._bus.tasks.now())
+        self.liveness.woke(self._bus.tasks.now())
         while True:
             self.beat()
             before = self._bus.tasks.now()
             await anyio.sleep(self._heartbeat)
             now = self._bus.tasks.now()
             if now - before > LATE * self._heartbeat:
-                self.presence.woke(now)
+                self.liveness.woke(now)
                 continue
             self._judge_echo(now)
-            for peer in self.presence.doubtful(now):
+            for peer in self.liveness.doubtful(now):
                 self._bus.put("inbox", peer.address, self.sign_of_life(asks=True))
-            for peer in self.presence.expired(now):
+            for peer in self.liveness.expired(now):
                 self._gone(peer)
             self._bus.look_round()
 
     def heard_self(self, now: float) -> None:
         """One of our own beats has come back."""
-        self.presence.heard_self(now)
+        self.liveness.heard_self(now)
         self._bus.connection.works(ECHO)
 
     def _judge_echo(self, now: float) -> None:
         # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
-        silent = self.presence.silent_for(now)
+        silent = self.liveness.silent_for(now)
         if silent > self._lease:
             error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
             self._bus.connection.failed(ECHO, error)
@@ -139,7 +139,7 @@ class Fleet:
         """Take in what another runner says about itself and its workers, to us alone or to everybody."""
         runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
-            peer = self.presence.left(runner, message.origin)
+            peer = self.liveness.left(runner, message.origin)
             if peer is not None:
                 self._gone(peer)
             return
@@ -150,7 +150,7 @@ class Fleet:
                 self._meet_twin(message.origin)
             if message.asks:
                 self._bus.put("inbox", message.origin, self.sign_of_life())
-        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
+        heard = self.liveness.heard(runner, message.origin, now, version, to_us=to_us)
         if heard.ask:
             request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
             self._bus.put("inbox", message.origin, request)
@@ -179,17 +179,17 @@ class Fleet:
             for part in self._list():
                 self._bus.put("inbox", message.origin, part)
         elif isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
-            if self.presence.changed(runner, message.version):
+            if self.liveness.changed(runner, message.version):
                 self._tell(message, runner)
         elif isinstance(message, BusWorkerRegistryMessage):
-            if self._is_whole(message) and self.presence.listed(runner, message.version):
+            if self._is_whole(message) and self.liveness.listed(runner, message.version):
                 self._tell(message, runner)
         elif not isinstance(message, BusRunnerBeatMessage):
             self._news.put(message)
 
     def _tell(self, message: BusMessage, runner: str) -> None:
         if self._news.statistics().data >= MAX_NEWS:
-            self.presence.behind(runner)
+            self.liveness.behind(runner)
         else:
             self._news.put(message)
 

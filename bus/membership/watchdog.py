@@ -19,7 +19,7 @@ from bus.transport.transport import Transport
 
 if TYPE_CHECKING:
     from bus.delivery.claims import Claim
-    from bus.delivery.leases import Claimer
+    from bus.delivery.leases import Leases
     from bus.network.bus import NetworkBus
     from bus.transport.outbox import Settling
 
@@ -50,7 +50,7 @@ class Verdict(Enum):
     """It runs again since the last look."""
 
 
-class Watchdog:
+class LoopMonitor:
     """Judges from ticks whether an event loop is blocked. Pure: it decides, the pulse acts.
 
     Args:
@@ -96,7 +96,7 @@ class Watchdog:
         return self.verdict
 
 
-class Pulse:
+class Watchdog:
     """Keeps a runner alive for the others, and its claims its own, while its event loop is blocked.
 
     A thread looks at ticks of the loop. While there are none it says so, once, with the stack that blocks, and sends
@@ -110,7 +110,7 @@ class Pulse:
     Args:
         bus: Whose runner to keep alive.
         transport: Its network.
-        claimer: The jobs it holds.
+        leases: The jobs it holds.
         every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
             beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
             round, must end within a lease.
@@ -122,7 +122,7 @@ class Pulse:
         self,
         bus: NetworkBus,
         transport: Transport,
-        claimer: Claimer,
+        leases: Leases,
         *,
         every: float,
         limit: float | None,
@@ -131,11 +131,11 @@ class Pulse:
         self.blocked = 0
         self._bus = bus
         self._renew = transport.keep
-        self._claimer = claimer
+        self._leases = leases
         self._every = every
         self._period = every / 4
         self._clock = clock
-        self._watchdog = Watchdog(clock(), patience=every, limit=math.inf if limit is None else limit)
+        self._monitor = LoopMonitor(clock(), patience=every, limit=math.inf if limit is None else limit)
         self._looped_by = threading.get_ident()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -144,14 +144,14 @@ class Pulse:
     def start(self) -> None:
         """Start the thread. The loop must `run()` from now on."""
         if self._renew is not None:
-            self._watchdog.tick(self._clock())
+            self._monitor.tick(self._clock())
             self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._bus.address}", daemon=True)
             self._thread.start()
 
     async def run(self) -> None:
         """Tick, until cancelled."""
         while self._thread is not None:
-            self._watchdog.tick(self._clock())
+            self._monitor.tick(self._clock())
             await anyio.sleep(self._period)
 
     async def stop(self) -> None:
@@ -168,7 +168,7 @@ class Pulse:
         due = before = self._clock()
         while not self._ended.wait(self._period):
             now = self._clock()
-            verdict = self._watchdog.look(now, now - before - self._period)
+            verdict = self._monitor.look(now, now - before - self._period)
             self._tell(verdict)
             if verdict in {Verdict.BLOCKED, Verdict.STILL_BLOCKED} and now >= due:
                 due = now + self._every
@@ -176,7 +176,7 @@ class Pulse:
             before = self._clock()
 
     def _tell(self, verdict: Verdict) -> None:
-        seconds = f"{self._watchdog.seconds:.1f} seconds"
+        seconds = f"{self._monitor.seconds:.1f} seconds"
         if verdict is Verdict.BLOCKED:
             self.blocked += 1
             self._failure = ""
@@ -208,11 +208,11 @@ class Pulse:
     async def _round(self) -> None:
         assert self._renew is not None
         bus, now = self._bus, self._clock()
-        beat = bus._framer.frame(bus._fleet.sign_of_life(), "everyone", "", bus.address)
+        beat = bus._framer.frame(bus._membership.sign_of_life(), "everyone", "", bus.address)
         with anyio.fail_after(ROUND_TIMEOUT):
             kept = await self._renew([beat])
-        claims = self._claimer.claims
-        leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._claimer._outbox.settling]
+        claims = self._leases.claims
+        leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._leases._outbox.settling]
         for lease in leases:
             if lease.delivery is not None and lease.delivery.token in kept:
                 lease.renewed = now

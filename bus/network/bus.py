@@ -11,15 +11,15 @@ import anyio
 
 from bus.delivery.claims import Claim
 from bus.delivery.direct import Direct, Wire
-from bus.delivery.leases import Claimer
+from bus.delivery.leases import Leases
 from bus.errors import BusError, DataLostError
 from bus.local.bus import WorkerBus
 from bus.local.dead_letters import DeadLetters
 from bus.local.mailbox import Room
 from bus.local.registry import WorkerReadyData, WorkerRegistry
 from bus.log import log
-from bus.membership.membership import Fleet
-from bus.membership.watchdog import BLOCK_LIMIT, Pulse
+from bus.membership.membership import Membership
+from bus.membership.watchdog import BLOCK_LIMIT, Watchdog
 from bus.messages import (
     JOB_TALK,
     TERMINAL_MESSAGES,
@@ -35,7 +35,7 @@ from bus.messages import (
     BusWorkerLostMessage,
     BusWorkerReadyMessage,
 )
-from bus.network.inbox import Reader
+from bus.network.inbox import Inbox
 from bus.network.session import NetworkStatistics, publish_elsewhere, statistics_of
 from bus.transport.connection import CONNECTING, READING, Connection
 from bus.transport.framing import Framer
@@ -174,11 +174,11 @@ class NetworkBus(WorkerBus):
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self.connection: Connection
         self._outbox: Outbox
-        self._claimer: Claimer
+        self._leases: Leases
         self._direct: Direct
-        self._fleet: Fleet
-        self._reader: Reader
-        self._pulse: Pulse
+        self._membership: Membership
+        self._inbox: Inbox
+        self._watchdog: Watchdog
 
     @property
     def address(self) -> str:
@@ -208,20 +208,22 @@ class NetworkBus(WorkerBus):
         await super().start()
         self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
         outbox = self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
-        self._claimer = Claimer(
+        self._membership = Membership(
+            self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes
+        )
+        self._leases = Leases(
             self, self._transport, outbox, max_deliver=self._max_deliver, prefetch=self._prefetch, lease=self._lease
         )
         wire = Wire(self._transport, self.tasks, self._rng)
-        self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
+        self._direct = Direct(self, self._leases, self._membership.liveness, wire, lease=self._lease)
         every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
-        self._pulse = Pulse(self, self._transport, self._claimer, every=every, limit=self._block_limit)
+        self._watchdog = Watchdog(self, self._transport, self._leases, every=every, limit=self._block_limit)
         self.registry.listen(self._direct.changed)
-        self._reader = Reader(
-            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
+        self._inbox = Inbox(
+            self, self._leases, self._direct, self._membership, self._signer, max_message_bytes=self._max_bytes
         )
         if isinstance(self._transport, Prompt):
-            self._transport.hand_over(self._reader.read_direct)
+            self._transport.hand_over(self._inbox.read_direct)
         if (where := self._exposed()) and self._signer is None:
             log().warning(UNPROTECTED, server=where)
         try:
@@ -232,8 +234,15 @@ class NetworkBus(WorkerBus):
         if self._closing:
             await super().stop()
             return
-        self._pulse.start()
-        for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
+        self._watchdog.start()
+        for loop in (
+            self._watchdog.run,
+            wire.run,
+            self._outbox.run,
+            self._read,
+            self._membership.run,
+            self._leases.run,
+        ):
             self.tasks.keep(loop)
 
     async def stop(self) -> None:
@@ -242,12 +251,12 @@ class NetworkBus(WorkerBus):
             return
         for callback in tuple(self._stop_callbacks):
             callback()
-        self._claimer.unserve_all()
+        self._leases.unserve_all()
         with anyio.CancelScope(shield=True):
-            await self._pulse.stop()
+            await self._watchdog.stop()
             await self._direct.wire.flush(FLUSH_TIMEOUT)
-            self._fleet.beat(leaving=True)
-            await self._claimer.withdrawals.leave(FLUSH_TIMEOUT)
+            self._membership.beat(leaving=True)
+            await self._leases.revocation.leave(FLUSH_TIMEOUT)
             self._closing = True
             self._outbox.close()
             await self._transport.close()
@@ -270,7 +279,7 @@ class NetworkBus(WorkerBus):
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
                 return None
-            self._claimer.forbid(message, self.address, self._framer.new_id())  # in the queue, it may come back to us
+            self._leases.forbid(message, self.address, self._framer.new_id())  # in the queue, it may come back to us
         elif route is None and not replicas:
             self._drop(message)
             return None
@@ -286,7 +295,7 @@ class NetworkBus(WorkerBus):
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""
-        self._claimer.serve(name, free_slots)
+        self._leases.serve(name, free_slots)
 
     def give_up(self) -> None:
         """Do not wait any longer for the network; see `WorkerBus.give_up`."""
@@ -294,16 +303,16 @@ class NetworkBus(WorkerBus):
 
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
-        self._claimer.capacity_changed(name)
+        self._leases.capacity_changed(name)
 
     def unroute(self, name: str) -> None:
         """Forget a name."""
-        self._claimer.unserve(name)
+        self._leases.unserve(name)
         super().unroute(name)
 
     def give_back(self, request: BusJobRequestMessage) -> None:
         """Return a request that was not started to where it came from; one of this process goes out to others."""
-        if self._claimer.give_back(request) or request.origin not in {"", self.address} or not self.started:
+        if self._leases.give_back(request) or request.origin not in {"", self.address} or not self.started:
             return
         if (request.delivery or self._delivery) == "at_most_once":
             self._direct.ask(request, force=True, not_here=True)
@@ -336,7 +345,7 @@ class NetworkBus(WorkerBus):
         elif claim is None:
             self._outbox.put(frame, bounded=bounded)
         else:
-            self._claimer.send_answer(claim, message, frame)
+            self._leases.send_answer(claim, message, frame)
         return frame.id
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
@@ -347,11 +356,11 @@ class NetworkBus(WorkerBus):
 
     def is_gone(self, address: str) -> bool:
         """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
-        return self._fleet.presence.connected(self.tasks.now()) and not self._fleet.presence.hears(address)
+        return self._membership.liveness.connected(self.tasks.now()) and not self._membership.liveness.hears(address)
 
     def look_round(self) -> None:
         """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
-        self._claimer.stop_orphans()
+        self._leases.stop_orphans()
         self._direct.look(self.tasks.now())
 
     def answer_again(self, request: BusJobRequestMessage | BusJobInquiryMessage, answer: BusMessage) -> None:
@@ -372,13 +381,13 @@ class NetworkBus(WorkerBus):
         message.origin = address
         self.deliver(message)
         if claim is not None:
-            self._claimer.answered(claim, message)
+            self._leases.answered(claim, message)
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
         """Ask a worker for a job: the one here as long as it has room, else another runner."""
-        if self._claimer.free(name) > 0:
+        if self._leases.free(name) > 0:
             room = self.deliver(request, force=force)
-            self._claimer.capacity_changed(name)  # else more jobs would be claimed than can begin here
+            self._leases.capacity_changed(name)  # else more jobs would be claimed than can begin here
             return room
         if (request.delivery or self._delivery) == "at_most_once":
             return self._direct.ask(request, force=force)
@@ -391,15 +400,15 @@ class NetworkBus(WorkerBus):
         """Send to one runner. What belongs to a job goes out only while we hold its claim."""
         answered = None
         if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.of_answer(message)
+            claim = self._leases.of_answer(message)
             if claim is None:  # its lease was lost: somebody else answers
                 return None
             if claim.delivery is None:
                 self.put("direct", message.destination, message)
-                self._claimer.told(claim, message)
+                self._leases.told(claim, message)
                 return None
             if isinstance(message, TERMINAL_MESSAGES):
-                self._claimer.claims.end(claim, message)
+                self._leases.claims.end(claim, message)
                 answered = claim
                 if claim.delivery.attempt > message.attempt:  # it came again meanwhile: another may have had it before
                     self.send_to(message.destination, message)
@@ -410,7 +419,7 @@ class NetworkBus(WorkerBus):
     def _broadcast(self, message: BusMessage) -> Room | None:
         self.hand_out(message)
         if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
-            self._fleet.number(message)
+            self._membership.number(message)
         if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
             self.put("everyone", "", message)
         return None
@@ -422,8 +431,8 @@ class NetworkBus(WorkerBus):
 
     async def _read(self) -> None:
         while not self._closing:
-            for delivery in await self.connection.again(self._claimer.receive, READING) or ():
-                self._reader.read(delivery)
+            for delivery in await self.connection.again(self._leases.receive, READING) or ():
+                self._inbox.read(delivery)
 
 
 class ServerBus(NetworkBus):

@@ -22,7 +22,7 @@ from bus.messages import (
     BusRegistryRequestMessage,
     BusTopicMessage,
 )
-from bus.transport.deduplication import Freshness
+from bus.transport.deduplication import Deduplication
 from bus.transport.refusals import Refusals
 from bus.transport.system_answers import for_unreadable_event, to_unreadable_request
 from bus.transport.transport import Delivery, Lane, Settlement
@@ -31,8 +31,8 @@ from bus.wire.packing import unpack
 
 if TYPE_CHECKING:
     from bus.delivery.direct import Direct
-    from bus.delivery.leases import Claimer
-    from bus.membership.membership import Fleet
+    from bus.delivery.leases import Leases
+    from bus.membership.membership import Membership
     from bus.network.bus import NetworkBus
     from bus.wire.signing import Signer
 
@@ -41,7 +41,7 @@ EXCESS = 10_000
 """Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
 
 
-class Reader:
+class Inbox:
     """Reads frames for a bus. A frame that must not be read or cannot be is counted; it never stops the reader.
 
     In this order a frame is measured, its header read, its signature verified, and the way it came compared with where
@@ -52,20 +52,20 @@ class Reader:
     def __init__(
         self,
         bus: NetworkBus,
-        claimer: Claimer,
+        leases: Leases,
         direct: Direct,
-        fleet: Fleet,
+        membership: Membership,
         signer: Signer | None,
         *,
         max_message_bytes: int,
     ) -> None:
         self.refusals = Refusals()
-        self.freshness = Freshness(strict=signer is not None)
+        self.deduplication = Deduplication(strict=signer is not None)
         self._bus = bus
         self._address = bus.address
-        self._claimer = claimer
+        self._leases = leases
         self._direct = direct
-        self._fleet = fleet
+        self._membership = membership
         self._max_bytes = max_message_bytes
         self._signer = signer
         self._alone = True
@@ -95,23 +95,23 @@ class Reader:
         self.refusals.add(error, delivery.lane)
         if delivery.lane != "queue":
             return
-        if self._alone and error.reason in {"unsigned", "unknown_key"} and self._claimer.pass_on(delivery):
+        if self._alone and error.reason in {"unsigned", "unknown_key"} and self._leases.pass_on(delivery):
             return  # as long as nobody's frames could be verified, it may be our key that is the wrong one
-        self._claimer.settle(delivery, Settlement.TERM, self._bus.tasks.now())
+        self._leases.settle(delivery, Settlement.TERM, self._bus.tasks.now())
 
     def _arrived(self, header: Header, body: memoryview, delivery: Delivery) -> None:
         self._check_way(header, delivery)
         if self._alone and header.origin != self._address:
             self._alone = False
-            self._claimer.resume()
+            self._leases.resume()
         now = self._bus.tasks.now()
         if delivery.lane == "queue":
-            self._claimer.claimed(self._request(header, body, delivery), delivery, header.id, now)
+            self._leases.claimed(self._request(header, body, delivery), delivery, header.id, now)
             return
-        if not self.freshness.is_new(header, delivery.lane):
+        if not self.deduplication.is_new(header, delivery.lane):
             return
         if header.origin == self._address:
-            self._fleet.heard_self(now)
+            self._membership.heard_self(now)
             return
         try:
             message = decode(header, body)
@@ -155,18 +155,18 @@ class Reader:
         elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
-            self._claimer.asked(message, frame_id, now)
+            self._leases.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
             self._hear_runner(message, lane, now)
         elif message.target is None:
             self._hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
-            self._claimer.inquired(message)
+            self._leases.inquired(message)
         elif isinstance(message, BusJobWantedMessage):
-            self._claimer.wanted(message, frame_id)
+            self._leases.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
-        elif not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
+        elif not isinstance(message, BusJobCancelMessage) or self._leases.forbid(message, message.origin, frame_id):
             self._deliver(message)
 
     def _hand_out(self, message: BusMessage) -> None:
@@ -209,8 +209,8 @@ class Reader:
     def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
         _check_runner(message)
         if isinstance(message, BusRegistryRequestMessage):
-            self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
-        self._fleet.heard(message, now, to_us=lane != "everyone")
+            self._leases.informed.forget(runner=message.origin)  # it does not know us, or not all
+        self._membership.heard(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:

@@ -11,10 +11,10 @@ from bus.delivery.claims import ClaimStatistics
 from bus.delivery.direct import DirectStatistics
 from bus.errors import MailboxFullError
 from bus.local.mailbox import Room
-from bus.membership.membership import FleetStatistics
+from bus.membership.membership import MembershipStatistics
 from bus.messages import BusTopicMessage
 from bus.transport.connection import ConnectionStatistics
-from bus.transport.deduplication import FreshnessStatistics
+from bus.transport.deduplication import DeduplicationStatistics
 from bus.transport.outbox import OutboxStatistics
 from bus.transport.refusals import RefusalStatistics
 
@@ -70,8 +70,8 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     claims: ClaimStatistics
     direct: DirectStatistics
     refused: RefusalStatistics
-    freshness: FreshnessStatistics
-    fleet: FleetStatistics
+    freshness: DeduplicationStatistics
+    fleet: MembershipStatistics
     connection: ConnectionStatistics
     blocked: int
 
@@ -79,13 +79,13 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
 def statistics_of(bus: NetworkBus) -> NetworkStatistics:
     """The snapshot of a bus that was started."""
     return NetworkStatistics(
-        len(bus._fleet.presence.peers),
+        len(bus._membership.liveness.peers),
         bus._outbox.statistics(),
-        bus._claimer.claims.statistics(len(bus._claimer.introductions)),
+        bus._leases.claims.statistics(len(bus._leases.informed)),
         bus._direct.statistics(),
-        bus._reader.refusals.statistics(),
-        bus._reader.freshness.statistics(),
-        bus._fleet.statistics(),
+        bus._inbox.refusals.statistics(),
+        bus._inbox.deduplication.statistics(),
+        bus._membership.statistics(),
         bus.connection.statistics(),
-        bus._pulse.blocked,
+        bus._watchdog.blocked,
     )

@@ -471,7 +471,7 @@ def test_a_cancellation_reaches_the_performer_and_no_other_replica() -> None:
             await boss.job("w", name="sleep", payload=100.0)
         await anyio.sleep(2)
         assert [*workers[0].stopped, *workers[1].stopped] == [100.0]
-        assert sum(len(bus._claimer.claims._forbidden) for bus in map(sim.bus, "bc")) == 0
+        assert sum(len(bus._leases.claims._forbidden) for bus in map(sim.bus, "bc")) == 0
         nothing_left(sim)
 
     run(program)

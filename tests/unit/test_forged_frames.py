@@ -294,7 +294,7 @@ async def test_g39_a_job_that_comes_again_after_its_answer_is_forgotten_is_not_d
         monkeypatch.setattr("bus.delivery.claims.MAX_REMEMBERED", 1)
         assert await it.boss.job("w", name="echo", payload=2) == 2
         before = len(it.b.link.sent)
-        it.b.bus._reader.read(Delivery("queue", "w", request.body, attempt=2))
+        it.b.bus._inbox.read(Delivery("queue", "w", request.body, attempt=2))
         await anyio.sleep(3)
         (answer,) = [frame for header, frame in headers(it.b.link)[before:] if header.type == "BusJobResponseMessage"]
         told: Any = decode(*decode_header(answer.body))
@@ -345,15 +345,15 @@ async def test_g28_g40_what_an_earlier_life_said_does_not_end_the_present_one() 
             await anyio.sleep(3)
             for _ in range(5):
                 await play(it, beat, "everyone", "")
-                assert newcomer.bus._fleet.presence.hears(present.bus.address)
+                assert newcomer.bus._membership.liveness.hears(present.bus.address)
             assert [data.address for data in newcomer.runner.registry.replicas("serves")] == [present.bus.address]
         async with node(it.broker, "e", BaseWorker("asks")) as unlucky:  # it hears the echo of a life and nothing else
             await play(it, beat, "everyone", "")
-            assert unlucky.bus._fleet.presence.hears(earlier.bus.address)
+            assert unlucky.bus._membership.liveness.hears(earlier.bus.address)
             unlucky.link.lose = lambda delivery: b"BusRegistryRequestMessage" in delivery.body
             async with node(it.broker, "c", Worker("serves")) as latest:
                 await anyio.sleep(3)
-                assert unlucky.bus._fleet.presence.hears(latest.bus.address)
+                assert unlucky.bus._membership.liveness.hears(latest.bus.address)
                 assert [data.address for data in unlucky.runner.registry.replicas("serves")] == [latest.bus.address]
 
 
