@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypedDict, get_args
 import anyio
 
 from bus.delivery.claims import Claim
-from bus.delivery.direct import Direct, Wire
+from bus.delivery.direct import Direct
 from bus.delivery.leases import Leases
 from bus.errors import BusError, DataLostError
 from bus.local.bus import WorkerBus
@@ -39,7 +39,7 @@ from bus.network.inbox import Inbox
 from bus.network.session import NetworkStatistics, publish_elsewhere, statistics_of
 from bus.transport.connection import CONNECTING, READING, Connection
 from bus.transport.framing import Framer
-from bus.transport.outbox import Outbox
+from bus.transport.outbox import DirectOutbox, Outbox
 from bus.transport.server import UNPROTECTED
 from bus.transport.system_answers import later, to_orphan
 from bus.transport.transport import Lane, Prompt, Transport
@@ -214,8 +214,8 @@ class NetworkBus(WorkerBus):
         self._leases = Leases(
             self, self._transport, outbox, max_deliver=self._max_deliver, prefetch=self._prefetch, lease=self._lease
         )
-        wire = Wire(self._transport, self.tasks, self._rng)
-        self._direct = Direct(self, self._leases, self._membership.liveness, wire, lease=self._lease)
+        direct = DirectOutbox(self._transport, self.tasks, self._rng)
+        self._direct = Direct(self, self._leases, self._membership.liveness, direct, lease=self._lease)
         every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
         self._watchdog = Watchdog(self, self._transport, self._leases, every=every, limit=self._block_limit)
         self.registry.listen(self._direct.changed)
@@ -237,7 +237,7 @@ class NetworkBus(WorkerBus):
         self._watchdog.start()
         for loop in (
             self._watchdog.run,
-            wire.run,
+            direct.run,
             self._outbox.run,
             self._read,
             self._membership.run,
@@ -254,7 +254,7 @@ class NetworkBus(WorkerBus):
         self._leases.unserve_all()
         with anyio.CancelScope(shield=True):
             await self._watchdog.stop()
-            await self._direct.wire.flush(FLUSH_TIMEOUT)
+            await self._direct.outbox.flush(FLUSH_TIMEOUT)
             self._membership.beat(leaving=True)
             await self._leases.revocation.leave(FLUSH_TIMEOUT)
             self._closing = True
@@ -341,7 +341,7 @@ class NetworkBus(WorkerBus):
             return self._outbox.put_chunk(message, to, self._framer, self.address)
         frame = self._framer.frame(message, lane, to, self.address)
         if lane == "direct":
-            self._direct.wire.put(frame, bounded=bounded)
+            self._direct.outbox.put(frame, bounded=bounded)
         elif claim is None:
             self._outbox.put(frame, bounded=bounded)
         else:

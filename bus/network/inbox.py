@@ -88,7 +88,7 @@ class Inbox:
 
     def read_direct(self, delivery: Delivery) -> None:
         """Take in one frame that the transport hands over as it comes."""
-        self._direct.wire.heard()
+        self._direct.outbox.heard()
         self.read(delivery)
 
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:

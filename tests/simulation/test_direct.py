@@ -583,7 +583,7 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
     async def program(sim: Simulation) -> None:
         boss = await pair(sim, Worker())
         bus = sim.bus("a")
-        put = bus._direct.wire.put
+        put = bus._direct.outbox.put
 
         def spoil(frame: Outgoing, *, bounded: bool = False) -> None:
             request = BusJobRequestMessage(source="boss", target="w", job_id="mine", job_name="echo")
@@ -591,7 +591,7 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
             _, body = decode_header(whole)
             put(Outgoing("direct", frame.to, frame.id, whole[: len(whole) - len(body)] + b"\xc1" * 4), bounded=bounded)
 
-        bus._direct.wire.put = spoil  # type: ignore[method-assign]
+        bus._direct.outbox.put = spoil  # type: ignore[method-assign]
         with pytest.raises(JobError) as failure:
             await boss.job("w", name="echo", payload=1, job_id="mine")
         assert error_of(failure) == "DecodeError"
