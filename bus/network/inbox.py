@@ -189,14 +189,16 @@ class Inbox:
             self._bus.undelivered(message.target or "", 1)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
-        """Refuse what was recorded elsewhere, and what only looks unsigned to who has no key.
+        """Refuse what was recorded elsewhere, what only looks unsigned to who has no key, and what nobody has sent.
 
         Raises:
-            DecodeError: It is for another inbox, queue or lane, or signed while we have no key.
+            DecodeError: It is for another inbox, queue or lane, or signed while we have no key, or has no origin.
         """
         if header.key_id and self._signer is None:
             sender = f"{header.source!r:.100} at {header.origin!r:.100}"
             raise DecodeError(f"a frame from {sender} is signed, and this process has no key", "unknown_key")
+        if not header.origin:
+            raise DecodeError(f"a frame of type {header.type!r:.100} does not say where it comes from", "malformed")
         if delivery.lane == "queue":
             right = not header.destination and header.target == delivery.queue
         else:

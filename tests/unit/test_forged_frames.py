@@ -18,6 +18,8 @@ from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobStreamCreditMessage,
+    BusMessage,
+    BusRegistryRequestMessage,
     BusRunnerBeatMessage,
     BusWorkerRegistryMessage,
     JobStatus,
@@ -25,7 +27,7 @@ from bus import (
     WorkerRegistryEntry,
 )
 from bus.memory.broker import MemoryBroker
-from bus.transport.transport import Delivery, Outgoing
+from bus.transport.transport import Delivery, Lane, Outgoing
 from bus.wire.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
 from bus.wire.signing import MAC_BYTES, Signer
 from tests.interceptor import Forger, Interceptor
@@ -412,6 +414,22 @@ async def test_g40_who_seems_to_have_sent_a_forged_request_hears_nothing_of_it()
             assert said == {"BusRunnerBeatMessage"}
         assert it.b.refused == {"unknown_key": 1, "unsigned": 1}
         assert not it.worker.runs
+
+
+@pytest.mark.parametrize("lane", ["queue", "inbox", "everyone", "direct"])
+async def test_g40_a_frame_that_comes_from_nowhere_is_refused_as_nobody_can_be_answered(lane: Lane) -> None:
+    broker, worker = MemoryBroker(), Worker()
+    async with node(broker, "b", worker, key=None) as b:
+        message: BusMessage = BusRegistryRequestMessage(source="x")
+        if lane in {"queue", "direct"}:
+            message = BusJobRequestMessage(source="x", target="w", job_id="j", job_name="echo")
+        to = b.bus.address if lane in {"inbox", "direct"} else ""
+        body = encode(message, id="x-1", origin="", destination=to)
+        b.bus._inbox.read(Delivery(lane, "w" if lane == "queue" else "", body))
+        await anyio.sleep(60)
+        assert b.refused == {"malformed": 1}
+        assert not worker.runs
+        assert {frame.to for frame in b.link.sent if frame.lane == "inbox"} == set()
 
 
 async def test_g40_a_signed_request_that_cannot_be_read_is_answered() -> None:
