@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "a paused process answers although its lease is over",
         "bus/delivery/leases.py",
-        "if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:",
+        "if claim is not None and leased and self._node.tasks.now() >= claim.renewed + self._transport.ack_wait:",
         "if False:",
         FAULTS,
     ),
@@ -80,21 +80,21 @@ MUTANTS = (
     Mutant(
         "leases of jobs that have been answered are not renewed until the network knows",
         "bus/delivery/leases.py",
-        "[*claims, *self.claims.ending, *self._outbox.settling]",
-        "[*claims]",
+        "[*self.claims.all(), *self.claims.ending, *self._outbox.settling]",
+        "list(self.claims.all())",
         FAULTS,
     ),
     Mutant(
         "nobody is told that the network has lost what it had stored",
         "bus/delivery/leases.py",
-        "self._bus.tell_of_loss(error)",
+        "self._node.tell_runners(BusDataLostMessage(source=self._node.registry.runner_name))",
         "pass",
         FAULTS,
     ),
     Mutant(
         "what was given up while nobody served its name runs when somebody comes",
         "bus/delivery/leases.py",
-        "elif request.origin == self._bus.address or self.informed.covers(request.origin, name, frame_id):",
+        "elif request.origin == self._node.address or self.informed.covers(request.origin, name, frame_id):",
         "elif True:",
         unit("simulation/test_given_up.py"),
     ),
@@ -180,9 +180,9 @@ MUTANTS = (
     ),
     Mutant(
         "who has lost its lease still answers",
-        "bus/network/bus.py",
-        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
-        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
+        "bus/delivery/leases.py",
+        "        if claim is None:  # its lease was lost: somebody else answers\n            return\n",
+        "        if claim is None:\n            self._node.send_to(message.destination, message)\n            return\n",
         FLEET,
     ),
     Mutant(
@@ -194,8 +194,8 @@ MUTANTS = (
     ),
     Mutant(
         "a job of a dead requester goes on",
-        "bus/network/bus.py",
-        "        self._leases.stop_orphans()\n",
+        "bus/network/session.py",
+        "        self.leases.stop_orphans()\n",
         "",
         FLEET,
     ),

@@ -10,6 +10,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from actors import BaseWorker, Function, WorkerRunner
+from bus import NetworkBus
+from bus.network.session import Session
 
 LONGEST_WAIT = 60.0
 """Seconds until a test that waits for something is told that it does not come: a fault, not a slow machine."""
@@ -65,3 +67,9 @@ async def leftovers(runner: WorkerRunner) -> dict[str, object]:
         "parked": runner.bus.statistics().parked,
         "names with parked requests": len(runner.bus._parked),
     }
+
+
+def session_of(bus: NetworkBus) -> Session:
+    """The inside of a bus that is started."""
+    assert bus._session is not None
+    return bus._session

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from bus.delivery.leases import Leases
 from bus.errors import EncodeError
 from bus.local.mailbox import Room
 from bus.local.registry import WorkerLostData, WorkerReadyData
+from bus.membership.liveness import Liveness
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -20,13 +22,8 @@ from bus.messages import (
     BusJobRunningMessage,
     ErrorInfo,
 )
+from bus.transport.node import Node
 from bus.transport.outbox import CAPACITY, DirectOutbox
-
-if TYPE_CHECKING:
-    from bus.delivery.leases import Leases
-    from bus.membership.liveness import Liveness
-    from bus.network.bus import NetworkBus
-
 
 Key = tuple[str, str, str]
 """Worker, requester, job id."""
@@ -86,38 +83,36 @@ class Direct:
     nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
     """
 
-    def __init__(
-        self, bus: NetworkBus, leases: Leases, liveness: Liveness, outbox: DirectOutbox, *, lease: float
-    ) -> None:
-        self.outbox = outbox
-        self._bus = bus
+    def __init__(self, node: Node, leases: Leases, liveness: Liveness, outbox: DirectOutbox, *, lease: float) -> None:
+        self._node = node
+        self._outbox = outbox
         self._leases = leases
         self._liveness = liveness
         self._lease = lease
         self._asked: dict[Key, _Ask] = {}
         self._parked: dict[str, dict[Key, _Ask]] = {}
-        self._room = Room("the network", CAPACITY, bus.tasks)
+        self._room = Room("the network", CAPACITY, node.tasks)
         self._load: dict[str, int] = {}
         self._turn = 0
         self._lost = 0
 
     def statistics(self) -> DirectStatistics:
         """How much there is now."""
-        return DirectStatistics(len(self._asked), self._room.taken, self.outbox.waiting, self._lost)
+        return DirectStatistics(len(self._asked), self._room.taken, self._outbox.waiting, self._lost)
 
     def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
         """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
         left = math.inf if request.timeout is None else request.timeout
         name = request.target or ""
-        ask = _Ask((name, request.source, request.job_id), request, self._bus.tasks.now() + left)
+        ask = _Ask((name, request.source, request.job_id), request, self._node.tasks.now() + left)
         if not_here:
-            ask.refused = (self._bus.address,)
+            ask.refused = (self._node.address,)
         # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
         lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
         address = "" if lines_up else self._choose(ask)
         if not address and not not_here and self._leases.serves(name):
-            return self._bus.deliver(request, force=force)
-        room = self.outbox.room if address else self._room
+            return self._node.deliver(request, force=force)
+        room = self._outbox.room if address else self._room
         if room.taken >= room.capacity and not force:
             return room
         if address:
@@ -136,7 +131,7 @@ class Direct:
         ask = self._asked.get(key)
         if ask is not None:
             self._drop(ask)
-            self._bus.put("inbox", ask.address, message)
+            self._node.put("inbox", ask.address, message)
             self._released(key[0], ask.address)
             return True
         ask = self._parked.get(key[0], {}).get(key)
@@ -218,7 +213,7 @@ class Direct:
         name = ask.key[0]
         addresses = [
             address
-            for replica in self._bus.registry.remote_replicas(name)
+            for replica in self._node.registry.remote_replicas(name)
             if replica.active and (address := replica.address) not in ask.refused and self._liveness.hears(address)
         ]
         if len(addresses) > 1:
@@ -234,10 +229,10 @@ class Direct:
         Raises:
             EncodeError: The request cannot travel; nothing has changed.
         """
-        now = self._bus.tasks.now()
+        now = self._node.tasks.now()
         if ask.deadline != math.inf:
             ask.request.timeout = max(ask.deadline - now, 0.0)
-        ask.frame_id = self._bus.put("direct", address, ask.request, bounded=True)
+        ask.frame_id = self._node.put("direct", address, ask.request, bounded=True)
         ask.address = address
         ask.sent = ask.heard = ask.inquired = now
         ask.gone_since = None
@@ -248,11 +243,11 @@ class Direct:
         """Ask whoever can take a job, in this process or another, or let it wait."""
         name = ask.key[0]
         address = self._choose(ask)
-        here = self._bus.address not in ask.refused and self._leases.serves(name)
+        here = self._node.address not in ask.refused and self._leases.serves(name)
         if here and (not address or self._leases.free(name) > 0):
             if ask.deadline != math.inf:
-                ask.request.timeout = max(ask.deadline - self._bus.tasks.now(), 0.0)
-            if self._bus.deliver(ask.request, force=False) is not None:
+                ask.request.timeout = max(ask.deadline - self._node.tasks.now(), 0.0)
+            if self._node.deliver(ask.request, force=False) is not None:
                 self._park(ask)
         elif address:
             try:
@@ -310,7 +305,7 @@ class Direct:
         inquiry = BusJobInquiryMessage(
             source=request.source, target=request.target, job_id=request.job_id, frame_id=ask.frame_id
         )
-        self._bus.put("inbox", ask.address, inquiry)
+        self._node.put("inbox", ask.address, inquiry)
 
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
         self._lost += 1
@@ -320,7 +315,7 @@ class Direct:
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
         """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
         worker, requester, job_id = ask.key
-        self._bus.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
+        self._node.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
         self.cancel(BusJobCancelMessage(source=requester, target=worker, job_id=job_id, reason=error.message))
 
     def _drop(self, ask: _Ask) -> None:

@@ -101,6 +101,10 @@ class Liveness:
         peer = self._peers.get(address.partition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
 
+    def is_gone(self, address: str, now: float) -> bool:
+        """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
+        return self.connected(now) and not self.hears(address)
+
     def connected(self, now: float) -> bool:
         """Whether our own beats come back to us."""
         return self._echo is not None and now - self._echo <= self._lease

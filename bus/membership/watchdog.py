@@ -7,22 +7,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import anyio
 
 from bus.errors import BusError
 from bus.log import log, text_of
-from bus.transport.transport import Transport
-
-if TYPE_CHECKING:
-    from bus.delivery.claims import Claim
-    from bus.delivery.leases import Leases
-    from bus.network.bus import NetworkBus
-    from bus.transport.outbox import Settling
-
+from bus.transport.outbox import Lease
+from bus.transport.transport import Keep, Outgoing
 
 BLOCK_LIMIT = 60.0
 """Seconds a blocked event loop is excused: ten default leases. No computation, driver or disk that is expected to
@@ -108,9 +101,10 @@ class Watchdog:
     no other thread reaches the network, there is none.
 
     Args:
-        bus: Whose runner to keep alive.
-        transport: Its network.
-        leases: The jobs it holds.
+        address: Of the runner to keep alive.
+        keep: How the transport speaks for it from a thread; None if it cannot.
+        heartbeat: Makes the frame of a heartbeat, from any thread.
+        leases: What the runner holds now, from any thread.
         every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
             beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
             round, must end within a lease.
@@ -120,17 +114,19 @@ class Watchdog:
 
     def __init__(
         self,
-        bus: NetworkBus,
-        transport: Transport,
-        leases: Leases,
+        address: str,
+        keep: Keep | None,
+        heartbeat: Callable[[], Outgoing],
+        leases: Callable[[], Sequence[Lease]],
         *,
         every: float,
         limit: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocked = 0
-        self._bus = bus
-        self._renew = transport.keep
+        self._address = address
+        self._keep = keep
+        self._heartbeat = heartbeat
         self._leases = leases
         self._every = every
         self._period = every / 4
@@ -143,9 +139,9 @@ class Watchdog:
 
     def start(self) -> None:
         """Start the thread. The loop must `run()` from now on."""
-        if self._renew is not None:
+        if self._keep is not None:
             self._monitor.tick(self._clock())
-            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._bus.address}", daemon=True)
+            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._address}", daemon=True)
             self._thread.start()
 
     async def run(self) -> None:
@@ -172,7 +168,7 @@ class Watchdog:
             self._tell(verdict)
             if verdict in {Verdict.BLOCKED, Verdict.STILL_BLOCKED} and now >= due:
                 due = now + self._every
-                self._keep()
+                self._renew()
             before = self._clock()
 
     def _tell(self, verdict: Verdict) -> None:
@@ -196,7 +192,7 @@ class Watchdog:
         frame = sys._current_frames().get(self._looped_by)
         return "".join(traceback.format_stack(frame, FRAMES_SHOWN)) if frame is not None else "no stack: it has ended"
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         try:
             anyio.run(self._round)
         except Exception as error:  # noqa: BLE001 - the thread must try again, whatever it was
@@ -206,13 +202,10 @@ class Watchdog:
                 log().warning("the leases of a blocked event loop could not be kept; trying again", error=failure)
 
     async def _round(self) -> None:
-        assert self._renew is not None
-        bus, now = self._bus, self._clock()
-        beat = bus._framer.frame(bus._membership.sign_of_life(), "everyone", "", bus.address)
+        assert self._keep is not None
+        now = self._clock()
         with anyio.fail_after(ROUND_TIMEOUT):
-            kept = await self._renew([beat])
-        claims = self._leases.claims
-        leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._leases._outbox.settling]
-        for lease in leases:
+            kept = await self._keep([self._heartbeat()])
+        for lease in self._leases():
             if lease.delivery is not None and lease.delivery.token in kept:
                 lease.renewed = now

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
+from bus.delivery.direct import Direct
+from bus.delivery.leases import Leases
 from bus.errors import DecodeError
+from bus.local.bus import WorkerBus
 from bus.log import log, text_of
+from bus.membership.membership import Membership
 from bus.messages import (
     JOB_TALK,
     RUNNER_MESSAGES,
@@ -23,19 +25,13 @@ from bus.messages import (
     BusTopicMessage,
 )
 from bus.transport.deduplication import Deduplication
+from bus.transport.node import Node
 from bus.transport.refusals import Refusals
 from bus.transport.system_answers import for_unreadable_event, to_unreadable_request
 from bus.transport.transport import Delivery, Lane, Settlement
 from bus.wire.codec import Header, decode, decode_header
 from bus.wire.packing import unpack
-
-if TYPE_CHECKING:
-    from bus.delivery.direct import Direct
-    from bus.delivery.leases import Leases
-    from bus.membership.membership import Membership
-    from bus.network.bus import NetworkBus
-    from bus.wire.signing import Signer
-
+from bus.wire.signing import Signer
 
 EXCESS = 10_000
 """Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
@@ -51,18 +47,19 @@ class Inbox:
 
     def __init__(
         self,
-        bus: NetworkBus,
+        node: Node,
+        bus: WorkerBus,
         leases: Leases,
         direct: Direct,
         membership: Membership,
-        signer: Signer | None,
         *,
+        signer: Signer | None,
         max_message_bytes: int,
     ) -> None:
         self.refusals = Refusals()
         self.deduplication = Deduplication(strict=signer is not None)
+        self._node = node
         self._bus = bus
-        self._address = bus.address
         self._leases = leases
         self._direct = direct
         self._membership = membership
@@ -86,31 +83,26 @@ class Inbox:
             log().error("message could not be delivered", error=text_of(error), exc_info=True)
             self._refused(delivery, DecodeError(text_of(error), "undeliverable", sender))
 
-    def read_direct(self, delivery: Delivery) -> None:
-        """Take in one frame that the transport hands over as it comes."""
-        self._direct.outbox.heard()
-        self.read(delivery)
-
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
         self.refusals.add(error, delivery.lane)
         if delivery.lane != "queue":
             return
         if self._alone and error.reason in {"unsigned", "unknown_key"} and self._leases.pass_on(delivery):
             return  # as long as nobody's frames could be verified, it may be our key that is the wrong one
-        self._leases.settle(delivery, Settlement.TERM, self._bus.tasks.now())
+        self._leases.settle(delivery, Settlement.TERM, self._node.tasks.now())
 
     def _arrived(self, header: Header, body: memoryview, delivery: Delivery) -> None:
         self._check_way(header, delivery)
-        if self._alone and header.origin != self._address:
+        if self._alone and header.origin != self._node.address:
             self._alone = False
             self._leases.resume()
-        now = self._bus.tasks.now()
+        now = self._node.tasks.now()
         if delivery.lane == "queue":
             self._leases.claimed(self._request(header, body, delivery), delivery, header.id, now)
             return
         if not self.deduplication.is_new(header, delivery.lane):
             return
-        if header.origin == self._address:
+        if header.origin == self._node.address:
             self._membership.heard_self(now)
             return
         try:
@@ -149,7 +141,7 @@ class Inbox:
         """Give a message to whom it concerns."""
         if isinstance(message, JOB_TALK):
             if self._direct.heard(message, now):
-                self._bus.deliver(message)
+                self._node.deliver(message)
             elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
                 raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
         elif isinstance(message, BusJobRequestMessage):
@@ -180,11 +172,11 @@ class Inbox:
     def _deliver(self, message: BusMessage) -> None:
         """Hand over a message that nobody has asked for; how much of that waits is bounded."""
         if message.urgent:
-            self._bus.deliver(message)
+            self._node.deliver(message)
             return
-        room = self._bus.deliver(message, force=False)
+        room = self._node.deliver(message, force=False)
         if room is not None and room.taken < room.capacity + EXCESS:
-            self._bus.deliver(message)
+            self._node.deliver(message)
         elif room is not None:
             self._bus.undelivered(message.target or "", 1)
 
@@ -202,7 +194,7 @@ class Inbox:
         if delivery.lane == "queue":
             right = not header.destination and header.target == delivery.queue
         else:
-            right = header.destination == ("" if delivery.lane == "everyone" else self._address)
+            right = header.destination == ("" if delivery.lane == "everyone" else self._node.address)
         if not right:
             meant = f"the inbox of {header.destination!r:.100}" if header.destination else f"{header.target!r:.100}"
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
@@ -229,8 +221,8 @@ class Inbox:
         """End the job that waits for what cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
-            if self._direct.heard(answer, self._bus.tasks.now()):
-                self._bus.deliver(answer)
+            if self._direct.heard(answer, self._node.tasks.now()):
+                self._node.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
             self._answer_unread(header, header.attempt, error)
 
@@ -238,7 +230,7 @@ class Inbox:
         """Answer a request that cannot be read: nobody else would."""
         answer = to_unreadable_request(header, attempt, error)
         if answer is not None:
-            self._bus.send_to(header.origin, answer)
+            self._node.send_to(header.origin, answer)
 
 
 def _check_runner(message: BusMessage) -> None:

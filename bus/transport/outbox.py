@@ -61,6 +61,16 @@ class _Item(msgspec.Struct):
     chunks: Chunks | None
 
 
+class Lease(Protocol):
+    """A claim that lasts until `ack_wait` after it was renewed."""
+
+    renewed: float
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """The claim; None for what has none, and ends by no time."""
+
+
 class Settling(msgspec.Struct):
     """A claim that is to end.
 
@@ -72,12 +82,6 @@ class Settling(msgspec.Struct):
 
     delivery: Delivery
     how: Settlement
-    renewed: float
-
-
-class Lease(Protocol):
-    """What lasts until `ack_wait` after it was renewed."""
-
     renewed: float
 
 
