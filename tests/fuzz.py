@@ -29,6 +29,7 @@ from bus.network.session import NetworkStatistics
 from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
 from bus.wire.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
 from tests.environment import leave_a_users_environment
+from tests.running import session_of
 
 FRAMES = 1_000_000
 JOB_EVERY = 500
@@ -63,8 +64,10 @@ class Tap(MemoryTransport):
             self.sent += frames
         await super().tell(frames)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        return delivery.token is not None and await super().settle(delivery, how)
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        known = [each for each in settlements if each[0].token is not None]
+        settled = iter(await super().settle(known))
+        return [delivery.token is not None and next(settled) for delivery, _ in settlements]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         known = [delivery for delivery in deliveries if delivery.token is not None]
@@ -202,7 +205,7 @@ class Fuzz:
             if self.signed:  # what b has not heard, because it was not there yet, would be new to it
                 await self._work(boss)
                 taps[0].sent = []
-                buses[0]._fleet.beat()
+                session_of(buses[0])._membership.beat()
             await self._converse(boss)
             for _ in range(10):  # nothing of what was kept is under way any more
                 await self._work(boss)
@@ -237,8 +240,8 @@ class Fuzz:
         )
 
     def _feed(self, bus: NetworkBus, known: Sequence[Sample], count: int) -> None:
-        reader, rng = bus._reader, self.rng
-        bus._claimer.introductions.made(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
+        session, rng = session_of(bus), self.rng
+        session.leases.informed.add(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
         before = _sums(bus.network_statistics())
         for _ in range(count):
             lane, original = rng.choice(known)
@@ -248,7 +251,7 @@ class Fuzz:
                 body = mutated(rng, original, rng.choice(known)[1])
             else:  # as it is, by whatever way
                 body, lane = original, rng.choice(LANES)
-            reader.read(Delivery(lane, "w" if lane == "queue" else "", body, rng.choice((1, 1, 1, 2))))
+            session._inbox.read(Delivery(lane, "w" if lane == "queue" else "", body, rng.choice((1, 1, 1, 2))))
             after = _sums(bus.network_statistics())
             refused, dropped = after[0] - before[0], after[1] - before[1]
             before = after

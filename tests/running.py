@@ -13,6 +13,8 @@ from actors import BaseWorker, Function, WorkerRunner
 from actors.performer.execution import Execution
 from actors.runner.runner import core_of_runner
 from actors.worker.verbs import core_of
+from bus import NetworkBus
+from bus.network.session import Session
 
 LONGEST_WAIT = 60.0
 """Seconds until a test that waits for something is told that it does not come: a fault, not a slow machine."""
@@ -75,3 +77,9 @@ async def leftovers(runner: WorkerRunner) -> dict[str, object]:
         "parked": runner.bus.statistics().parked,
         "names with parked requests": len(runner.bus._parked),
     }
+
+
+def session_of(bus: NetworkBus) -> Session:
+    """The inside of a bus that is started."""
+    assert bus._session is not None
+    return bus._session

@@ -500,7 +500,7 @@ class RunnerCore:
         """End what others were asked for: the requests, or their answers, may be among what was lost."""
         bus = self.bus
         # What runs at most once is stored nowhere, and what waits here to be sent will be.
-        safe = frozenset((*bus._direct.asked(), *bus._outbox.jobs())) if isinstance(bus, NetworkBus) else frozenset()
+        safe = frozenset(bus.unstored_jobs()) if isinstance(bus, NetworkBus) else frozenset()
         for group in self._groups():
             for name in group.worker_names:
                 stored = (name, group.asker.name, group.job_id) not in safe

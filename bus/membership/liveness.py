@@ -34,7 +34,7 @@ class PeerRunner(msgspec.Struct):
     rival_asked: float = -1e9
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Reaction(msgspec.Struct, frozen=True):
     """What follows from having heard a runner.
 
     Attributes:
@@ -48,8 +48,8 @@ class Heard(msgspec.Struct, frozen=True):
     ignore: bool = False
 
 
-class PresenceStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Presence`.
+class LivenessStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Liveness`.
 
     Attributes:
         alive: Runners that are.
@@ -62,7 +62,7 @@ class PresenceStatistics(msgspec.Struct, frozen=True):
     dead: int
 
 
-class Presence:
+class Liveness:
     """The leases of the other runners.
 
     A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
@@ -87,9 +87,9 @@ class Presence:
         self._echo: float | None = None
         self._silent_since = 0.0
 
-    def statistics(self) -> PresenceStatistics:
+    def statistics(self) -> LivenessStatistics:
         """How many runners there are now."""
-        return PresenceStatistics(len(self._peers), len(self._silent), len(self._dead))
+        return LivenessStatistics(len(self._peers), len(self._silent), len(self._dead))
 
     @property
     def peers(self) -> list[PeerRunner]:
@@ -100,6 +100,10 @@ class Presence:
         """Whether that life of a runner is alive as far as we know."""
         peer = self._peers.get(address.partition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
+
+    def is_gone(self, address: str, now: float) -> bool:
+        """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
+        return self.connected(now) and not self.hears(address)
 
     def connected(self, now: float) -> bool:
         """Whether our own beats come back to us."""
@@ -124,13 +128,13 @@ class Presence:
             self._echo = max(self._echo, now)
         self._silent_since = now
 
-    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
+    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Reaction:
         """A runner gave a sign of life. `version` is the count of changes it says it is at.
 
         `to_us` tells what it said to us alone from what it said to everybody.
         """
         if address in self._dead:
-            return Heard(ignore=True)
+            return Reaction(ignore=True)
         peer = self._peers.get(runner)
         gone = None
         if peer is None or peer.address != address:
@@ -150,14 +154,14 @@ class Presence:
         ask = behind and now - peer.asked > self._lease / 3
         if ask:
             peer.asked = now
-        return Heard(gone=gone, ask=ask)
+        return Reaction(gone=gone, ask=ask)
 
-    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Heard:
+    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Reaction:
         """Another life of a peer was heard, now or when what it said was recorded: it may tell us itself."""
         ask = address != peer.rival or now - peer.rival_asked > self._lease / 3
         if ask:
             peer.rival, peer.rival_asked = address, now
-        return Heard(ask=ask, ignore=True)
+        return Reaction(ask=ask, ignore=True)
 
     def changed(self, runner: str, version: int) -> bool:
         """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""

@@ -271,16 +271,7 @@ class RedisTransport:
             if not fits and self._node is not None and (self._nudging is None or self._nudging.done()):
                 self._nudging = asyncio.get_running_loop().create_task(self._send_nudge(self._node))
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if it had ended before.
-
-        Raises:
-            TransportError: Not open, or no answer; the claim may have ended.
-        """
-        (settled,) = await self.settle_all([(delivery, how)])
-        return settled
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims in one round trip. False for each that had ended before.
 
         Raises:
@@ -311,7 +302,7 @@ class RedisTransport:
         return [claim in kept for claim in claims]
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
+        """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`."""
         spread = [command for command, _ in storing(frames, self._prefix, self._claims)]
         link = RedisLink(self._make, SCRIPTS, self._label)
         return await self._claims.keep([self._alive(self._connected()), *spread], self._inbox, link)

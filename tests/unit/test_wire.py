@@ -11,9 +11,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bus.delivery.direct import Wire
 from bus.errors import TransportError
 from bus.local.tasks import Tasks
+from bus.transport.outbox import DirectOutbox
 from bus.transport.transport import Delivery, Outgoing
 
 pytestmark = pytest.mark.anyio
@@ -52,9 +52,9 @@ def frame(name: str, to: str = "b#1") -> Outgoing:
 
 
 @asynccontextmanager
-async def wire(transport: Any) -> AsyncGenerator[Wire]:
+async def wire(transport: Any) -> AsyncGenerator[DirectOutbox]:
     async with anyio.create_task_group() as task_group:
-        wire = Wire(transport, Tasks(task_group), Random(1))
+        wire = DirectOutbox(transport, Tasks(task_group), Random(1))
         task_group.start_soon(wire.run)
         await anyio.wait_all_tasks_blocked()
         yield wire
@@ -126,7 +126,7 @@ async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_f
 async def test_many_frames_do_not_wait_for_the_turn_to_end_each_node_gets_its_own_and_room_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 3)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 3)
     transport = Prompt()
     async with wire(transport) as sender:
         for number in range(7):
@@ -137,7 +137,7 @@ async def test_many_frames_do_not_wait_for_the_turn_to_end_each_node_gets_its_ow
 
 
 async def test_many_frames_for_a_busy_transport_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 2)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 2)
     transport = Prompt()
     transport.busy = True
     async with wire(transport) as sender:
@@ -155,7 +155,7 @@ async def test_what_is_on_its_way_is_not_sent_at_once_as_well(monkeypatch: pytes
             await self.gate.wait()
             await super().tell(frames)
 
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 2)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 2)
     transport = Slow()
     async with wire(transport) as sender:
         sender.put(frame("a"))
