@@ -31,6 +31,10 @@ class Asker(Protocol):
     wanted: frozenset[str]
     """The hooks that somebody wants: overridden, or with a handler of their event."""
 
+    @property
+    def asking(self) -> AskingHost | None:
+        """The runner that hosts it, until it has stopped."""
+
     def host_for(self, action: str) -> AskingHost:
         """The running runner that hosts it; an error that names the action if there is none."""
 
