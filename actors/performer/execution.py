@@ -123,7 +123,7 @@ _TIMER: dict[JobState, str | None] = {
 """What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
 
 
-class Execution(msgspec.Struct, eq=False):
+class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outlives the job
     """A job that a worker has accepted.
 
     Attributes:

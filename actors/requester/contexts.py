@@ -123,6 +123,8 @@ AnswerT = TypeVar("AnswerT")
 class _Context(Generic[EventT, AnswerT]):
     """What `JobContext` and `JobGroupContext` share."""
 
+    __slots__ = ("_asker", "_group", "_params", "_worker_names")
+
     def __init__(self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
         self._asker = asker
         self._worker_names = worker_names
@@ -170,11 +172,11 @@ class _Context(Generic[EventT, AnswerT]):
             return
         try:
             while not group.done:
-                if group.asker.wanted:
-                    group.delivery.wait_inside_hook()
-                waiter = group.host.tasks.waiter()
-                group._waiters = [*(group._waiters or ()), waiter]
-                await waiter
+                if group.asker.wanted or group._waiter is not None:
+                    await group.waiter()
+                else:
+                    group._waiter = waiter = group.host.tasks.waiter()
+                    await waiter
         except BaseException as error:
             group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise
@@ -231,11 +233,14 @@ class JobContext(_Context[JobEvent, Any]):
             the name, else with the performer's status and error.
     """
 
+    __slots__ = ()
+
     @property
     def response(self) -> Any:
         """The answer, `{}` while there is none."""
         group = self._entered("response") if self._group is None else self._group
-        return group.responses.get(group.worker_names[0], {})
+        result = group.members[group.worker_names[0]].result
+        return {} if result is None else result.response
 
     async def __anext__(self) -> JobEvent:
         event = await self._entered("iteration").next_event()
@@ -244,7 +249,9 @@ class JobContext(_Context[JobEvent, Any]):
         return JobEvent(event.type, event.data, event.attempt)
 
     def _answer(self, group: Group) -> Any:
-        return group.responses[group.worker_names[0]]
+        result = group.members[group.worker_names[0]].result
+        assert result is not None
+        return result.response
 
     def _raise(self, group: Group) -> None:
         assert group.error is not None
@@ -260,6 +267,8 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
         JobGroupError: A member did not complete and `cancel_on_error` is set, or the deadline passed: with the results
             of all members and the answers that had come in.
     """
+
+    __slots__ = ()
 
     @property
     def responses(self) -> dict[str, Any]:

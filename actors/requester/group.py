@@ -29,6 +29,7 @@ from bus import (
     ErrorInfo,
     JobStatus,
 )
+from bus.local.tasks import wake
 
 if TYPE_CHECKING:
     from actors.host import AskingHost
@@ -76,7 +77,6 @@ class Group(msgspec.Struct, eq=False):
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
         error: Why it did not complete; None while it runs and when it did.
-        responses: Answers that have come in, by worker name.
     """
 
     asker: Asker
@@ -96,15 +96,24 @@ class Group(msgspec.Struct, eq=False):
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
-    responses: dict[str, Any] = msgspec.field(default_factory=dict)
     _timer: Deadline | None = None
-    _waiters: list[Waiter] | None = None
+    _waiter: Waiter | None = None
+    _waiters: tuple[Waiter, ...] = ()
     _delivery: Delivery | None = None
     _scopes: tuple[CancelScope, ...] = ()
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.open} open"
         return f"<JobGroup {self.job_id} {state} workers={','.join(self.worker_names)}>"
+
+    @property
+    def responses(self) -> dict[str, Any]:
+        """Answers that members have given, by worker name."""
+        return {
+            member.name: member.result.response
+            for member in self.members.values()
+            if member.settled and member.result is not None
+        }
 
     @property
     def results(self) -> dict[str, JobResult]:
@@ -157,8 +166,7 @@ class Group(msgspec.Struct, eq=False):
             try:
                 await waiter
             finally:
-                if self._waiters is not None:
-                    self._waiters.remove(waiter)
+                self._forget(waiter)
         if self.error is not None:
             raise self.error
 
@@ -167,11 +175,16 @@ class Group(msgspec.Struct, eq=False):
         if self.asker.wanted:
             self.delivery.wait_inside_hook()
         waiter = self.host.tasks.waiter()
-        if self._waiters is None:
-            self._waiters = [waiter]
-        else:
-            self._waiters.append(waiter)
+        if self._waiter is None:
+            self._waiter = waiter
+        else:  # it is one almost always
+            self._waiters = (*self._waiters, waiter)
         return waiter
+
+    def _forget(self, waiter: Waiter) -> None:
+        if waiter is self._waiter:
+            self._waiter = None
+        self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
     async def next_event(self) -> JobGroupEvent | None:
         """The next event, in order; None when the group has ended and all were taken."""
@@ -270,12 +283,12 @@ class Group(msgspec.Struct, eq=False):
             self._given_up(member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
+        member.settled = True
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
             member.timer = None
         self.open -= 1
-        self.responses[member.name] = response
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
         if status is not JobStatus.COMPLETED and self.cancel_on_error:
@@ -305,7 +318,7 @@ class Group(msgspec.Struct, eq=False):
                 response=response,
                 error=error,
                 results=self.results,
-                responses=dict(self.responses),
+                responses=self.responses,
             ),
             message,
         )
@@ -330,9 +343,11 @@ class Group(msgspec.Struct, eq=False):
             self._delivery.end()
         for scope in self._scopes:
             scope.cancel()
-        for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        for other in self._waiters:
+            wake(other)
 
     def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
         if error is None:
