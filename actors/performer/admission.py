@@ -274,7 +274,8 @@ class Admission:
         self._running += 1
         execution.state = JobState.RUNNING
         host, handler = self.host, execution.handler
-        limited = execution.deadline != math.inf or execution.place or handler.timeout is not None
+        request = execution.request
+        limited = (request.timeout is not None and request.origin) or execution.place or handler.timeout is not None
         if limited or host.job_events.wanted or watching:
             execution.start()
         execution.task = host.tasks.start(run, execution)

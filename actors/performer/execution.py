@@ -37,6 +37,7 @@ from bus import (
     ErrorInfo,
     JobStatus,
     PayloadError,
+    convert,
     travel,
 )
 from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, wake
@@ -529,6 +530,9 @@ class Lane:
         return len(self.running) >= self.limit
 
 
+_TEXT = frozenset({str})
+
+
 async def run(execution: Execution) -> None:
     """Run the handler of a job that has a slot. Whatever it raises ends that job and nothing else."""
     if execution.state is not JobState.RUNNING:  # it was stopped before this task came to it
@@ -539,11 +543,16 @@ async def run(execution: Execution) -> None:
     traced = request.trace is not None or request.run is not None or watching or "structlog" in modules
     exits = enter(execution) if traced else ()
     try:
-        if handler.plain and (handler.type is None or type(execution.payload) is handler.type):
-            takes = handler.takes
-            argument = (
-                Job(execution) if takes is Takes.JOB else execution.payload if takes is Takes.PAYLOAD else request
+        if handler.plain:
+            takes, payload = handler.takes, execution.payload
+            # Most handlers take a dict with texts as keys, and get one: it needs no conversion, and is a copy already.
+            kind = type(payload)
+            as_it_is = kind is handler.type or (
+                handler.fields and kind is dict and _TEXT.issuperset(map(type, payload))
             )
+            if not as_it_is and handler.type is not None and takes is not Takes.MESSAGE:
+                execution.payload = payload = convert(payload, handler.type, "payload")
+            argument = Job(execution) if takes is Takes.JOB else payload if takes is Takes.PAYLOAD else request
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)

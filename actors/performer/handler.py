@@ -40,6 +40,7 @@ class Handler(msgspec.Struct, frozen=True):
         type: What the payload is converted to; None for as it is.
         limit: Jobs of this handler that may run at once in one worker; None for no limit of its own.
         plain: Whether it is called straight, with one argument: a coroutine function without retries.
+        fields: Whether it takes any dict with texts as keys.
         retries: What to do when it raises.
         timeout: Seconds one job of it may run, None for no limit.
     """
@@ -54,8 +55,10 @@ class Handler(msgspec.Struct, frozen=True):
     retries: RetryPolicy | None = None
     timeout: float | None = None
     plain: bool = False
+    fields: bool = False
 
     def __post_init__(self) -> None:
-        """Note whether it is plain."""
+        """Note what makes it quick to call."""
         plain = self.shape is Shape.COROUTINE and self.takes is not Takes.NOTHING and self.retries is None
         msgspec.structs.force_setattr(self, "plain", plain)
+        msgspec.structs.force_setattr(self, "fields", self.type == dict[str, Any])

@@ -43,8 +43,6 @@ def call(execution: Invoked) -> Awaitable[Any]:
             execution.payload = convert(execution.payload, handler.type, "payload")
         argument = Job(execution) if takes is Takes.JOB else execution.payload
     if handler.retries is None:
-        if handler.shape is Shape.COROUTINE and takes is not Takes.NOTHING:
-            return handler.call(execution.instance, argument)  # type: ignore[no-any-return]
         return _once(execution, handler, argument)
     return _with_retries(execution, handler, argument)
 

@@ -193,7 +193,11 @@ class _Context(Generic[EventT, AnswerT]):
             yield from request_late(group, late).__await__()
         try:
             while not group.done:
-                yield from group.waiter().__await__()  # as `group.wait()`, with two objects less for each job
+                if group.asker.wanted or group._waiter is not None:
+                    yield from group.waiter().__await__()
+                else:
+                    group._waiter = waiter = group.host.tasks.waiter()
+                    yield from waiter.__await__()  # as `group.wait()`, with two objects less for each job
         except BaseException as error:
             group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise

@@ -14,25 +14,22 @@ from bus.log import log, text_of
 _MIN_COMPACT = 64
 
 
-class Deadline:
-    """One instant at which a callback is due, until it is cancelled."""
+class Deadline(msgspec.Struct, eq=False):
+    """One instant at which a callback is due, until it is cancelled.
 
-    __slots__ = ("_callback", "_deadlines", "_order", "when")
+    Attributes:
+        when: The instant.
+    """
 
-    def __init__(self, deadlines: Deadlines, when: float, order: int, callback: Callable[[], None]) -> None:
-        self.when = when
-        self._order = order
-        self._callback: Callable[[], None] | None = callback
-        self._deadlines = deadlines
+    when: float
+    _callback: Callable[[], None] | None
+    _deadlines: Deadlines
 
     def cancel(self) -> None:
         """Forget the callback. Does nothing if it was called or cancelled before."""
         if self._callback is not None:
             self._callback = None
-            self._deadlines._forget()
-
-    def __lt__(self, other: Deadline) -> bool:
-        return self.when < other.when or (self.when == other.when and self._order < other._order)
+            self._deadlines.forget()
 
 
 class DeadlineStatistics(msgspec.Struct, frozen=True):
@@ -45,13 +42,13 @@ class DeadlineStatistics(msgspec.Struct, frozen=True):
 class Deadlines:
     """A heap of deadlines and the loop that serves it.
 
-    Arming costs a heap push and cancelling a flag; cancelled entries are swept when they outnumber the armed ones, so
-    memory is bounded by twice what is armed.
+    Arming costs a heap push of a tuple and cancelling a flag; cancelled entries are swept when they outnumber the armed
+    ones, so memory is bounded by twice what is armed.
     """
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._heap: list[Deadline] = []
+        self._heap: list[tuple[float, int, Deadline]] = []
         self._dead = 0
         self._order = 0
         self._waiter: Waiter | None = None
@@ -60,8 +57,8 @@ class Deadlines:
     def add(self, when: float, callback: Callable[[], None]) -> Deadline:
         """Call `callback` once the clock has reached `when`, unless it is cancelled before."""
         self._order += 1
-        deadline = Deadline(self, when, self._order, callback)
-        heappush(self._heap, deadline)
+        deadline = Deadline(when, callback, self)
+        heappush(self._heap, (when, self._order, deadline))
         if self._waiter is not None and when < self._sleeps_until:
             wake(self._waiter)
         return deadline
@@ -78,7 +75,7 @@ class Deadlines:
         """Serve the deadlines until cancelled."""
         while True:
             self._call_due()
-            self._sleeps_until = self._heap[0].when if self._heap else float("inf")
+            self._sleeps_until = self._heap[0][0] if self._heap else float("inf")
             self._waiter = self._tasks.waiter()
             try:
                 with anyio.CancelScope(deadline=self._sleeps_until):
@@ -88,8 +85,8 @@ class Deadlines:
 
     def _call_due(self) -> None:
         now = self._tasks.now()
-        while self._heap and self._heap[0].when <= now:
-            deadline = heappop(self._heap)
+        while self._heap and self._heap[0][0] <= now:
+            deadline = heappop(self._heap)[2]
             callback, deadline._callback = deadline._callback, None
             if callback is None:
                 self._dead -= 1
@@ -99,9 +96,10 @@ class Deadlines:
             except Exception as error:  # noqa: BLE001 - one callback's defect must not stop the others
                 log().error("deadline callback failed", error=text_of(error), exc_info=True)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """One was cancelled: sweep when those outnumber the others."""
         self._dead += 1
         if self._dead > _MIN_COMPACT and self._dead * 2 > len(self._heap):
-            self._heap = [deadline for deadline in self._heap if deadline._callback is not None]
+            self._heap = [entry for entry in self._heap if entry[2]._callback is not None]
             heapify(self._heap)
             self._dead = 0
