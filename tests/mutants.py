@@ -315,8 +315,8 @@ MUTANTS = (
     Mutant(
         "an urgent event overtakes its own job",
         "actors/worker/core.py",
-        "self.lanes().put_urgent(item, job_id)",
-        "self.lanes().put_urgent(item)",
+        "self.open_mailbox().put_urgent(item, job_id)",
+        "self.open_mailbox().put_urgent(item)",
         unit("unit/test_order.py"),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Health of a worker process, told over HTTP by a thread of its own: also while the event loop is stuck."""
+"""Health of a worker process, over HTTP by a thread of its own: also while the event loop is stuck."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Health:
         """What is answered to a GET."""
         silent = self._clock() - self._beat
         alive = silent < PATIENCE
-        told: dict[str, object] = {
+        state: dict[str, object] = {
             "alive": alive,
             "ready": alive and self.ready,
             "loop_silent_seconds": round(silent, 1),
@@ -62,7 +62,7 @@ class Health:
                 good = alive and self.ready
             case _:
                 return HTTPStatus.NOT_FOUND, {"error": "there is /livez, /readyz and /health"}
-        return HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, told
+        return HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, state
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def served(health: Health, port: int) -> Iterator[int]:
         timeout: ClassVar[float] = SLOWEST_CALLER
 
         def do_GET(self) -> None:
-            status, told = health.answer(self.path)
-            body = encoded(told).encode()
+            status, state = health.answer(self.path)
+            body = encoded(state).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -72,10 +72,10 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
     return code
 
 
-TETHERED = "--tethered"
+ENDS_WITH_PARENT = "--ends-with-parent"
 
-tethered_option = click.option(
-    TETHERED, is_flag=True, hidden=True, help="End as by SIGTERM when stdin does: used by --reload and dev."
+child_option = click.option(
+    ENDS_WITH_PARENT, is_flag=True, hidden=True, help="End as by SIGTERM when stdin does: used by --reload and dev."
 )
 
 
@@ -84,7 +84,7 @@ async def begin(arguments: Sequence[str], environment: Mapping[str, str] | None 
 
     It has a session of its own: Ctrl-C reaches it through us, once.
     """
-    command = [sys.executable, "-m", "actors.cli", *arguments, TETHERED]
+    command = [sys.executable, "-m", "actors.cli", *arguments, ENDS_WITH_PARENT]
     return await anyio.open_process(
         command, stdin=subprocess.PIPE, stdout=None, stderr=None, env=environment, start_new_session=True
     )

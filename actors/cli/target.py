@@ -124,7 +124,7 @@ def _made(text: str, make: Callable[[], Any]) -> BaseWorker:
     try:
         worker = make()
     except Exception as error:
-        raise usage(f"{text} cannot be made: {_told(error)}; the constructor has to work without arguments") from error
+        raise usage(f"{text} cannot be made: {_text(error)}; the constructor has to work without arguments") from error
     if not isinstance(worker, BaseWorker):
         if inspect.iscoroutine(worker):
             worker.close()
@@ -156,7 +156,7 @@ def imported(name: str) -> ModuleType:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise usage(f"module {name!r} cannot be imported: {_told(error)}; repair it, then try again") from error
+        raise usage(f"module {name!r} cannot be imported: {_text(error)}; repair it, then try again") from error
 
 
 def look_here() -> None:
@@ -199,7 +199,7 @@ def _what(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
-def _told(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error} ({_place(error)})")
 
 

@@ -120,9 +120,9 @@ class JobEvents:
         """Let the last events be told, for a second at most."""
         with anyio.move_on_after(FLUSH):
             if self._mailbox is not None:
-                told = anyio.Event()
-                self._mailbox.put(told)
-                await told.wait()
+                flushed = anyio.Event()
+                self._mailbox.put(flushed)
+                await flushed.wait()
             if self._quiet is not None:
                 await self._quiet.wait()
         self.wanted = False  # the tasks that would tell are about to end

@@ -1,7 +1,7 @@
 """One job at its performer: runs its handler, and answers it exactly once, whatever the handler does.
 
 1. A job that was accepted is answered once, or handed back before its handler has begun.
-2. The answer comes when the handler returns, raises, or responds; when it is told to stop, at the latest after the
+2. The answer comes when the handler returns, raises, or responds; when it is watched to stop, at the latest after the
    grace period.
 3. A handler that has begun holds a slot until it has ended, or is quarantined because it swallows its cancellation.
 4. There is one timer, and the state says what it means: entering a state arms it, leaving the state cancels it.
@@ -140,7 +140,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
         sequence: The sequence number of what it sends next.
         streaming: Whether a stream was opened.
         groups: What its handler has asked for and what has not ended.
-        stopped_for: Why it was told to stop; None if it was not.
+        stopped_for: Why it was watched to stop; None if it was not.
         successor: A later attempt at it that came while this one stops, and begins when this one is answered.
         task: Runs the handler.
     """
@@ -237,7 +237,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
         return self.request
 
     def stop(self, error: ErrorInfo) -> bool:
-        """Tell the job to stop. False if it has been told before, or is answered.
+        """Tell the job to stop. False if it has been watched before, or is answered.
 
         One that has not begun never will; one that runs is answered when its handler has stopped, or after the grace
         period. A later attempt that waits for it is stopped too.
@@ -257,7 +257,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
         return True
 
     def close(self) -> None:
-        """Its worker ends: a handler that goes on although the job is answered is told to stop."""
+        """Its worker ends: a handler that goes on although the job is answered is watched to stop."""
         if self.state is JobState.ANSWERED:
             self._move(JobState.CLOSING)
             self._cancel_handler()
@@ -347,8 +347,8 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
                 return
             slots, request = self.slots, self.request
             host = slots.host
-            told = host.job_events.wanted or watching
-            if told or self._timer or self._waiters or self.successor or self.streaming or self.groups:
+            watched = host.job_events.wanted or watching
+            if watched or self._timer or self._waiters or self.successor or self.streaming or self.groups:
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self.streaming)
                 return
             self.state = JobState.ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell

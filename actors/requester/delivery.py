@@ -44,7 +44,7 @@ class Asker(Protocol):
     def queue_event(self, hook: str, message: Any, group: OpenGroup, member: Member) -> bool:
         """Put the hooks of a job's event in line; the last of them calls `hook_done`. Whether there is any."""
 
-    def lanes(self) -> Mailbox:
+    def open_mailbox(self) -> Mailbox:
         """Where hooks wait."""
 
     def waits_inside_hook(self) -> bool:
@@ -203,7 +203,7 @@ class Delivery:
             return
         if hooked:
             if self.inside_hook and member.stalls:
-                self._asker.lanes().branch(self._group.job_id)
+                self._asker.open_mailbox().branch(self._group.job_id)
         else:
             member.hooked += 1
             if self._buffer is None:
@@ -248,12 +248,12 @@ class Delivery:
         if self._asker.waits_inside_hook():
             self.inside_hook = True
             if any(member.stalls for member in self._members.values()):
-                self._asker.lanes().branch(self._group.job_id)
+                self._asker.open_mailbox().branch(self._group.job_id)
 
     def end(self) -> None:
         """The group has ended."""
         if self.inside_hook:
-            self._asker.lanes().join(self._group.job_id)
+            self._asker.open_mailbox().join(self._group.job_id)
         self.wake_reader()
 
     def _grant(self, member: Member) -> None:

@@ -239,7 +239,7 @@ class Roster:
         core = entry.core
         core.route = Route(partial(deliver, core), core.request)
         core.look_at_doors()
-        self.host.bus.route(core.name, core.route, listens=core.hears)
+        self.host.bus.route(core.name, core.route, listens=core.wants_messages)
         entry.routed = True
 
     async def _launch(self, entry: Entry) -> None:

@@ -138,7 +138,6 @@ class WorkerCore:
         "children",
         "definition",
         "groups",
-        "hears",
         "held",
         "host",
         "instance",
@@ -151,6 +150,7 @@ class WorkerCore:
         "started_at",
         "state",
         "wanted",
+        "wants_messages",
         "watched",
     )
 
@@ -178,7 +178,7 @@ class WorkerCore:
         self.background: dict[BackgroundTask, None] | None = None
         self.watched: dict[str, None] | None = None
         self.wanted = self.definition.hooks
-        self.hears = "on_bus_message" in self.wanted
+        self.wants_messages = "on_bus_message" in self.wanted
         self._events: EventHandlers | None = None
         self._waiters: list[Waiter] | None = None
 
@@ -303,10 +303,10 @@ class WorkerCore:
         """Lead requests and answers the short way, unless somebody wants to be told of each."""
         route = self.route
         if route is not None:
-            listens = self.hears or self.listens("on_job_request")
+            listens = self.wants_messages or self.listens("on_job_request")
             accept = self.admission.accept if self.admission is not None else self.request
             route.request = route.deliver if listens else accept
-            route.answers = None if self.hears else self.groups
+            route.answers = None if self.wants_messages else self.groups
 
     def new_room(self) -> Room:
         """Room for what waits for it.
@@ -340,13 +340,13 @@ class WorkerCore:
         self.wanted |= {hook}
         if hook == "on_job_request":
             self.look_at_doors()
-        if hook == "on_bus_message" and not self.hears:
-            self.hears = True
+        if hook == "on_bus_message" and not self.wants_messages:
+            self.wants_messages = True
             self.look_at_doors()
             if self.host is not None and self.host.running:
                 self.host.bus.listen(self.name)
 
-    def lanes(self) -> Mailbox:
+    def open_mailbox(self) -> Mailbox:
         """Where hooks wait; made when it is first needed."""
         if self.mailbox is None:
             self.mailbox = Mailbox(self.name, self._handle, self.hosted.tasks)
@@ -367,14 +367,14 @@ class WorkerCore:
         job_id = getattr(argument, "job_id", None)
         item = (self.call_hook, hook, argument, group, member, last)
         if getattr(argument, "urgent", False):
-            self.lanes().put_urgent(item, job_id)
+            self.open_mailbox().put_urgent(item, job_id)
         else:
-            self.lanes().put(item, job_id)
+            self.open_mailbox().put(item, job_id)
         return True
 
     def queue_event(self, hook: str, message: Any, group: Any, member: Member) -> bool:
         """Put the hooks of a job's event in line; the last of them tells the group. Whether there is any."""
-        if not self.hears:
+        if not self.wants_messages:
             return self.queue_hook(hook, message, group, member)
         self.queue_hook(hook, message, group, member, last=False)
         return self.queue_hook("on_bus_message", message, group, member)
@@ -420,7 +420,7 @@ class WorkerCore:
         method = self.definition.ready.get(data.worker_name)
         if method is not None:
             guarded = self.hosted.guarded
-            self.lanes().put((guarded, self, method, getattr(self.instance, method), data))
+            self.open_mailbox().put((guarded, self, method, getattr(self.instance, method), data))
         self.queue_hook("on_worker_ready", data)
 
     def on_lost(self, data: WorkerLostData) -> None:

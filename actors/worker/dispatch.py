@@ -51,7 +51,7 @@ def deliver(core: WorkerCore, message: BusMessage, *, force: bool = False) -> Ro
     if by_type is None:
         return _other(core, message, force)
     room = by_type(core, message, force)
-    if core.hears and room is None and by_type is not _job_event:
+    if core.wants_messages and room is None and by_type is not _job_event:
         core.queue_hook("on_bus_message", message)
     return room
 
@@ -64,7 +64,7 @@ def takes_place(message: BusMessage) -> bool:
 def _request(core: WorkerCore, message: BusJobRequestMessage, force: bool) -> Room | None:
     room = core.request(message, force=force)
     if room is None and core.listens("on_job_request"):
-        core.lanes().put((core.emit, "on_job_request", message), message.job_id)
+        core.open_mailbox().put((core.emit, "on_job_request", message), message.job_id)
     return room
 
 
@@ -73,7 +73,7 @@ def _job_event(core: WorkerCore, message: Any, _force: bool) -> None:
     taken = group is not None and _is_of(group, message) and group.receive(message)
     if not taken:
         core.hosted.late_answer(core, message, known=group is not None)
-    if core.hears and not (taken and isinstance(message, EVENT_MESSAGES)):
+    if core.wants_messages and not (taken and isinstance(message, EVENT_MESSAGES)):
         core.queue_hook("on_bus_message", message)
 
 
@@ -172,7 +172,7 @@ def _other(core: WorkerCore, message: BusMessage, force: bool) -> Room | None:
     """A message of a type that users define goes to `on_bus_message`."""
     item = (core.call_hook, "on_bus_message", message)
     if message.urgent:
-        core.lanes().put_urgent(item)
+        core.open_mailbox().put_urgent(item)
         return None
     return _queue(core, item, force)
 
@@ -190,7 +190,7 @@ def _queue(core: WorkerCore, item: tuple[Any, ...], force: bool, *, job_id: str 
             return room
         room.taken += 1
     if core.active or job_id is not None:
-        core.lanes().put((_taken, room, item), job_id)
+        core.open_mailbox().put((_taken, room, item), job_id)
     else:
         if core.held is None:
             core.held = []
@@ -214,11 +214,11 @@ def _set_active(core: WorkerCore, *, active: bool, args: dict[str, Any] | None) 
             core.admission.serve(active)
         else:
             core.hosted.bus.capacity_changed(core.name)
-        core.lanes().put((_tell_active, core, "on_activated" if active else "on_deactivated", args))
+        core.open_mailbox().put((_tell_active, core, "on_activated" if active else "on_deactivated", args))
     if active and core.held is not None:
         held, core.held = core.held, None
         for item in held:
-            core.lanes().put(item)
+            core.open_mailbox().put(item)
 
 
 async def _tell_active(core: WorkerCore, hook: str, args: dict[str, Any] | None) -> None:

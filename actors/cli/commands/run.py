@@ -182,7 +182,7 @@ def _ending(status: RunStatus) -> str:
 
 def _show(status: RunStatus) -> None:
     progress = status.progress
-    told = {
+    shown = {
         "run": status.run_id,
         "state": status.state.value,
         "workers": ", ".join(status.worker_names),
@@ -198,4 +198,4 @@ def _show(status: RunStatus) -> None:
         "key": status.idempotency_key,
         "error": status.error,
     }
-    table(("RUN", status.run_id), [(name, value) for name, value in told.items() if value and name != "run"])
+    table(("RUN", status.run_id), [(name, value) for name, value in shown.items() if value and name != "run"])

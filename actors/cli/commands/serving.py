@@ -16,7 +16,7 @@ from actors.cli.command import Command, Invocation, asynchronous
 from actors.cli.connection import broker_url, bus_options, store_url
 from actors.cli.failures import CommandError, ExitCode, ends_by_itself, understood, usage
 from actors.cli.output import emit, log_to_stderr, say
-from actors.cli.process import begin, end, end_with_parent, reloaded, tethered_option
+from actors.cli.process import begin, child_option, end, end_with_parent, reloaded
 from actors.cli.settings import PORT, settings
 from bus.brokers import BROKERS, Broker
 from bus.transport.server import redacted
@@ -40,11 +40,11 @@ SERVER_SETTINGS = ("host", "port", "token", "read_token")
     "bus", "namespace", "signing_key_env", "run_store", *SERVER_SETTINGS, "drain_timeout", "log_level", "log_format"
 )
 @settings("imports", "json")
-@tethered_option
+@child_option
 @asynchronous
 async def serve(
     *,
-    tethered: bool,
+    ends_with_parent: bool,
     allowed_hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
     own_runs: bool,
@@ -63,7 +63,7 @@ async def serve(
 
     Reachable from this machine only, unless --host says otherwise; then a --token is needed.
     """
-    if tethered:
+    if ends_with_parent:
         end_with_parent()
     try:
         server = import_module("actors.server")
@@ -83,11 +83,11 @@ async def serve(
             **limits,
         )
     _check_binding(server, host, limits["token"], allowed_hosts)
-    told = {"server": f"http://{host}:{port}", "bus": redacted(url)}
+    shown = {"server": f"http://{host}:{port}", "bus": redacted(url)}
     if json:
-        emit(told)
+        emit(shown)
     else:
-        say(f"actorbus server over {told['bus']}: {told['server']} in a moment; Ctrl-C ends it")
+        say(f"actorbus server over {shown['bus']}: {shown['server']} in a moment; Ctrl-C ends it")
     async with ends_by_itself() as signals:
         try:
             await server.listen(app, host, port, log_level=log_level, log_config=None)

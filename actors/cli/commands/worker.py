@@ -19,7 +19,7 @@ from actors.cli.connection import broker_url, bus_options, store_url
 from actors.cli.failures import CommandError, ExitCode, ends_by_itself, text_of, understood
 from actors.cli.health import Health, served
 from actors.cli.output import emit, log_to_stderr, say
-from actors.cli.process import end_with_parent, reloaded, tethered_option
+from actors.cli.process import child_option, end_with_parent, reloaded
 from actors.cli.settings import settings
 from actors.cli.target import Target, targets
 from actors.jobs.errors import SupervisionError
@@ -80,7 +80,7 @@ def worker() -> None:
 )
 @click.option("--name", help="Name of this runner, unique in the fleet. [default: one is made up]")
 @settings(*WORKER_SETTINGS)
-@tethered_option
+@child_option
 @click.pass_context
 def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | None, **values: Any) -> int:
     """Run workers until a signal.
@@ -94,7 +94,7 @@ def start(context: click.Context, /, workers: tuple[str, ...], folder: Path | No
         assert invocation is not None
         watched = Path(values["reload_dir"] or folder or ".")
         return anyio.run(reloaded, [*invocation.arguments, "--no-reload"], watched)
-    if values["tethered"]:
+    if values["ends_with_parent"]:
         end_with_parent()
     url = broker_url(values["bus"])
     log_to_stderr(values["log_level"], values["log_format"])
@@ -175,7 +175,7 @@ def _bus_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _banner(runner: WorkerRunner, url: str, found: list[Target], values: dict[str, Any]) -> None:
-    told = {
+    shown = {
         "runner": runner.name,
         "bus": redacted(url),
         "workers": {each.name: each.text for each in found},
@@ -185,11 +185,11 @@ def _banner(runner: WorkerRunner, url: str, found: list[Target], values: dict[st
         "python": platform.python_version(),
     }
     if values["json"]:
-        emit(told)
+        emit(shown)
         return
-    say(f"actorbus worker {runner.name}, process {told['pid']}, Python {told['python']}")
-    say(f"  bus      {told['bus']}")
-    say(f"  runs     {told['run_store']}")
+    say(f"actorbus worker {runner.name}, process {shown['pid']}, Python {shown['python']}")
+    say(f"  bus      {shown['bus']}")
+    say(f"  runs     {shown['run_store']}")
     for each in found:
         say(f"  worker   {each.name}  ({each.text})")
     if values["health_port"] is not None:
