@@ -36,15 +36,14 @@ def review(root: str, path: str) -> Review:
 
 
 def advise(root: str, path: str) -> str:  # where to begin with a file
-    functions = [node for node in ast.walk(parsed(root, path)) if isinstance(node, FUNCTIONS)]
+    functions = (node for node in ast.walk(parsed(root, path)) if isinstance(node, FUNCTIONS))
     worst = max(functions, key=branches, default=None)
     return f"begin with {worst.name} in line {worst.lineno}" if worst else "it has no functions"
 
 
 def parsed(root: str, path: str) -> ast.Module:
-    source = Path(root, path).read_bytes()
     with PARSING:
-        return ast.parse(source)
+        return ast.parse(Path(root, path).read_bytes())
 
 
 def branches(function: ast.AST) -> int:
@@ -58,9 +57,7 @@ def findings(tree: ast.AST, path: str) -> Iterator[Finding]:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() if (count := branches(node)) > 10:
                 yield Finding("complex function", node.lineno, f"{node.name} has {count} branches")
-            case ast.Call(func=ast.Name() | ast.Attribute() as function) if (
-                name := ast.unparse(function)
-            ) in DANGEROUS:
+            case ast.Call(func=ast.Name() | ast.Attribute() as called) if (name := ast.unparse(called)) in DANGEROUS:
                 yield Finding("dangerous call", node.lineno, name)
             case ast.Module(body=body) | ast.ClassDef(body=body):
                 public = [each for each in body if isinstance(each, (*FUNCTIONS, ast.ClassDef)) and each.name[0] != "_"]
