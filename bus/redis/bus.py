@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from bus.network.bus import NetworkOptions, ServerBus
-from bus.redis.client import RedisClient, connections, exposed
+from bus.redis.client import RedisClient, exposed
 from bus.redis.transport import RedisTransport
 
 
@@ -43,8 +43,8 @@ class RedisBus(ServerBus):
             RedisTransport(url, redis=redis, namespace=namespace, ack_wait=ack_wait, consumer_id=consumer_id),
             **options,
         )
-        self._make, _ = connections(url, redis)
+        self._server = (url, redis)
         self.server_url, self.namespace = url, namespace
 
     def _exposed(self) -> str:
-        return exposed(self._make)
+        return exposed(*self._server)

@@ -89,12 +89,12 @@ async def test_an_exchange_that_is_cancelled_ends_the_link() -> None:
     assert not link.connected
 
 
-async def test_a_link_that_is_shut_does_not_come_back() -> None:
+async def test_a_link_that_is_closed_does_not_come_back() -> None:
     async with server(b"+PONG\r\n") as url:
         link = link_to(url)
         assert await link.exchange([("PING",)]) == [b"PONG"]
-        await link.shut()
-        with pytest.raises(TransportError, match="is shut"):
+        await link.close()
+        with pytest.raises(TransportError, match="is closed"):
             await link.exchange([("PING",)])
 
 

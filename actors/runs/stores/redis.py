@@ -90,7 +90,7 @@ class RedisLedger:
         """Disconnect."""
         link, self._link = self._link, None
         if link is not None:
-            await link.shut()
+            await link.close()
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Ledger`."""
