@@ -182,7 +182,7 @@ async def a_queued_frame_is_claimed_by_one_node_at_a_time(make_network: MakeNetw
                 got += [(node, delivery) for delivery in await node.drain()]
         equal([(delivery.queue, delivery.body, delivery.attempt) for _, delivery in got], [("work", b"once", 1)])
         owner, claim = got[0]
-        equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
+        equal(await owner.settle(claim, Settlement.ACK), expected=True)
 
 
 async def work_waits_until_somebody_serves_its_queue(make_network: MakeNetwork) -> None:
@@ -202,7 +202,7 @@ async def one_frame_per_id_is_stored(make_network: MakeNetwork) -> None:
         await a.transport.send([frame, frame])
         await a.transport.send([frame])
         claim = await b.take_one()
-        equal(await b.transport.settle(claim, Settlement.ACK), expected=True)
+        equal(await b.settle(claim, Settlement.ACK), expected=True)
         await a.transport.send([frame])
         equal(_bodies(await b.rest()), [])
 
@@ -214,7 +214,7 @@ async def demand_bounds_the_claims(make_network: MakeNetwork) -> None:
         b.transport.demand("work", 2)
         claims = await b.take(2)
         for claim in claims:
-            await b.transport.settle(claim, Settlement.ACK)
+            await b.settle(claim, Settlement.ACK)
         equal(_bodies(claims + await b.drain()), [b"1", b"2"])
         b.transport.demand("work", 7)
         b.transport.demand("work", 1)
@@ -251,7 +251,7 @@ async def a_nak_gives_the_frame_to_who_has_a_free_slot(make_network: MakeNetwork
         a.transport.demand("work", 1)
         claim = await a.take_one()
         b.transport.demand("work", 1)
-        equal(await a.transport.settle(claim, Settlement.NAK), expected=True)
+        equal(await a.settle(claim, Settlement.NAK), expected=True)
         again = await b.take_one()
         equal((again.body, again.attempt), (b"not me", 2))
         equal(await a.drain(), [])
@@ -280,7 +280,7 @@ async def a_renewed_claim_stays_with_its_owner(make_network: MakeNetwork) -> Non
             await anyio.sleep(a.ack_wait / 4)
             equal(list(await a.transport.extend([claim])), [True])
         equal(await b.drain(), [])
-        equal(await a.transport.settle(claim, Settlement.ACK), expected=True)
+        equal(await a.settle(claim, Settlement.ACK), expected=True)
 
 
 async def a_lost_claim_can_be_neither_renewed_nor_settled(make_network: MakeNetwork) -> None:
@@ -294,9 +294,9 @@ async def a_lost_claim_can_be_neither_renewed_nor_settled(make_network: MakeNetw
             owner.transport.demand("work", 1)
             claim = await owner.take_one()
             equal(list(await a.transport.extend([lost])), [False])
-            equal([await a.transport.settle(lost, how) for how in Settlement], [False, False, False])
+            equal([await a.settle(lost, how) for how in Settlement], [False, False, False])
             equal(list(await owner.transport.extend([claim])), [True])
-            equal(await owner.transport.settle(claim, Settlement.ACK), expected=True)
+            equal(await owner.settle(claim, Settlement.ACK), expected=True)
 
 
 async def a_settled_frame_never_comes_back(make_network: MakeNetwork) -> None:
@@ -305,8 +305,8 @@ async def a_settled_frame_never_comes_back(make_network: MakeNetwork) -> None:
         await a.send("queue", "work", b"done", b"poison")
         a.transport.demand("work", 2)
         done, poison = await a.take(2)
-        equal(await a.transport.settle(done, Settlement.ACK), expected=True)
-        equal(await a.transport.settle(poison, Settlement.TERM), expected=True)
+        equal(await a.settle(done, Settlement.ACK), expected=True)
+        equal(await a.settle(poison, Settlement.TERM), expected=True)
         a.transport.demand("work", 2)
         await anyio.sleep(1.5 * a.ack_wait)
         equal(await a.rest(), [])
@@ -333,6 +333,37 @@ async def an_answer_ends_the_claim_that_it_settles(make_network: MakeNetwork) ->
         equal((mine.body, mine.attempt), (b"third", 2))
         await a.transport.send([Outgoing("inbox", a.address, "too late", b"", late)])
         equal(list(await b.transport.extend([mine])), [True])
+
+
+async def what_waits_in_a_queue_can_be_looked_at_and_taken_out(make_network: MakeNetwork) -> None:
+    """In pages, also where nobody serves it; what was taken out is never delivered."""
+    async with _nodes(make_network, 2) as (a, b):
+        waiting = a.transport.waiting("work")
+        equal(list(await waiting.oldest(10)), [])
+        await b.send("queue", "work", b"1", b"2", b"3")
+        await b.send("queue", "other", b"4")
+        first = await waiting.oldest(2)
+        rest = await waiting.oldest(10, first[-1].place)
+        equal([frame.body for frame in (*first, *rest)], [b"1", b"2", b"3"])
+        await waiting.discard([first[0].place, rest[0].place])
+        b.transport.demand("work", 3)
+        claim = await b.take_one()
+        equal((claim.body, await b.settle(claim, Settlement.ACK)), (b"2", True))
+        equal(await b.rest(), [])
+
+
+async def what_was_given_up_can_be_looked_at_and_discarded(make_network: MakeNetwork) -> None:
+    """By every node, in pages; a letter is discarded once."""
+    async with _nodes(make_network, 2) as (a, b):
+        await a.send("queue", "work", b"1", b"2")
+        a.transport.demand("work", 2)
+        for claim in await a.take(2):
+            await a.settle(claim, Settlement.TERM)
+        (first,) = await b.transport.dead_frames.oldest(1)
+        (last,) = await b.transport.dead_frames.oldest(10, first.place)
+        equal([(frame.queue, frame.body) for frame in (first, last)], [("work", b"1"), ("work", b"2")])
+        equal([await a.transport.dead_frames.discard(first.place) for _ in range(2)], [True, False])
+        equal([frame.body for frame in await b.transport.dead_frames.oldest(10)], [b"2"])
 
 
 async def close_gives_back_the_claims(make_network: MakeNetwork) -> None:
@@ -384,6 +415,8 @@ TRANSPORT_CONTRACT: tuple[TransportCheck, ...] = (
     a_lost_claim_can_be_neither_renewed_nor_settled,
     a_settled_frame_never_comes_back,
     an_answer_ends_the_claim_that_it_settles,
+    what_waits_in_a_queue_can_be_looked_at_and_taken_out,
+    what_was_given_up_can_be_looked_at_and_discarded,
     close_gives_back_the_claims,
     a_cancelled_receive_loses_no_queued_frame,
 )
@@ -408,6 +441,11 @@ class Probe:
         frames = [Outgoing(lane, to, f"{self.address}-{self._sent + n}", body) for n, body in enumerate(bodies)]
         self._sent += len(frames)
         await (self.transport.tell(frames) if lane == "direct" else self.transport.send(frames))
+
+    async def settle(self, claim: Delivery, how: Settlement) -> bool:
+        """End one claim. False if it was lost."""
+        (settled,) = await self.transport.settle([(claim, how)])
+        return settled
 
     async def receive(self) -> tuple[bool, list[Delivery]]:
         """Whether there was nothing at all, and what was new."""

@@ -62,8 +62,10 @@ class Tap(MemoryTransport):
             self.sent += frames
         await super().tell(frames)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        return delivery.token is not None and await super().settle(delivery, how)
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        known = [each for each in settlements if each[0].token is not None]
+        settled = iter(await super().settle(known))
+        return [delivery.token is not None and next(settled) for delivery, _ in settlements]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         known = [delivery for delivery in deliveries if delivery.token is not None]

@@ -9,7 +9,7 @@ import anyio
 from bus.errors import DecodeError, TransportError
 from bus.log import log
 from bus.transport.framing import number_of
-from bus.transport.transport import ShowsQueues, Transport
+from bus.transport.transport import Transport
 from bus.wire.codec import decode_header
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ class Withdrawals:
             self._under_way = False
 
     async def _look_through(self, name: str) -> None:
-        if not isinstance(self._transport, ShowsQueues):
-            return
         unsent = frozenset(self._outbox.jobs())  # they may yet be stored
         doomed = {
             key: number

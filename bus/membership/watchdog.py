@@ -15,7 +15,7 @@ import anyio
 
 from bus.errors import BusError
 from bus.log import log, text_of
-from bus.transport.transport import StaysAlive, Transport
+from bus.transport.transport import Transport
 
 if TYPE_CHECKING:
     from bus.delivery.claims import Claim
@@ -105,7 +105,7 @@ class Pulse:
     runner that was paused for too long.
 
     Where the whole process stands still, or one call holds the interpreter's lock, the thread stands still too. Where
-    the transport does not offer to be kept from a thread, there is none.
+    no other thread reaches the network, there is none.
 
     Args:
         bus: Whose runner to keep alive.
@@ -130,7 +130,7 @@ class Pulse:
     ) -> None:
         self.blocked = 0
         self._bus = bus
-        self._transport = transport if isinstance(transport, StaysAlive) else None
+        self._renew = transport.keep
         self._claimer = claimer
         self._every = every
         self._period = every / 4
@@ -143,7 +143,7 @@ class Pulse:
 
     def start(self) -> None:
         """Start the thread. The loop must `run()` from now on."""
-        if self._transport is not None:
+        if self._renew is not None:
             self._watchdog.tick(self._clock())
             self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._bus.address}", daemon=True)
             self._thread.start()
@@ -206,11 +206,11 @@ class Pulse:
                 log().warning("the leases of a blocked event loop could not be kept; trying again", error=failure)
 
     async def _round(self) -> None:
-        assert self._transport is not None
+        assert self._renew is not None
         bus, now = self._bus, self._clock()
         beat = bus._framer.frame(bus._fleet.sign_of_life(), "everyone", "", bus.address)
         with anyio.fail_after(ROUND_TIMEOUT):
-            kept = await self._transport.keep([beat])
+            kept = await self._renew([beat])
         claims = self._claimer.claims
         leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._claimer._outbox.settling]
         for lease in leases:

@@ -11,7 +11,7 @@ from bus.errors import InvalidNameError, TransportError
 from bus.local.dead_letters import DeadFrame
 from bus.memory.broker import MemoryBroker
 from bus.memory.queues import Node
-from bus.transport.transport import Delivery, Outgoing, Settlement, WaitingFrame
+from bus.transport.transport import Delivery, Keep, Outgoing, Settlement, WaitingFrame
 
 __all__ = ["MemoryTransport", "broker"]
 
@@ -77,6 +77,8 @@ class MemoryTransport:
         broker: Where the frames are kept. Nodes meet if they share it.
     """
 
+    keep: Keep | None = None
+
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self._node: Node | None = None
@@ -139,14 +141,15 @@ class MemoryTransport:
         if self._node is not None:
             self._broker.demand(self._node, queue, slots)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each whose lease had ended.
 
         Raises:
             TransportError: Not open.
         """
         await checkpoint()
-        return self._broker.settle(self._connected(), delivery, how)
+        node = self._connected()
+        return [self._broker.settle(node, delivery, how) for delivery, how in settlements]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.

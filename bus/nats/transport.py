@@ -284,16 +284,18 @@ class JetStreamTransport:
         """
         self._queues.demand(queue, slots)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims, one after the other. False for each whose lease had ended.
 
         Returns when the server was told, not when it knows: an `ACK` or `TERM` is repeated until it is confirmed or the
         lease ends. A dead letter is stored before its frame is deleted.
 
         Raises:
-            TransportError: Not connected, or the dead letter was not stored. The claim is as it was.
+            TransportError: Not connected, or a dead letter was not stored. That claim and those after it are as they
+                were.
         """
-        return await self._queues.settle(self._connected(), delivery, how, asyncio.get_running_loop().time())
+        link, now = self._connected(), asyncio.get_running_loop().time
+        return [await self._queues.settle(link, delivery, how, now()) for delivery, how in settlements]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that ended before it was confirmed.
@@ -304,7 +306,7 @@ class JetStreamTransport:
         return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`.
+        """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`.
 
         Raises:
             TransportError: The server did not answer, or refused.

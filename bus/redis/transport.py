@@ -246,16 +246,7 @@ class RedisTransport:
             if not fits and self._node is not None and (self._waking is None or self._waking.done()):
                 self._waking = asyncio.get_running_loop().create_task(self._wake_reader(self._node))
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if it had ended before.
-
-        Raises:
-            TransportError: Not open, or no answer; the claim may have ended.
-        """
-        (settled,) = await self.settle_all([(delivery, how)])
-        return settled
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims in one round trip. False for each that had ended before.
 
         Raises:
@@ -274,7 +265,7 @@ class RedisTransport:
         return await self._queues.renew(deliveries, self._writer)
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send to everyone and renew every claim, over a connection of its own; see `StaysAlive`."""
+        """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`."""
         node = self._connected()
         link = self._new_link()
         try:

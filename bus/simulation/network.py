@@ -13,9 +13,10 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from bus.errors import DataLostError, TransportError
+from bus.local.dead_letters import DeadFrame
 from bus.memory.broker import IDLE_WAIT, MemoryBroker
 from bus.memory.queues import BATCH, Node
-from bus.transport.transport import Delivery, Outgoing, Settlement, WaitingFrame
+from bus.transport.transport import Delivery, Keep, Outgoing, Settlement, WaitingFrame
 
 __all__ = ["NetworkStatistics", "SimulatedNetwork", "TraceEvent"]
 
@@ -63,6 +64,8 @@ class SimulatedTransport:
 
     Frames it carries come in order unless `Faults.reorder` says otherwise. A cancelled `receive` loses nothing.
     """
+
+    keep: Keep | None = None
 
     def __init__(self, network: SimulatedNetwork, label: str, rng: random.Random) -> None:
         self.label = label
@@ -185,17 +188,12 @@ class SimulatedTransport:
             self._network.note(self.label, "demand", f"{queue} {slots}")
             self._network.broker.demand(self._node, queue, slots)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if its lease had ended.
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims in one round trip. False for each whose lease had ended.
 
         Raises:
-            TransportError: Lost, partitioned or killed; the claim may have been settled, unless killed before.
+            TransportError: Lost, partitioned or killed; the claims may have been settled, unless killed before.
         """
-        (settled,) = await self.settle_all([(delivery, how)])
-        return settled
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
-        """End claims in one round trip; see `settle`."""
         detail = ", ".join(f"{how.value} {_describe(delivery)}" for delivery, how in settlements)
 
         def end_all() -> list[bool]:
@@ -212,6 +210,11 @@ class SimulatedTransport:
         """
         detail = ", ".join(_describe(delivery) for delivery in deliveries)
         return await self._operate("extend", detail, lambda: self._network.broker.extend(self._connected(), deliveries))
+
+    @property
+    def dead_frames(self) -> SimulatedDeadFrames:
+        """What was given up on."""
+        return SimulatedDeadFrames(self)
 
     def waiting(self, queue: str) -> SimulatedWaitingFrames:
         """What waits in a queue."""
@@ -347,6 +350,23 @@ class SimulatedTransport:
     def __repr__(self) -> str:
         state = "dead" if self._dead.is_set() else "closed" if self._node is None else "open"
         return f"<SimulatedTransport {self.label!r}: {state}, {len(self._carried)} frames on their way>"
+
+
+class SimulatedDeadFrames:
+    """What the broker of a `SimulatedNetwork` keeps of what was given up on. Errors are those of the link."""
+
+    def __init__(self, link: SimulatedTransport) -> None:
+        self._link = link
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
+        """At most `most` letters, the oldest first; only such as follow the place `after`."""
+        broker = self._link._network.broker
+        return await self._link._operate("dead", after, lambda: broker.dead_frames(most, after))
+
+    async def discard(self, place: str) -> bool:
+        """Throw a letter away. False if it was not there."""
+        broker = self._link._network.broker
+        return await self._link._operate("discard", place, lambda: broker.discard(place))
 
 
 class SimulatedWaitingFrames:

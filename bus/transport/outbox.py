@@ -18,7 +18,7 @@ from bus.local.tasks import Tasks, Waiter, wake
 from bus.log import log
 from bus.messages import BusJobStreamDataMessage
 from bus.transport.framing import Chunks, Framer
-from bus.transport.transport import Delivery, Lane, Outgoing, Settlement, SettlesTogether, Transport
+from bus.transport.transport import Delivery, Lane, Outgoing, Settlement, Transport
 from bus.wire.codec import decode_header
 
 CAPACITY = 10_000
@@ -121,7 +121,6 @@ class Outbox:
         self._line = _Line("the network", tasks)
         self._held: dict[Place, _Line] = {}
         self._transport = transport
-        self._together = transport if isinstance(transport, SettlesTogether) else None
         self._tasks = tasks
         self._rng = rng
         self._settlements: deque[Settling] = deque()
@@ -303,13 +302,11 @@ class Outbox:
 
     async def _settle(self) -> None:
         while self._settlements:
-            now, count = self._tasks.now(), min(len(self._settlements), BATCH if self._together is not None else 1)
-            batch = [self._settlements[index] for index in range(count)]
+            now = self._tasks.now()
+            batch = [self._settlements[index] for index in range(min(len(self._settlements), BATCH))]
             lasting = [(each.delivery, each.how) for each in batch if now < each.renewed + self._transport.ack_wait]
-            if self._together is not None:
-                await self._together.settle_all(lasting)
-            elif lasting:
-                await self._transport.settle(*lasting[0])
+            if lasting:
+                await self._transport.settle(lasting)
             for _ in batch:
                 self._settlements.popleft()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
+
+from bus.local.dead_letters import KeepsDeadLetters
 
 Lane = Literal["inbox", "queue", "everyone", "direct"]
 
@@ -64,7 +66,32 @@ class Settlement(Enum):
     """Given up on: the frame goes to the dead letters and is never delivered again."""
 
 
-class Transport(Protocol):
+class WaitingFrame(msgspec.Struct, frozen=True):
+    """A frame in a queue: its place there, and the bytes."""
+
+    place: str
+    body: bytes
+
+
+class WaitingFrames(Protocol):
+    """What waits in one queue. Both methods may raise `TransportError`."""
+
+    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
+        """At most `most` frames, the oldest first; only such as follow the place `after`. Claimed ones may be left out.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+
+    async def discard(self, places: Sequence[str]) -> None:
+        """Take frames out, for good. One that is claimed goes as well, or stays."""
+
+
+Keep = Callable[[Sequence[Outgoing]], Awaitable[Container[object]]]
+"""See `Transport.keep`."""
+
+
+class Transport(KeepsDeadLetters, Protocol):
     """How one node talks to the network.
 
     Guarantees asked of every transport:
@@ -85,8 +112,8 @@ class Transport(Protocol):
     * A claim is handed over while its lease lasts, or not at all.
     * Where the network has lost what it had stored, `receive` raises `DataLostError`, once.
 
-    Every method but `demand` may raise `TransportError`; none blocks for longer than a few seconds without returning
-    or raising.
+    Every method that is waited for may raise `TransportError`; none blocks for longer than a few seconds without
+    returning or raising.
     """
 
     @property
@@ -118,11 +145,26 @@ class Transport(Protocol):
     def demand(self, queue: str, slots: int) -> None:
         """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        """End a claim. False if it was no longer ours: its lease ended and the frame went elsewhere."""
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        """End claims. False for each that was no longer ours: its lease ended and the frame went elsewhere.
+
+        If this raises `TransportError`, each of them may have ended or not; the caller tries all of them again.
+        """
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that was no longer ours."""
+
+    def waiting(self, queue: str) -> WaitingFrames:
+        """What waits in a queue, served or not."""
+
+    @property
+    def keep(self) -> Keep | None:
+        """How to speak for the node while its event loop is blocked: None where only that loop reaches the network.
+
+        It sends frames to everyone, renews every claim of the node, over a connection made for that alone, and returns
+        the tokens of the claims that are still ours. It is called from another thread, in an event loop of its own, and
+        not twice at a time. If it raises `BusError`, some claims may be renewed; it is tried again.
+        """
 
 
 @runtime_checkable
@@ -134,57 +176,3 @@ class Prompt(Protocol):
 
     def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
         """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
-
-
-@runtime_checkable
-class SettlesTogether(Protocol):
-    """A transport that ends many claims in one round trip."""
-
-    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
-        """End claims. False for each that was no longer ours; if it raises, each may have ended or not."""
-
-
-@runtime_checkable
-class StaysAlive(Protocol):
-    """A transport that can speak for its node while the event loop of the node is blocked."""
-
-    async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
-        """Send `frames` to everyone, and renew every claim of the node, over a connection made for that alone.
-
-        Called from another thread, in an event loop of its own, and not twice at a time.
-
-        Returns:
-            The tokens of the claims that are still ours.
-
-        Raises:
-            BusError: It could not be done; some claims may be renewed. A `TransportError`, unless it never will be.
-        """
-
-
-class WaitingFrame(msgspec.Struct, frozen=True):
-    """A frame in a queue: its place there, and the bytes."""
-
-    place: str
-    body: bytes
-
-
-class WaitingFrames(Protocol):
-    """What waits in one queue. Both methods may raise `TransportError`."""
-
-    async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
-        """At most `most` frames, the oldest first; only such as follow the place `after`. Claimed ones may be left out.
-
-        Raises:
-            ValueError: `after` is no place.
-        """
-
-    async def discard(self, places: Sequence[str]) -> None:
-        """Take frames out, for good. One that is claimed goes as well, or stays."""
-
-
-@runtime_checkable
-class ShowsQueues(Protocol):
-    """A transport that lets frames be taken out of a queue that nobody serves."""
-
-    def waiting(self, queue: str) -> WaitingFrames:
-        """What waits in a queue."""

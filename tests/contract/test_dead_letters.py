@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from random import Random
 
 import anyio
 import pytest
@@ -15,13 +16,14 @@ from bus.brokers import NatsBroker, RedisBroker
 from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 from bus.redis.admin import RIGHTS
+from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import MakeNetwork
 from tests.contract import test_nats, test_redis, test_transports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
 
-@pytest.fixture(params=["memory", "redis", "nats"])
+@pytest.fixture(params=["memory", "simulated", "redis", "nats"])
 def make_network(request: pytest.FixtureRequest) -> Iterator[MakeNetwork]:
     with ExitStack() as stack:
         if request.param == "redis":
@@ -32,6 +34,9 @@ def make_network(request: pytest.FixtureRequest) -> Iterator[MakeNetwork]:
             yield test_redis.over(f"redis://worker:secret@127.0.0.1:{broker.port}")
         elif request.param == "nats":
             yield test_nats.over(stack.enter_context(NatsBroker(test_nats.PERMISSIONS)))
+        elif request.param == "simulated":
+            simulated = SimulatedNetwork(Random(4), Faults(), MemoryBroker())
+            yield test_transports.over(simulated.transport, simulated.broker.ack_wait)
         else:
             memory = MemoryBroker()
             yield test_transports.over(lambda _: MemoryTransport(memory), memory.ack_wait)
@@ -43,7 +48,7 @@ async def give_up(transport: Transport, queue: str, body: bytes) -> None:
     with anyio.fail_after(60):
         while not (claims := await transport.receive()):
             pass
-    assert await transport.settle(claims[0], Settlement.TERM)
+    assert await transport.settle([(claims[0], Settlement.TERM)]) == [True]
 
 
 async def test_g36_what_was_given_up_is_listed_in_pages_and_discarded_once(make_network: MakeNetwork) -> None:

@@ -166,7 +166,7 @@ async def test_g35_a_job_that_lay_unread_for_longer_than_its_lease_is_not_handed
         b.demand("work", 1)
         (claim,) = await take(b, 1)
         assert claim.attempt == 2
-        assert await b.settle(claim, Settlement.ACK)
+        assert await b.settle([(claim, Settlement.ACK)]) == [True]
         assert list(await a.receive()) == []
         assert a.statistics().queues.late == 1
         await put(b, "queue", "work", b"next")
@@ -233,8 +233,8 @@ async def test_g36_what_is_given_up_on_is_kept_with_its_history(server: NatsBrok
         a.demand("some.work", 1)
         await put(a, "queue", "some.work", b"poison")
         (claim,) = await take(a, 1)
-        assert await a.settle(claim, Settlement.TERM)
-        assert not await a.settle(claim, Settlement.ACK)
+        assert await a.settle([(claim, Settlement.TERM)]) == [True]
+        assert await a.settle([(claim, Settlement.ACK)]) == [False]
     client = await nats.connect(server.url)
     letter = await client.jsm().get_msg(f"{namespace}_dead", seq=1)
     assert letter.data == b"poison"
@@ -422,7 +422,7 @@ async def test_g33_an_attempt_has_a_number_of_its_own_although_the_server_was_ki
                 ):
                     assert not [*await receive(taker), *await receive(other)]
                 assert await taker.extend([delivery]) == [False]
-                assert not await taker.settle(delivery, Settlement.ACK)
+                assert await taker.settle([(delivery, Settlement.ACK)]) == [False]
             await put(first, "queue", "fresh", b"new")
             second.demand("fresh", 1)
             (delivery,) = await take(second, 1)
@@ -441,7 +441,7 @@ async def test_a_claim_that_the_server_has_written_down_outlives_it(namespace: s
             while first.statistics().connections == 1:
                 assert not await receive(first)
             assert await first.extend([delivery]) == [True]
-            assert await first.settle(delivery, Settlement.ACK)
+            assert await first.settle([(delivery, Settlement.ACK)]) == [True]
 
 
 async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_given_the_job(namespace: str) -> None:
@@ -463,7 +463,7 @@ async def test_g35_a_claim_that_outlives_its_server_has_ended_when_another_is_gi
             async with anyio.create_task_group() as reading:
                 reading.start_soon(forever, partial(receive, first))
                 assert bodies(await take(second, 1)) == [b"long"]
-                assert not await first.settle(delivery, Settlement.ACK)
+                assert await first.settle([(delivery, Settlement.ACK)]) == [False]
                 reading.cancel_scope.cancel()
 
 

@@ -215,7 +215,7 @@ async def test_a_queue_that_comes_back_after_it_was_gone_is_served_as_ever(url: 
         while not (deliveries := await second.receive()):
             pass
     assert [delivery.body for delivery in deliveries] == [b"job"]
-    assert await second.settle(deliveries[0], Settlement.ACK)
+    assert await second.settle([(deliveries[0], Settlement.ACK)]) == [True]
     await second.close()
 
 

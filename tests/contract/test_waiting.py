@@ -16,7 +16,7 @@ from bus.memory.transport import MemoryTransport
 from bus.redis.admin import RIGHTS
 from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import MakeNetwork
-from bus.transport.transport import Outgoing, Settlement, ShowsQueues, Transport
+from bus.transport.transport import Outgoing, Settlement, Transport
 from tests.contract import test_nats, test_redis, test_transports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -49,7 +49,7 @@ async def claim(transport: Transport, many: int) -> list[bytes]:
         while len(done) < many:
             transport.demand("work", 1)
             for delivery in await transport.receive():
-                assert await transport.settle(delivery, Settlement.ACK)
+                assert await transport.settle([(delivery, Settlement.ACK)]) == [True]
                 done.append(delivery.body)
     transport.demand("work", 0)
     return done
@@ -58,7 +58,6 @@ async def claim(transport: Transport, many: int) -> list[bytes]:
 async def test_g46_what_waits_is_shown_in_pages_and_can_be_taken_out(make_network: MakeNetwork) -> None:
     async with make_network(2) as network:
         one, other = network.transports.values()
-        assert isinstance(one, ShowsQueues)
         waiting = one.waiting("work")
         assert await waiting.oldest(10) == []
         await other.send([Outgoing("queue", "work", f"id-{number}", b"%d" % number) for number in range(5)])
@@ -81,14 +80,13 @@ async def test_g46_what_waits_is_shown_in_pages_and_can_be_taken_out(make_networ
 async def test_what_went_back_to_its_queue_is_shown_too(make_network: MakeNetwork) -> None:
     async with make_network(1) as network:
         (one,) = network.transports.values()
-        assert isinstance(one, ShowsQueues)
         await one.send([Outgoing("queue", "work", f"id-{number}", b"%d" % number) for number in range(2)])
         one.demand("work", 1)
         with anyio.fail_after(60):
             while not (deliveries := await one.receive()):
                 pass
         one.demand("work", 0)
-        assert await one.settle(deliveries[0], Settlement.NAK)
+        assert await one.settle([(deliveries[0], Settlement.NAK)]) == [True]
         page = await one.waiting("work").oldest(1)
         rest = await one.waiting("work").oldest(10, page[0].place)
         assert [frame.body for frame in (*page, *rest)] == [b"0", b"1"]
@@ -100,7 +98,6 @@ async def test_what_went_back_to_its_queue_is_shown_too(make_network: MakeNetwor
 async def test_a_place_that_is_none_is_refused_or_nowhere(make_network: MakeNetwork, place: str) -> None:
     async with make_network(1) as network:
         (one,) = network.transports.values()
-        assert isinstance(one, ShowsQueues)
         await one.send([Outgoing("queue", "work", "id", b"job")])
         try:
             assert await one.waiting("work").oldest(10, place) == []

@@ -168,7 +168,7 @@ async def give_up(url: str, count: int) -> None:
             with anyio.fail_after(60):
                 while not (claims := await transport.receive()):
                     pass
-            assert await transport.settle(claims[0], Settlement.TERM)
+            assert await transport.settle([(claims[0], Settlement.TERM)]) == [True]
     finally:
         await transport.close()
 

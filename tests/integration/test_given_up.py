@@ -20,7 +20,7 @@ async def test_g46_jobs_that_were_given_up_leave_the_queue_of_a_name_that_nobody
     bus = open_bus(each_broker.url, **QUICK)
     assert isinstance(bus, NetworkBus)
     async with Client(bus) as client:
-        waiting = bus._transport.waiting("nobody")  # type: ignore[attr-defined]
+        waiting = bus._transport.waiting("nobody")
 
         async def ask(timeout: float) -> None:
             with pytest.raises(TimeoutError):

@@ -300,10 +300,10 @@ async def test_g45_a_node_that_serves_many_queues_hears_of_each(redis_broker: Re
         await node.receive()
         for turn in range(2):  # in order, so that each is one that was not used lately
             await sender.send([Outgoing("queue", queue, f"{queue}-{turn}", queue.encode()) for queue in queues])
-            await node.settle_all([(claim, Settlement.ACK) for claim in await take(1)])
+            await node.settle([(claim, Settlement.ACK) for claim in await take(1)])
         assert len(node._queues.watched.polled) < len(queues)
         await sender.send([Outgoing("queue", queue, f"{queue}-last", queue.encode()) for queue in queues])
-        await node.settle_all([(claim, Settlement.NAK) for claim in await take(1)])
+        await node.settle([(claim, Settlement.NAK) for claim in await take(1)])
         await take(2)
         await take(3)  # as their leases end
     await node.close()
@@ -318,11 +318,11 @@ async def test_g36_what_was_given_up_is_kept_with_the_history_of_its_claims(redi
     await transport.send([Outgoing("queue", "work", "1", b"poison"), Outgoing("queue", "other", "2", b"worse")])
     transport.demand("other", 1)
     (delivery,) = await transport.receive()
-    await transport.settle(delivery, Settlement.TERM)
+    await transport.settle([(delivery, Settlement.TERM)])
     for how in (Settlement.NAK, Settlement.NAK, Settlement.TERM):
         transport.demand("work", 1)
         (delivery,) = await transport.receive()
-        assert await transport.settle(delivery, how)
+        assert await transport.settle([(delivery, how)]) == [True]
     _, letter = await transport.dead_frames.oldest(10)
     assert [line.partition(" at ")[0] for line in letter.history] == [
         "attempt 1 on runner#1: given back",

@@ -63,15 +63,15 @@ def test_an_acknowledgement_that_is_lost_does_not_cost_a_worker_its_only_slot(
 ) -> None:
     async def program(sim: Simulation) -> None:
         boss = await _pair(sim, Worker("w", limit=1))
-        settle_all = SimulatedTransport.settle_all
+        settle = SimulatedTransport.settle
 
         async def cut(transport: SimulatedTransport, settlements: Any) -> Any:
-            monkeypatch.setattr(SimulatedTransport, "settle_all", settle_all)
+            monkeypatch.setattr(SimulatedTransport, "settle", settle)
             sim.partition("b")
-            return await settle_all(transport, settlements)
+            return await settle(transport, settlements)
 
         async with boss.job("w", name="sleep", payload=2.0):
-            monkeypatch.setattr(SimulatedTransport, "settle_all", cut)
+            monkeypatch.setattr(SimulatedTransport, "settle", cut)
         await anyio.sleep(12)
         sim.heal("b")
         await anyio.sleep(30)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from actors import BaseWorker, Client, JobError, WorkerRunner, job
-from bus import DEAD_LETTERED, DeadLetter, Delivery, NetworkBus, Outgoing
+from bus import DEAD_LETTERED, DeadLetter, Delivery, NetworkBus, Outgoing, Settlement
 from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 
@@ -31,9 +34,10 @@ class Impatient(MemoryTransport):
             for each in await super().receive()
         ]
 
-    async def settle(self, delivery: Delivery, how: object) -> bool:
-        token = delivery.token
-        return await super().settle(Delivery(delivery.lane, delivery.queue, delivery.body, token.attempt, token), how)  # type: ignore[attr-defined, arg-type]
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        return await super().settle(
+            [(replace(delivery, attempt=delivery.token.attempt), how) for delivery, how in settlements]  # type: ignore[attr-defined]
+        )
 
 
 async def given_up(client: Client, text: str) -> DeadLetter:

@@ -218,7 +218,7 @@ async def test_what_is_terminated_is_a_dead_letter() -> None:
     for how in (Settlement.NAK, Settlement.TERM):
         a.demand("work", 1)
         (claim,) = await a.receive()
-        assert await a.settle(claim, how)
+        assert await a.settle([(claim, how)]) == [True]
     (letter,) = broker.dead_frames(10)
     assert (letter.queue, letter.body, letter.attempt) == ("work", b"1", 2)
 
@@ -237,9 +237,9 @@ async def test_without_fencing_a_late_ack_deletes_the_frame_of_its_new_owner(cla
         (claim,) = await b.receive()
     else:
         claim = lost
-    assert not await a.settle(lost, Settlement.NAK)
-    assert await a.settle(lost, Settlement.ACK)
-    assert not await b.settle(claim, Settlement.ACK)
+    assert await a.settle([(lost, Settlement.NAK)]) == [False]
+    assert await a.settle([(lost, Settlement.ACK)]) == [True]
+    assert await b.settle([(claim, Settlement.ACK)]) == [False]
     statistics = broker.statistics()
     assert (statistics.ready, statistics.claimed, statistics.queues) == (0, 0, 0)
 
@@ -261,7 +261,7 @@ async def test_what_is_no_claim_cannot_be_settled() -> None:
     await a.send([Outgoing("inbox", "a", "1", b"")])
     (delivery,) = await a.receive()
     with pytest.raises(TypeError, match="a delivery of the lane 'inbox' is not a claim"):
-        await a.settle(delivery, Settlement.ACK)
+        await a.settle([(delivery, Settlement.ACK)])
 
 
 async def test_a_transport_that_is_not_open_refuses() -> None:
@@ -294,7 +294,7 @@ async def test_g46_nothing_is_left_after_the_last_settlement() -> None:
         a.demand(f"queue-{number}", 1)
         await a.send(work(str(number), queue=f"queue-{number}"))
         (claim,) = await a.receive()
-        assert await a.settle(claim, Settlement.ACK)
+        assert await a.settle([(claim, Settlement.ACK)]) == [True]
     await a.close()
     statistics = broker.statistics()
     assert (statistics.nodes, statistics.queues, statistics.ready, statistics.claimed) == (0, 0, 0, 0)

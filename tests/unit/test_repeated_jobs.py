@@ -33,8 +33,9 @@ class LosesAcks(MemoryTransport):
     async def send(self, frames: Sequence[Outgoing]) -> None:
         await super().send([replace(frame, settles=None) for frame in frames])
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        return delivery.attempt == 1 or await super().settle(delivery, how)
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        settled = iter(await super().settle([each for each in settlements if each[0].attempt > 1]))
+        return [delivery.attempt == 1 or next(settled) for delivery, _ in settlements]
 
     async def receive(self) -> Sequence[Delivery]:
         deliveries = await super().receive()
@@ -85,9 +86,9 @@ class CannotSend(LosesAcks):
             raise TransportError("cut off")
         await super().send(frames)
 
-    async def settle(self, delivery: Delivery, how: Settlement) -> bool:
-        self.settled.append(delivery.attempt)
-        return await super().settle(delivery, how)
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
+        self.settled += [delivery.attempt for delivery, _ in settlements]
+        return await super().settle(settlements)
 
 
 class Cutting(Once):

@@ -107,7 +107,7 @@ async def test_claims_in_a_lost_reply_come_again_when_their_leases_end() -> None
         for delivery in await read_all(a, idle=1):
             attempts[delivery.body] = delivery.attempt
             with suppress(TransportError):
-                await a.settle(delivery, Settlement.ACK)
+                await a.settle([(delivery, Settlement.ACK)])
     assert max(attempts.values()) > 1
 
 
@@ -228,7 +228,7 @@ async def test_nothing_of_a_killed_process_reaches_the_broker() -> None:
         network.kill("a")
     assert sorted(broken) == ["receive", "send"]
     start = anyio.current_time()
-    for call in (a.send(to("b~1", 2)), a.settle(claims[0], Settlement.ACK), a.extend(claims), a.open("a~2")):
+    for call in (a.send(to("b~1", 2)), a.settle([(claims[0], Settlement.ACK)]), a.extend(claims), a.open("a~2")):
         with pytest.raises(TransportError, match="killed"):
             await call
     a.demand("work", 7)
@@ -277,7 +277,7 @@ async def live(transport: SimulatedTransport) -> None:
             if delivery.lane == "queue":
                 with suppress(TransportError):
                     await transport.extend([delivery])
-                    await transport.settle(delivery, Settlement.ACK)
+                    await transport.settle([(delivery, Settlement.ACK)])
 
     with anyio.move_on_after(60):
         async with anyio.create_task_group() as tasks:
