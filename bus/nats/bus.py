@@ -40,14 +40,14 @@ class NatsBus(ServerBus):
         consumer_id: str | None = None,  # noqa: ARG002 - see its description
         **options: Unpack[NetworkOptions],
     ) -> None:
-        from bus.nats.transport import JetStreamTransport  # noqa: PLC0415 - only who asks for NATS loads it
+        from bus.nats.transport import NatsTransport  # noqa: PLC0415 - only who asks for NATS loads it
 
         if client is None:
             url = url or "nats://127.0.0.1:4222"
         self._server = (url, client)
         self.server_url, self.namespace = (url or None), check_name("namespace", namespace)
         options.setdefault("max_message_bytes", MAX_MESSAGE_BYTES)
-        transport = JetStreamTransport(
+        transport = NatsTransport(
             url,
             client=client,
             namespace=self.namespace,

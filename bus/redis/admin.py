@@ -68,30 +68,31 @@ def _settings(info: bytes) -> _Settings:
     )
 
 
-async def inspect_server(link: RedisLink, label: str) -> None:
+async def inspect_server(link: RedisLink) -> None:
     """Refuse a server that is too old, and warn of settings under which accepted jobs can vanish.
 
     Raises:
         TransportError: The server cannot be reached.
         BusError: It is too old.
     """
+    where = link.where
     (info,) = await link.exchange([("INFO",)])
     if isinstance(info, ResponseError):
-        log().warning("the server does not let us see its settings: allow +info to have them checked", server=label)
+        log().warning("the server does not let us see its settings: allow +info to have them checked", server=where)
         return
     settings = _settings(info)
     if settings.too_old:
-        raise BusError(f"{label} is version {settings.version}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
+        raise BusError(f"{where} is version {settings.version}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
     if settings.aof_enabled == "0":
         log().warning(
             "the server does not write down what it accepts: a crash of it loses queued jobs. "
             "Set appendonly yes, and appendfsync everysec or always",
-            server=label,
+            server=where,
         )
     if settings.eviction:
         log().warning(
             "the server may evict queued jobs when its memory is full. Set maxmemory-policy noeviction",
-            server=label,
+            server=where,
             maxmemory_policy=settings.eviction,
         )
 
@@ -195,8 +196,7 @@ class RedisWaitingFrames:
 
 async def examine_redis(url: str, namespace: str, patience: float) -> AsyncIterator[Finding]:
     """Look at the server of a URL; see `bus.doctor.examine`."""
-    make, label = connections(url, None)
-    link = RedisLink(make, (), label)
+    link = RedisLink(*connections(url, None))
     try:
         try:
             with anyio.fail_after(patience):
@@ -206,9 +206,9 @@ async def examine_redis(url: str, namespace: str, patience: float) -> AsyncItera
             yield Finding("broker", "failed", f"{why}: is it running, and is the URL right?")
             return
         if isinstance(answer, ResponseError):
-            yield Finding("broker", "failed", f"{label} refuses: {answer}; give user and password in the URL")
+            yield Finding("broker", "failed", f"{link.where} refuses: {answer}; give user and password in the URL")
             return
-        yield Finding("broker", "ok", f"{label} answers")
+        yield Finding("broker", "ok", f"{link.where} answers")
         (info,) = await link.exchange([("INFO",)])
         if isinstance(info, ResponseError):
             yield Finding("version", "warning", "it does not let us see its settings: allow +info to this user")

@@ -41,7 +41,7 @@ _OF_CLIENTS = ("retry_", "maint", "orig_", "oss_", "himport", "event_dispatcher"
 
 
 def connections(url: str | None, client: RedisClient | None) -> tuple[MakeConnection, str]:
-    """How to make connections to the server of a URL or of a client, and what to call it: without its password.
+    """How to make connections to the server of a URL or of a client, and where that is: without its password.
 
     Raises:
         ValueError: Both or none was given, or the URL has an option that a connection does not know.
@@ -110,13 +110,13 @@ class RedisProtocol(asyncio.Protocol):
 
     Args:
         transport: The socket.
-        label: How errors call the server.
+        where: The address of the server, without secrets.
     """
 
-    def __init__(self, transport: asyncio.WriteTransport, label: str) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, where: str) -> None:
         self.lost = False
         self._transport = transport
-        self._label = label
+        self._where = where
         self._unsent: list[bytes] = []
         self._reader = hiredis.Reader(replyError=ResponseError, notEnoughData=_NOTHING)
         self._due: deque[_Exchange] = deque()
@@ -168,10 +168,10 @@ class RedisProtocol(asyncio.Protocol):
         while self._due:
             done = self._due.popleft().done
             if not done.done():
-                done.set_exception(TransportError(f"{self._label} {reason}"))
+                done.set_exception(TransportError(f"{self._where} {reason}"))
 
 
-async def connect(connection: AbstractConnection, label: str) -> RedisProtocol:
+async def connect(connection: AbstractConnection, where: str) -> RedisProtocol:
     """Connect and log in by way of the library, and take the socket from it.
 
     It knows TLS and passwords; but it would wake a task for every line of every reply.
@@ -179,6 +179,6 @@ async def connect(connection: AbstractConnection, label: str) -> RedisProtocol:
     await connection.connect()  # type: ignore[no-untyped-call]  # redis-py does not say
     assert connection._writer is not None
     transport = connection._writer.transport
-    protocol = RedisProtocol(transport, label)
+    protocol = RedisProtocol(transport, where)
     transport.set_protocol(protocol)
     return protocol

@@ -25,14 +25,14 @@ class RedisLink:
 
     Args:
         make: Makes a connection that is not connected yet.
+        where: The address of the server, without secrets.
         scripts: Lua scripts to load whenever it connects.
-        label: How errors call the server.
     """
 
-    def __init__(self, make: MakeConnection, scripts: Sequence[str], label: str) -> None:
+    def __init__(self, make: MakeConnection, where: str, scripts: Sequence[str] = ()) -> None:
         self._connection = make()
+        self.where = where
         self._scripts = scripts
-        self._label = label
         self._connecting = asyncio.Lock()
         self._protocol: RedisProtocol | None = None
         self._closed = False
@@ -103,15 +103,15 @@ class RedisLink:
         await self.drop()
         if str(reply).startswith("NOPERM"):
             raise AccessDeniedError(
-                f"{self._label} refuses a right that is needed, see docs/redis-acl.conf: {reply}"
+                f"{self.where} refuses a right that is needed, see docs/redis-acl.conf: {reply}"
             ) from reply
         if str(reply).startswith("NOAUTH"):
             raise self._not_let_in(reply) from reply
-        raise TransportError(f"{self._label} refused: {reply}") from reply
+        raise TransportError(f"{self.where} refused: {reply}") from reply
 
     def _not_let_in(self, error: RedisError) -> AccessDeniedError:
         advice = "Check user and password in the URL: redis://user:password@host:port/db"
-        return AccessDeniedError(f"{self._label} does not let us in: {error} {advice}")
+        return AccessDeniedError(f"{self.where} does not let us in: {error} {advice}")
 
     async def close(self) -> None:
         """Drop the connection for good."""
@@ -134,7 +134,7 @@ class RedisLink:
                         await self._connect_anew(patience)
         except TimeoutError as error:
             await self.drop()
-            raise TransportError(f"{self._label} {_silent(patience)}") from error
+            raise TransportError(f"{self.where} {_silent(patience)}") from error
         except (AuthenticationError, AuthorizationError) as error:
             await self.drop()
             raise self._not_let_in(error) from error
@@ -142,22 +142,22 @@ class RedisLink:
             await self.refused(error)
         except (RedisError, OSError) as error:
             await self.drop()
-            raise TransportError(f"{self._label}: {error}") from error
+            raise TransportError(f"{self.where}: {error}") from error
         except BaseException:
             await self.drop()
             raise
 
     async def _connect_anew(self, patience: float) -> None:
         if self._closed:
-            raise TransportError(f"the link to {self._label} is closed")
+            raise TransportError(f"the link to {self.where} is closed")
         await self.drop()
-        self._protocol = await connect(self._connection, self._label)
+        self._protocol = await connect(self._connection, self.where)
         for reply in await self.exchange([("SCRIPT", "LOAD", script) for script in self._scripts], patience=patience):
             if isinstance(reply, ResponseError):
                 raise reply
 
     def __repr__(self) -> str:
-        return f"<RedisLink to {self._label}: {'connected' if self.connected else 'not connected'}>"
+        return f"<RedisLink to {self.where}: {'connected' if self.connected else 'not connected'}>"
 
 
 def _silent(patience: float) -> str:

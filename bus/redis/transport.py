@@ -102,7 +102,7 @@ class RedisTransport:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
         self._layout = RedisLayout(namespace)
         self._consumer_id = consumer_id and check_name("consumer id", consumer_id)
-        self._make, self._label = connections(url, redis)
+        self._make, self._where = connections(url, redis)
         self._reader, self._writer = self._new_link(), self._new_link()
         self._ack_wait = ack_wait
         self._forgotten_after = max(FORGOTTEN_AFTER, 10 * ack_wait)
@@ -145,7 +145,7 @@ class RedisTransport:
         self._inbox = RedisInbox(self._layout.inbox(node))
         try:
             if not self._inspected:
-                await inspect_server(self._writer, self._label)
+                await inspect_server(self._writer)
                 self._inspected = True
             (reply,) = await self._reader.checked([self._heartbeat(node)])
         except BaseException:
@@ -199,7 +199,7 @@ class RedisTransport:
             if isinstance(reply, ResponseError):
                 if not str(reply).startswith(("NOPERM", "WRONGTYPE")):
                     await link.refused(reply)
-                reason = f"{self._label} refused: {reply}"
+                reason = f"{self._where} refused: {reply}"
                 missing.update(dict.fromkeys(frame.id for frame in pack))
         self._queues.answered([frame for frame in frames if frame.id not in missing])
         if missing:
@@ -417,7 +417,7 @@ class RedisTransport:
     # --- both ---
 
     def _new_link(self) -> RedisLink:
-        return RedisLink(self._make, [script.text for script in SCRIPTS], self._label)
+        return RedisLink(self._make, self._where, [script.text for script in SCRIPTS])
 
     def _connected(self) -> str:
         if self._node is None:
@@ -425,4 +425,4 @@ class RedisTransport:
         return self._node
 
     def __repr__(self) -> str:
-        return f"<RedisTransport of {self._node or 'nobody'} to {self._label}, {self._queues!r}>"
+        return f"<RedisTransport of {self._node or 'nobody'} to {self._where}, {self._queues!r}>"
