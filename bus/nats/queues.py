@@ -73,7 +73,7 @@ PULL_TIME = 10.0
 """Most seconds a request for work waits at the server, where it outlives who made it: after them, one that was lost
 there is made again. No longer than a lease, so that a node that stands still is not given a job again and again."""
 
-LESS_FOR = 0.05
+CANCEL_AFTER = 0.05
 """Seconds a smaller demand must last before a request for more is cancelled: local jobs come and go faster."""
 
 PAUSE = 1.0
@@ -241,21 +241,28 @@ class NatsQueues:
             return False
         return True
 
-    async def settle(self, link: NatsLink, delivery: Delivery, how: Settlement, now: float) -> bool:
-        """End a claim. False if its lease had ended."""
-        claim = claim_of(delivery)
+    async def settle(self, link: NatsLink, settlements: Sequence[tuple[Delivery, Settlement]]) -> list[bool]:
+        """End claims, one after the other. False for each whose lease had ended.
+
+        Raises:
+            TransportError: A claim could not be settled; those before it have ended.
+        """
+        return [await self._settle(link, delivery, how) for delivery, how in settlements]
+
+    async def _settle(self, link: NatsLink, delivery: Delivery, how: Settlement) -> bool:
+        claim, now = claim_of(delivery), asyncio.get_running_loop().time()
         if claim not in self._claims or now >= claim.until:
             self._claims.pop(claim, None)
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await self._bury(link, claim, attempt=delivery.count)
+            await self._store_dead(link, claim, attempt=delivery.count)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
         return True
 
-    async def _bury(self, link: NatsLink, claim: Claim, *, attempt: int) -> None:
+    async def _store_dead(self, link: NatsLink, claim: Claim, *, attempt: int) -> None:
         """Store a dead letter.
 
         Raises:
@@ -269,8 +276,13 @@ class NatsQueues:
             why = message.data.decode(errors="replace") or "no stream"
             raise TransportError(f"the dead letters are refused: {why}")
 
-    async def renew(self, link: NatsLink, deliveries: Sequence[Delivery], now: float) -> list[bool]:
-        """Renew leases; False for each that had ended."""
+    async def renew(self, link: NatsLink, deliveries: Sequence[Delivery]) -> list[bool]:
+        """Renew the leases of claims. False for each that had ended.
+
+        Raises:
+            TransportError: No confirmation; the leases are as they were.
+        """
+        now = asyncio.get_running_loop().time()
         claims = [claim_of(delivery) for delivery in deliveries]
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
         if not ours:
@@ -288,7 +300,11 @@ class NatsQueues:
         return [claim in self._claims and now < claim.until for claim in claims]
 
     async def renew_all(self, link: NatsLink) -> dict[Claim, None]:
-        """Renew all leases from another thread. Returns the claims that last; those that have ended are left as is."""
+        """Renew all leases, from another thread. Returns the claims that have not ended.
+
+        Raises:
+            TransportError: No confirmation; the leases are as they were.
+        """
         now = asyncio.get_running_loop().time()
         ours = [claim for claim in tuple(self._claims) if now < claim.until]
         if not ours or not await _renewed(link, ours):
@@ -299,8 +315,9 @@ class NatsQueues:
             claim.renew(done, now + self._layout.ack_wait)
         return dict.fromkeys(renewed)
 
-    async def give_back(self, link: NatsLink, now: float) -> None:
-        """End all claims without a result."""
+    async def give_back_all(self, link: NatsLink) -> None:
+        """Return every claim to its queue."""
+        now = asyncio.get_running_loop().time()
         for claim in tuple(self._claims):
             if now < claim.until:
                 await link.publish(claim.subject, _WORDS[Settlement.NAK])
@@ -312,8 +329,8 @@ class NatsQueues:
         pull = served.pull
         if pull is not None and pull.out > served.want:
             served.less_since = min(served.less_since, now)
-            if now < served.less_since + LESS_FOR:
-                return served.less_since + LESS_FOR
+            if now < served.less_since + CANCEL_AFTER:
+                return served.less_since + CANCEL_AFTER
             self._cancel(link, served)
         served.less_since = math.inf
         if served.want > (served.pull.out if served.pull is not None else 0):

@@ -157,7 +157,7 @@ class NatsTransport:
             if link.connected:
                 with anyio.move_on_after(CLOSE_TIMEOUT):
                     try:
-                        await self._queues.give_back(link, asyncio.get_running_loop().time())
+                        await self._queues.give_back_all(link)
                         if self._inbox is not None:
                             await self._inbox.drop(link)
                     except (TransportError, *FAILURES) as error:
@@ -199,9 +199,8 @@ class NatsTransport:
                 continue
             reason = str(refusal("a frame", msgspec.json.decode(message.data)))
         missing = to_send_again(frames, asked.values())
-        for frame in frames:
-            if frame.settles is not None and frame.id not in missing:
-                await self._queues.settle(link, frame.settles, Settlement.ACK, asyncio.get_running_loop().time())
+        answered = [frame.settles for frame in frames if frame.settles is not None and frame.id not in missing]
+        await self._queues.settle(link, [(claim, Settlement.ACK) for claim in answered])
         if missing:
             raise PartlySentError(f"{reason}{link.reason()}", tuple(missing))
 
@@ -293,8 +292,7 @@ class NatsTransport:
             TransportError: Not connected, or a dead letter was not stored. That claim and those after it are as they
                 were.
         """
-        link, now = self._connected(), asyncio.get_running_loop().time
-        return [await self._queues.settle(link, delivery, how, now()) for delivery, how in settlements]
+        return await self._queues.settle(self._connected(), settlements)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that ended before it was confirmed.
@@ -302,7 +300,7 @@ class NatsTransport:
         Raises:
             TransportError: Not connected, or no confirmation; the leases are as they were.
         """
-        return await self._queues.renew(self._connected(), deliveries, asyncio.get_running_loop().time())
+        return await self._queues.renew(self._connected(), deliveries)
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
         """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`.

@@ -12,7 +12,7 @@ from bus.redis.transport import RedisTransport
 class RedisBus(ServerBus):
     """A bus whose processes meet at a Redis server from 7.0, or a Valkey server; under asyncio only.
 
-    A job that the server has accepted is done once or is told to have failed, whoever dies meanwhile, as long as the
+    A job that the server has accepted is done once or reported as failed, whoever dies meanwhile, as long as the
     server keeps what it accepts (`appendonly yes`; a warning says if it does not). One server at a time: a failover to
     a replica is a reconnect, and what the replica had not yet got is lost with the old server. Clusters are not used.
 

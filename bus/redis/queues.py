@@ -177,9 +177,9 @@ class RedisQueues:
             TransportError: The connection failed; call it again.
         """
         while queues := [queue for queue in self.watched.unplaced if queue not in self._served]:
-            await self._serve(queues, link)
+            await self._serve(link, queues)
 
-    async def _serve(self, queues: Sequence[str], link: RedisLink) -> None:
+    async def _serve(self, link: RedisLink, queues: Sequence[str]) -> None:
         streams = self._layout.streams(queues)
         owners = [queue for queue in queues for _ in range(2)]
         for queue, stream in zip(owners, streams, strict=True):
@@ -224,7 +224,7 @@ class RedisQueues:
         """They were executed."""
         self._excess.clear()
 
-    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]], link: RedisLink) -> list[bool]:
+    async def settle(self, link: RedisLink, settlements: Sequence[tuple[Delivery, Settlement]]) -> list[bool]:
         """End claims in one round trip. False for each that had ended before.
 
         Raises:
@@ -244,14 +244,14 @@ class RedisQueues:
             self._open.pop(claim, None)
         return [claim in ended for claim, _ in claims]
 
-    async def renew(self, deliveries: Sequence[Delivery], link: RedisLink) -> list[bool]:
+    async def renew(self, link: RedisLink, deliveries: Sequence[Delivery]) -> list[bool]:
         """Renew the leases of claims in one round trip. False for each that had ended.
 
         Raises:
             TransportError: No answer, or refused; some leases may be renewed.
         """
         claims = [claim_of(delivery) for delivery in deliveries]
-        renewed = await self._renewed(claims, link)
+        renewed = await self._renewed(link, claims)
         for claim in claims:
             if claim not in renewed:
                 self._open.pop(claim, None)
@@ -263,9 +263,9 @@ class RedisQueues:
         Raises:
             TransportError: No answer, or refused; some leases may be renewed.
         """
-        return await self._renewed(list(self._open), link)
+        return await self._renewed(link, list(self._open))
 
-    async def _renewed(self, claims: Sequence[Claim], link: RedisLink) -> dict[Claim, None]:
+    async def _renewed(self, link: RedisLink, claims: Sequence[Claim]) -> dict[Claim, None]:
         runs = _by_stream(claims)
         replies = await link.exchange([RENEW([stream], GROUP, self.owner, *ids) for stream, ids in runs.items()])
         renewed: dict[Claim, None] = {}

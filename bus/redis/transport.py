@@ -253,7 +253,7 @@ class RedisTransport:
             TransportError: Not open, or no answer; each claim may have ended or not.
         """
         self._connected()
-        return await self._queues.settle(settlements, self._writer)
+        return await self._queues.settle(self._writer, settlements)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.
@@ -262,7 +262,7 @@ class RedisTransport:
             TransportError: Not open, or no answer; some leases may be renewed.
         """
         self._connected()
-        return await self._queues.renew(deliveries, self._writer)
+        return await self._queues.renew(self._writer, deliveries)
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
         """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`."""

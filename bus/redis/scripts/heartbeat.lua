@@ -1,4 +1,4 @@
--- Keeps a node alive: its inbox, its place among the nodes, and the word for how long its leases last.
+-- Shows that a node is alive: its inbox, its place among the nodes, and the record of how long its leases last, stay.
 -- Returns when all that is stored here began (another value than before means that everything was lost), and ' anew'
 -- after it if the node had no inbox: it had been dropped, with what waited in it.
 -- KEYS: the inbox, the nodes, the lease of the consumer, when all this began.
