@@ -348,7 +348,7 @@ class RedisTransport:
         if awaited:
             chores.append(AWAIT([self._layout.nodes], self._layout.prefix, node, *awaited))
         slots = self._queues.to_read(awaited)
-        count = min((BATCH, *slots.values()))
+        most = min((BATCH, *slots.values()))
         wait = max(0.0, min(end, self._expire_at) - now)
         keys = [self._inbox.key, *self._layout.streams(slots)]
         if self._more or awaited or wait <= 0:
@@ -356,9 +356,9 @@ class RedisTransport:
             read = CLAIM(keys, GROUP, self._queues.owner, BATCH, *slots.values())
         else:
             block = max(1, int(1000 * wait))
-            read = ("XREADGROUP", "GROUP", GROUP, self._queues.owner, "COUNT", count, "BLOCK", block, "STREAMS", *keys)
+            read = ("XREADGROUP", "GROUP", GROUP, self._queues.owner, "COUNT", most, "BLOCK", block, "STREAMS", *keys)
             read = (*read, *[">"] * len(keys))
-            self._blocked = _BlockedRead(count, slots)
+            self._blocked = _BlockedRead(most, slots)
         try:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
@@ -375,7 +375,7 @@ class RedisTransport:
                 await self._reader.drop()
                 return []
         streams = replies[-1] or []
-        self._more = bool(streams) and (wait == 0 or any(len(entries) >= count for _, entries in streams))
+        self._more = bool(streams) and (wait == 0 or any(len(entries) >= most for _, entries in streams))
         deliveries = self._take(streams)
         while self._inbox.notified:
             queue = self._inbox.notified.pop()
