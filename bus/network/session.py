@@ -116,7 +116,7 @@ class Session:
     Args:
         bus: Who has the readers of this process. It is started.
         transport: The network.
-        framer: Makes the frames; the numbers of a bus go on in its next session.
+        framer: Makes the frames of this life.
         options: How it behaves.
         registry: Who serves which name.
         emit: Tells of `on_connected` and `on_disconnected`.
