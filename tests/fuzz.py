@@ -28,6 +28,7 @@ from bus.memory.transport import MemoryTransport
 from bus.network.session import NetworkStatistics
 from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
 from bus.wire.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
+from tests.environment import leave_a_users_environment
 from tests.running import session_of
 
 FRAMES = 1_000_000
@@ -318,4 +319,5 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
 
 
 if __name__ == "__main__":
+    leave_a_users_environment()
     sys.exit(main())
