@@ -21,10 +21,11 @@ demo: $(STAMP) ## Review a source tree with a team: make demo [SOURCE=path] [BUS
 test: $(STAMP) ## Run the tests: make test [ARGS='-k name'].
 	@$(PY) -m pytest $(ARGS)
 
-check: $(STAMP) ## Lint, formatting and types.
+check: $(STAMP) ## Lint, formatting, types, and the plan of who may import whom.
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet || { echo "the files above are not formatted: make format" >&2; exit 1; }
 	@$(PY) -m mypy --no-error-summary
+	@$(PY) -m tests.house
 
 format: $(STAMP) ## Format the code, and repair what the linter can.
 	@$(PY) -m ruff check --quiet --fix-only

@@ -16,18 +16,17 @@ from actors.jobs.errors import (
     SupervisionError,
     WorkerUnavailableError,
 )
-from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse, JobRecord
 from actors.jobs.params import JobGroupParams, JobParams
 from actors.jobs.policies import RestartPolicy, RetryPolicy
-from actors.observability.job_events import JobNews, JobRecord
+from actors.observability.job_events import JobNews
 from actors.observability.telemetry import install_telemetry, remove_telemetry
 from actors.observability.trace import Trace, tracing
-from actors.performer.admission import WorkerStatistics
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroupContext
-from actors.requester.group import JobGroup
+from actors.requester.contexts import JobContext, JobGroup, JobGroupContext
 from actors.runner.core import RunnerStatistics
 from actors.runner.runner import WorkerRunner
+from actors.worker.core import WorkerStatistics
 from actors.worker.function import Function, function
 from actors.worker.handlers import job, subscribe, worker_ready
 from actors.worker.worker import BaseWorker, WorkerActivationArgs, WorkerParams

@@ -10,6 +10,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.environment import leave_a_users_environment
+
 LONGEST_TEST = 300.0
 """Seconds, set-up and tear-down included: far more than any test takes on a machine ten times too busy."""
 
@@ -38,6 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[terminal])
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before anything is imported for the tests, and after pytest has looked how to print.
+
+    Not where tests are only shared out: who runs them begins with the caller's environment, as Python's own variables
+    must be there when it starts.
+    """
+    if hasattr(session.config, "workerinput") or session.config.option.dist == "no":
+        leave_a_users_environment()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -28,6 +28,8 @@ from bus.memory.transport import MemoryTransport
 from bus.network.session import NetworkStatistics
 from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
 from bus.wire.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
+from tests.environment import leave_a_users_environment
+from tests.running import session_of
 
 FRAMES = 1_000_000
 JOB_EVERY = 500
@@ -203,7 +205,7 @@ class Fuzz:
             if self.signed:  # what b has not heard, because it was not there yet, would be new to it
                 await self._work(boss)
                 taps[0].sent = []
-                buses[0]._fleet.beat()
+                session_of(buses[0])._membership.send_heartbeat()
             await self._converse(boss)
             for _ in range(10):  # nothing of what was kept is under way any more
                 await self._work(boss)
@@ -238,8 +240,8 @@ class Fuzz:
         )
 
     def _feed(self, bus: NetworkBus, known: Sequence[Sample], count: int) -> None:
-        reader, rng = bus._reader, self.rng
-        bus._claimer.introductions.made(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
+        session, rng = session_of(bus), self.rng
+        session.leases.informed.add(STRANGER, "w", "0badcafe-0")  # its jobs begin at once
         before = _sums(bus.network_statistics())
         for _ in range(count):
             lane, original = rng.choice(known)
@@ -249,7 +251,7 @@ class Fuzz:
                 body = mutated(rng, original, rng.choice(known)[1])
             else:  # as it is, by whatever way
                 body, lane = original, rng.choice(LANES)
-            reader.read(Delivery(lane, "w" if lane == "queue" else "", body, rng.choice((1, 1, 1, 2))))
+            session._inbox.read(Delivery(lane, "w" if lane == "queue" else "", body, rng.choice((1, 1, 1, 2))))
             after = _sums(bus.network_statistics())
             refused, dropped = after[0] - before[0], after[1] - before[1]
             before = after
@@ -317,4 +319,5 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
 
 
 if __name__ == "__main__":
+    leave_a_users_environment()
     sys.exit(main())

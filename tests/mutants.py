@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).parent.parent
+from tests.environment import ROOT, environment
+
 SIMULATION = ("tests.simulation", "--seeds", "60", "--processes", "1")
 TIMEOUT = 300
 
@@ -66,7 +67,7 @@ MUTANTS = (
     Mutant(
         "a paused process answers although its lease is over",
         "bus/delivery/leases.py",
-        "if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:",
+        "if claim is not None and leased and self._node.tasks.now() >= claim.renewed + self._transport.ack_wait:",
         "if False:",
         FAULTS,
     ),
@@ -80,28 +81,28 @@ MUTANTS = (
     Mutant(
         "leases of jobs that have been answered are not renewed until the network knows",
         "bus/delivery/leases.py",
-        "[*claims, *self.claims.ending, *self._outbox.settling]",
-        "[*claims]",
+        "[*self.claims.all(), *self.claims.ending, *self._outbox.settling]",
+        "list(self.claims.all())",
         FAULTS,
     ),
     Mutant(
         "nobody is told that the network has lost what it had stored",
         "bus/delivery/leases.py",
-        "self._bus.tell_of_loss(error)",
+        "self._node.tell_runners(BusDataLostMessage(source=self._node.registry.runner_name))",
         "pass",
         FAULTS,
     ),
     Mutant(
         "what was given up while nobody served its name runs when somebody comes",
         "bus/delivery/leases.py",
-        "elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):",
+        "elif request.origin == self._node.address or self.informed.covers(request.origin, name, frame_id):",
         "elif True:",
         unit("simulation/test_given_up.py"),
     ),
     Mutant(
         "of cancellations that are forgotten nobody is asked",
         "bus/delivery/leases.py",
-        "self.introductions.forget(runner=forgotten[1], worker=forgotten[0])",
+        "self.informed.forget(runner=forgotten[1], worker=forgotten[0])",
         "pass",
         unit("simulation/test_given_up.py"),
     ),
@@ -115,7 +116,7 @@ MUTANTS = (
     Mutant(
         "a silent runner counts as dead without having been asked",
         "bus/membership/membership.py",
-        "for peer in self.presence.doubtful(now):",
+        "for peer in self.liveness.doubtful(now):",
         "for peer in ():",
         BOUNDS,
     ),
@@ -180,9 +181,9 @@ MUTANTS = (
     ),
     Mutant(
         "who has lost its lease still answers",
-        "bus/network/bus.py",
-        "            if claim is None:  # its lease was lost: somebody else answers\n                return None\n",
-        '            if claim is None:\n                return self.put("inbox", message.destination, message)\n',
+        "bus/delivery/leases.py",
+        "        if claim is None:  # its lease was lost: somebody else answers\n            return\n",
+        "        if claim is None:\n            self._node.send_to(message.destination, message)\n            return\n",
         FLEET,
     ),
     Mutant(
@@ -194,8 +195,8 @@ MUTANTS = (
     ),
     Mutant(
         "a job of a dead requester goes on",
-        "bus/network/bus.py",
-        "        self._claimer.stop_orphans()\n",
+        "bus/network/session.py",
+        "        self.leases.stop_orphans()\n",
         "",
         FLEET,
     ),
@@ -265,8 +266,8 @@ MUTANTS = (
     Mutant(
         "a finished job stays in the table",
         "actors/performer/execution.py",
-        "        self.jobs.pop(job.id, None)\n        self.post(",
-        "        self.post(",
+        "        slots.answered(self)\n        self._move(state)\n",
+        "        self._move(state)\n",
         unit("unit/test_outcomes.py"),
     ),
     Mutant(
@@ -286,14 +287,14 @@ MUTANTS = (
     Mutant(
         "a handler that swallows its cancellation is waited for",
         "actors/performer/execution.py",
-        "            self._finish_cancelled(job)\n        self._release(job)\n",
+        "            self._stopped(JobState.QUARANTINED)\n",
         "            pass\n",
         unit("unit/test_cancellation.py"),
     ),
     Mutant(
         "jobs asked for inside a cancelled job go on",
         "actors/performer/execution.py",
-        "        for group in tuple(job.groups or ()):\n",
+        "        for group in tuple(self.groups or ()):\n",
         "        for group in ():\n",
         unit("unit/test_cancellation.py"),
     ),
@@ -306,30 +307,30 @@ MUTANTS = (
     ),
     Mutant(
         "only ordinary exceptions end a job",
-        "actors/performer/execution.py",
+        "actors/performer/invoke.py",
         "except BaseException as error:  # noqa: BLE001 - the boundary",
         "except Exception as error:  # noqa: BLE001 - the boundary",
         unit("unit/test_outcomes.py"),
     ),
     Mutant(
         "an urgent event overtakes its own job",
-        "actors/worker/worker.py",
-        "self._lanes().put_urgent(item, job_id)",
-        "self._lanes().put_urgent(item)",
+        "actors/worker/core.py",
+        "self.lanes().put_urgent(item, job_id)",
+        "self.lanes().put_urgent(item)",
         unit("unit/test_order.py"),
     ),
     Mutant(
         "payloads are shared instead of copied",
-        "actors/worker/requester.py",
+        "actors/requester/request.py",
         "travel(params.payload)",
         "params.payload",
         unit("unit/test_encoding_of_jobs.py"),
     ),
     Mutant(
         "an inactive worker is given jobs",
-        "actors/worker/dispatch.py",
-        "executor.paused = not (worker._active and serving)",
-        "executor.paused = not serving",
+        "actors/worker/core.py",
+        "serves = self.active and self.state is WorkerState.READY",
+        "serves = self.state is WorkerState.READY",
         unit("unit/test_lanes.py"),
     ),
     Mutant(
@@ -677,7 +678,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last events of a runner are lost",
-        "actors/runner/runner.py",
+        "actors/runner/core.py",
         "await self.job_events.flush()",
         "pass",
         unit("unit/test_runner_events.py"),
@@ -712,7 +713,13 @@ def check(tree: Path, arguments: tuple[str, ...]) -> tuple[bool, str]:
     """Run a check in a tree. Whether it passed, and the end of what it said."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            [sys.executable, "-m", *arguments],
+            cwd=tree,
+            env=environment(PYTHONPATH=str(tree)),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False, "it did not end"

@@ -10,6 +10,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from actors import BaseWorker, Function, WorkerRunner
+from actors.performer.execution import Execution
+from actors.runner.runner import core_of_runner
+from actors.worker.verbs import core_of
+from bus import NetworkBus
+from bus.network.session import Session
 
 LONGEST_WAIT = 60.0
 """Seconds until a test that waits for something is told that it does not come: a fault, not a slow machine."""
@@ -38,8 +43,8 @@ class TasksBegun:
 
     def __init__(self, runner: WorkerRunner) -> None:
         self.count = 0
-        self._group = runner.tasks._task_group
-        runner.tasks._task_group = cast("TaskGroup", self)
+        self._group = core_of_runner(runner).tasks._task_group
+        core_of_runner(runner).tasks._task_group = cast("TaskGroup", self)
 
     def start_soon(self, *arguments: Any) -> None:
         self.count += 1
@@ -49,12 +54,19 @@ class TasksBegun:
         return getattr(self._group, name)
 
 
+def execution_of(worker: BaseWorker, job_id: str) -> Execution:
+    """A job that a worker has accepted and not answered."""
+    admission = core_of(worker).admission
+    assert admission is not None
+    return admission.executions[job_id]
+
+
 async def leftovers(runner: WorkerRunner) -> dict[str, object]:
     """What a runner still holds once everything that can go on has: all 0 when nobody asks for anything."""
     await anyio.wait_all_tasks_blocked()
     now = runner.statistics()
-    executors = [entry.worker._executor for entry in runner._roster.entries.values()]
-    held = [executor.statistics() for executor in executors if executor is not None]
+    admissions = [core_of(worker).admission for worker in runner.workers]
+    held = [admission.statistics() for admission in admissions if admission is not None]
     return {
         "jobs": now.jobs,
         "groups": now.groups,
@@ -65,3 +77,9 @@ async def leftovers(runner: WorkerRunner) -> dict[str, object]:
         "parked": runner.bus.statistics().parked,
         "names with parked requests": len(runner.bus._parked),
     }
+
+
+def session_of(bus: NetworkBus) -> Session:
+    """The inside of a bus that is started."""
+    assert bus._session is not None
+    return bus._session

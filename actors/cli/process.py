@@ -14,7 +14,7 @@ import anyio
 import click
 from anyio.abc import Process
 
-from actors.cli.failures import usage
+from actors.cli.failures import ExitCode, usage
 from actors.cli.output import say
 from actors.runner.signals import watch
 
@@ -39,13 +39,16 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
         raise usage("--reload needs watchfiles: pip install 'actorbus[cli]'") from None
     stop = anyio.Event()
     code = 0
+    # Python knows what it compiled by the second and the size of the source. Of two changes within a second, as by an
+    # editor that saves and then formats, it would go on with the first.
+    environment = {**(os.environ if environment is None else environment), "PYTHONDONTWRITEBYTECODE": "1"}
     async with anyio.create_task_group() as tasks:
         process = await begin(arguments, environment)
 
-        def on_signal(number: signal.Signals) -> None:
+        def on_signal(_number: signal.Signals) -> None:
             stop.set()
             if process.returncode is None:
-                process.send_signal(number)  # the first one lets it drain, the second does not
+                process.terminate()  # the first one lets it drain, the second does not
 
         for number in (signal.SIGINT, signal.SIGTERM):
             tasks.start_soon(watch, number, on_signal)
@@ -60,6 +63,8 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
                 if stop.is_set():  # the signal came between the two
                     process.terminate()
             code = await process.wait()
+            if code == -signal.SIGTERM:  # it had only begun to start: nothing was under way
+                code = ExitCode.OK
         finally:
             with anyio.CancelScope(shield=True):
                 await end(process, PATIENCE)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from actors.cli.failures import CommandError, one_line, usage
 from actors.worker.function import Function
+from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker
 from bus import check_name, nearest
 
@@ -101,7 +102,7 @@ def _target(name: str, text: str, value: Any) -> Target:
 
     def make() -> BaseWorker:
         worker = kept.pop() if kept else _made(text, value)
-        worker._name = name
+        core_of(worker).name = name
         return worker
 
     return Target(name, text, make, type(first))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 
+from actors.client.sync import SyncClient, runs_as_sync
 from actors.jobs.errors import ActorError, JobError, RunnerStateError
 from actors.jobs.params import (
     RUN_TTL,
@@ -26,7 +27,6 @@ from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.client.sync import SyncClient
     from actors.runs.run import RunStatus
     from actors.runs.runs import Run, Runs
     from actors.runs.store import RunFilters, RunStore
@@ -37,6 +37,7 @@ class _Requester(BaseWorker):
     """The hidden worker answers come back to."""
 
 
+@runs_as_sync
 class Client:
     """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a")`."""
 
@@ -91,8 +92,6 @@ class Client:
         Raises:
             TypeError: Something was given that lives in an event loop, such as a runner.
         """
-        from actors.client.sync import SyncClient  # noqa: PLC0415 - it runs this one
-
         return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
 
     async def __aenter__(self) -> Self:
@@ -300,3 +299,14 @@ class Client:
         if self._stack is None:
             raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
         return self._worker
+
+
+def runner_of(client: Client) -> WorkerRunner:
+    """The runner that a client asks through: the one it was given, or its own.
+
+    Raises:
+        RunnerStateError: The client is not connected.
+    """
+    client._connected()
+    assert client._runner is not None
+    return client._runner

@@ -12,6 +12,7 @@ from actors.client.client import _Requester
 from actors.jobs.errors import RunnerStateError
 from actors.observability.job_events import TOPIC, JobNews
 from actors.worker.handlers import subscribe
+from actors.worker.verbs import core_of
 
 if TYPE_CHECKING:
     from actors.runner.runner import WorkerRunner
@@ -63,4 +64,5 @@ class _Follower(_Requester):
         """A runner has published some of its events."""
         for news in batch if isinstance(batch, list) else ():
             if isinstance(news, JobNews):
-                await self.worker_runner.guarded(self, "on_news", self._handler, news)
+                core = core_of(self)
+                await core.hosted.guarded(core, "on_news", self._handler, news)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack
 
-from actors.client.client import Client
 from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.params import RUN_TTL, GroupKeywords, JobGroupParams, JobKeywords, PayloadKeywords, RunKeywords
-from actors.requester.contexts import JobContext, JobGroupContext, _Context
+from actors.requester.contexts import JobContext, JobGroupContext, _Context, was_asked
 from bus import DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
         return event
 
     def __enter__(self) -> Self:
-        before = self._context._group
+        asked_before = was_asked(self._context)
         try:
             self._thread.call(self._context.__aenter__)
         except BaseException as error:
-            if self._context._group is not before:  # asked for, and nobody leaves a block that a signal kept us out of
+            if was_asked(self._context) and not asked_before:  # nobody leaves a block that a signal kept us out of
                 self.__exit__(type(error), error, None)
             raise
         return self
@@ -162,6 +162,66 @@ class SyncRun:
         return self._thread.call(self._run.cancel, reason)
 
 
+class AsyncClient(AbstractAsyncContextManager[object], Protocol):
+    """The client with an event loop that a sync client runs: `Client`, which says so with `runs_as_sync`."""
+
+    def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> JobContext:
+        """One job."""
+
+    def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> JobGroupContext:
+        """Several jobs."""
+
+    async def request(self, worker_name: str, payload: Any = None, **keywords: Unpack[JobKeywords]) -> Any:
+        """Ask for a job and return its answer."""
+
+    async def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        **keywords: Unpack[JobKeywords],
+    ) -> list[Any]:
+        """Ask one worker for many jobs."""
+
+    def workers(self) -> list[WorkerReadyData]:
+        """Every worker that is known now."""
+
+    async def submit(
+        self,
+        *worker_names: str,
+        params: JobGroupParams | None = None,
+        idempotency_key: str | None = None,
+        ttl: float | None = RUN_TTL,
+        **keywords: Unpack[RunKeywords],
+    ) -> Run:
+        """Enter a job that outlives who asks for it."""
+
+    async def run(self, run_id: str) -> Run:
+        """A run that was submitted."""
+
+    async def runs(self, **filters: Unpack[RunFilters]) -> Sequence[RunStatus]:
+        """The latest runs."""
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that were given up on."""
+
+    async def requeue(self, letter_id: str, *, timeout: float | None = None) -> Any:
+        """Do a job that was given up on again."""
+
+
+ClientT = TypeVar("ClientT", bound=AsyncClient)
+
+_makers: list[Callable[..., AsyncClient]] = []
+
+
+def runs_as_sync(cls: type[ClientT]) -> type[ClientT]:
+    """Mark the class of clients that sync clients run."""
+    _makers.append(cls)
+    return cls
+
+
 class SyncClient:
     """Asks workers for jobs from a script: `with Client.sync(url) as client: client.request("a")`.
 
@@ -191,7 +251,7 @@ class SyncClient:
                 raise TypeError(
                     f"{each!r:.100} lives in an event loop: use 'async with Client(...)' in that, or give a URL"
                 )
-        self._client = Client(to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
+        self._client = _makers[-1](to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
         self._thread = LoopThread()
 
     def __enter__(self) -> Self:

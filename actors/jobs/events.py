@@ -1,4 +1,4 @@
-"""What a requester sees of its jobs: events while they run, and the answers of a group."""
+"""What is seen of jobs: events while they run, the answers of a group, and the record that hooks are given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 import msgspec
 
 from actors.jobs.errors import JobResult
-from bus import BusJobStreamDataMessage, BusJobStreamEndMessage, BusJobStreamStartMessage
+from bus import (
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    ErrorInfo,
+    JobStatus,
+    register_type,
+)
 
 
 class JobEvent(msgspec.Struct):
@@ -64,6 +71,32 @@ class JobGroupResponse(msgspec.Struct, frozen=True):
     responses: dict[str, Any]
     results: dict[str, JobResult] = {}
 
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
+
+    Attributes:
+        worker_name: Who does the job.
+        job_id: The job.
+        job_name: Its name, None if it has none.
+        attempt: Which delivery of it.
+        requester: Who asked.
+        status: How it ended; None at its start.
+        error: What went wrong; None if nothing did.
+        run: The run it is part of; None if it is part of none.
+    """
+
+    worker_name: str
+    job_id: str
+    job_name: str | None
+    attempt: int
+    requester: str
+    status: JobStatus | None = None
+    error: ErrorInfo | None = None
+    run: str | None = None
+
+
+register_type(JobRecord, tag="JobRecord")
 
 SHOWN_AS: dict[type[Any], tuple[str, str]] = {
     BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),

@@ -1,7 +1,7 @@
-"""The states of workers and jobs, and the only ways from one to the next.
+"""Every table of states: of workers, of what they do with requests, and of jobs; and the only ways between them.
 
-A worker goes from NEW to STOPPED once; a job goes from PENDING to ENDED once. Everything that changes a state asks
-`moved`, so that an impossible step is an error where it is made and not a mystery later.
+A worker goes from NEW to STOPPED once, a job from WAITING to ENDED. What is not in a table does not happen: `moved`
+says so where an impossible step is made, and it is no mystery later.
 """
 
 from __future__ import annotations
@@ -28,24 +28,9 @@ class WorkerState(_State):
     DRAINING = auto()
     """Ending: running jobs go on, nothing new begins."""
     STOPPING = auto()
-    """Its jobs are being cancelled and its requesters told."""
+    """Its jobs are being cancelled and its requesters answered."""
     STOPPED = auto()
     """Gone; its name is free."""
-
-
-class JobState(_State):
-    """Where a job is, seen by its performer."""
-
-    PENDING = auto()
-    """Accepted, waits for a free slot or for its worker to become active."""
-    RUNNING = auto()
-    """Its handler runs."""
-    OPEN = auto()
-    """Its handler has returned without an answer; the worker answers later."""
-    CANCELLING = auto()
-    """Its handler has been told to stop and has not yet."""
-    ENDED = auto()
-    """Answered."""
 
 
 WORKER_STEPS: dict[WorkerState, tuple[WorkerState, ...]] = {
@@ -64,15 +49,68 @@ ALIVE = frozenset({WorkerState.ATTACHED, WorkerState.STARTING, WorkerState.READY
 ENDING = frozenset({WorkerState.DRAINING, WorkerState.STOPPING})
 """The states of a worker whose last jobs are waited for."""
 
+
+class JobState(_State):
+    """Where a job is at its performer: whether its handler has begun, has ended, and whether it is answered."""
+
+    WAITING = auto()
+    """Accepted: it waits for a slot, or for its worker to become active."""
+    RUNNING = auto()
+    """Its handler runs."""
+    OPEN = auto()
+    """Its handler has returned without an answer; the worker answers later. It holds its slot until then."""
+    ANSWERED = auto()
+    """It is answered, and its handler goes on."""
+    STOPPING = auto()
+    """Its handler has been told to stop; it is answered when that has, or after the grace period."""
+    CLOSING = auto()
+    """It is answered, and its handler has been told to stop."""
+    QUARANTINED = auto()
+    """It is answered; its handler swallows its cancellation, and holds no slot any more."""
+    ENDED = auto()
+    """It is answered and its handler has ended; or it was handed back before it began."""
+
+
 JOB_STEPS: dict[JobState, tuple[JobState, ...]] = {
-    JobState.PENDING: (JobState.RUNNING, JobState.ENDED),
-    JobState.RUNNING: (JobState.OPEN, JobState.CANCELLING, JobState.ENDED),
+    JobState.WAITING: (JobState.RUNNING, JobState.ENDED),
+    JobState.RUNNING: (JobState.OPEN, JobState.ANSWERED, JobState.STOPPING, JobState.ENDED),
     JobState.OPEN: (JobState.ENDED,),
-    JobState.CANCELLING: (JobState.ENDED,),
+    JobState.ANSWERED: (JobState.CLOSING, JobState.ENDED),
+    JobState.STOPPING: (JobState.CLOSING, JobState.QUARANTINED, JobState.ENDED),
+    JobState.CLOSING: (JobState.QUARANTINED, JobState.ENDED),
+    JobState.QUARANTINED: (JobState.ENDED,),
     JobState.ENDED: (),
 }
 
-StateT = TypeVar("StateT", WorkerState, JobState)
+UNANSWERED = frozenset({JobState.WAITING, JobState.RUNNING, JobState.OPEN, JobState.STOPPING})
+"""The states of a job that somebody waits for."""
+
+HANDLED = frozenset({JobState.RUNNING, JobState.ANSWERED, JobState.STOPPING, JobState.CLOSING, JobState.QUARANTINED})
+"""The states of a job whose handler runs."""
+
+
+class AdmissionState(_State):
+    """What a worker does with requests for jobs."""
+
+    PAUSED = auto()
+    """It is not ready, or not active: they wait, and none starts."""
+    SERVING = auto()
+    """They start as there are slots."""
+    DRAINING = auto()
+    """It ends: only what was asked for inside a job starts; the others are handed back."""
+    CLOSED = auto()
+    """It has ended: all are handed back."""
+
+
+ADMISSION_STEPS: dict[AdmissionState, tuple[AdmissionState, ...]] = {
+    AdmissionState.PAUSED: (AdmissionState.SERVING, AdmissionState.DRAINING, AdmissionState.CLOSED),
+    AdmissionState.SERVING: (AdmissionState.PAUSED, AdmissionState.DRAINING, AdmissionState.CLOSED),
+    AdmissionState.DRAINING: (AdmissionState.CLOSED,),
+    AdmissionState.CLOSED: (),
+}
+
+
+StateT = TypeVar("StateT", WorkerState, JobState, AdmissionState)
 
 
 def moved(steps: dict[StateT, tuple[StateT, ...]], old: StateT, new: StateT) -> StateT:

@@ -1,63 +1,89 @@
-"""The verbs of whoever asks for jobs."""
+"""Jobs inside jobs: in which job, hook or event something is asked for, and what follows from that.
+
+A job that is asked for inside another never waits for a slot that the other holds, ends with it, and has a lineage:
+the jobs around it, the outermost first, each as `job-id@worker`, and hooks as `@worker`.
+"""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from actors.jobs.errors import JobStateError
-from actors.performer.admission import Lane
-from actors.performer.job import Job
+from actors.jobs.errors import JobResult, JobStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from actors.requester.delivery import Member
-    from actors.requester.group import JobGroup
     from bus import BusJobRequestMessage
-
-
-current_job: ContextVar[Job[Any] | None] = ContextVar("current_job", default=None)
-"""The job whose handler the current task runs."""
-
-current_hook: ContextVar[str | None] = ContextVar("current_hook", default=None)
-"""Name of the worker whose hook the current task runs."""
-
-current_event: ContextVar[tuple[JobGroup, Member] | None] = ContextVar("current_event", default=None)
-"""Of what job the event is that the current task calls hooks for: its group, and who does it."""
-
-
-def inside(job: Job[Any], lanes: Iterable[Lane]) -> bool:
-    """Whether it was asked for inside a job that holds a slot of these lanes of its worker.
-
-    It must not wait for that slot, or both would for ever.
-    """
-    if not job.request.lineage:
-        return False
-    here = f"@{job.worker_name}"
-    ancestors = {entry.removesuffix(here) for entry in job.request.lineage if entry.endswith(here)}
-    return bool(ancestors) and any(running.id in ancestors for lane in lanes for running in lane.running)
-
-
-def nested(request: BusJobRequestMessage) -> bool:
-    """Whether it was asked for inside a job, and not only inside a hook."""
-    return any(not entry.startswith("@") for entry in request.lineage)
-
 
 MAX_DEPTH = 100
 """Jobs inside jobs inside jobs: deeper is a loop, and would end only when memory does."""
 
 
-def _position() -> tuple[Job[Any] | None, tuple[str, ...]]:
-    """The job this is asked for inside of, if that is open, and the lineage of what is asked for."""
-    parent = current_job.get()
-    if parent is None:
-        return None, _lineage_of_hook()
-    # Also when it has answered: its handler may hold the slot that this job will need.
-    return None if parent.ended else parent, _lineage_inside(parent)
+class OuterJob(Protocol):
+    """A job whose handler runs, as what is asked for inside it sees it."""
+
+    deadline: float
+    groups: dict[OpenGroup, None] | None
+
+    @property
+    def id(self) -> str:
+        """Identity of the job."""
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker that does it."""
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The jobs around it."""
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until its deadline; None if there is none."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether its requester has its outcome."""
 
 
-def _lineage_of_hook() -> tuple[str, ...]:
+class OpenGroup(Protocol):
+    """Jobs that were asked for and have not all ended."""
+
+    job_id: str
+
+    @property
+    def parent(self) -> OuterJob | None:
+        """The job inside which they were asked for."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """End them now."""
+
+
+class OpenMember(Protocol):
+    """One of those jobs."""
+
+    name: str
+    result: JobResult | None
+
+
+current_job: ContextVar[OuterJob | None] = ContextVar("current_job", default=None)
+"""The job whose handler the current task runs."""
+
+current_hook: ContextVar[str | None] = ContextVar("current_hook", default=None)
+"""Name of the worker whose hook the current task runs."""
+
+current_event: ContextVar[tuple[OpenGroup, OpenMember] | None] = ContextVar("current_event", default=None)
+"""Of what job the event is that the current task calls hooks for: its group, and who does it."""
+
+
+def lineage_here() -> tuple[str, ...]:
+    """The lineage of what the current task asks for.
+
+    Raises:
+        JobStateError: It would be deeper than `MAX_DEPTH`.
+    """
+    outer = current_job.get()
+    if outer is not None:
+        return lineage_inside(outer)
     hook = current_hook.get()
     if hook is None:
         return ()
@@ -66,14 +92,40 @@ def _lineage_of_hook() -> tuple[str, ...]:
         return (f"@{hook}",)
     # Who sent the event may have to wait for this hook, with the slot that this job will need.
     group, member = event
-    outer = _lineage_inside(group.parent) if group.parent is not None else ()
-    return (*outer, f"{group.job_id}@{member.name}", f"@{hook}")
+    around = lineage_inside(group.parent) if group.parent is not None else ()
+    return (*around, f"{group.job_id}@{member.name}", f"@{hook}")
 
 
-def _lineage_inside(parent: Job[Any]) -> tuple[str, ...]:
-    lineage = (*parent.request.lineage, f"{parent.id}@{parent.worker_name}")
+def lineage_inside(outer: OuterJob) -> tuple[str, ...]:
+    """The lineage of what is asked for inside a job; raises as `lineage_here`."""
+    lineage = (*outer.lineage, f"{outer.id}@{outer.worker_name}")
     if len(lineage) > MAX_DEPTH:
         raise JobStateError(
             f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask in a loop?"
         )
     return lineage
+
+
+def takes_part(outer: OuterJob, names: set[str]) -> bool:
+    """Whether one of these workers does a job, or one inside which it was asked for."""
+    return outer.worker_name in names or any(entry.rpartition("@")[2] in names for entry in outer.lineage)
+
+
+def waits_for_hook(name: str) -> bool:
+    """Whether a hook of worker `name`, if it has any, would have to wait for what the current task waits for."""
+    outer = current_job.get()
+    return current_hook.get() == name if outer is None else f"@{name}" in outer.lineage
+
+
+def holders(request: BusJobRequestMessage) -> frozenset[str]:
+    """Ids of the jobs of its own target inside which it was asked for.
+
+    It must not wait for a slot that one of them holds, or both would wait for ever.
+    """
+    here = f"@{request.target}"
+    return frozenset(entry.removesuffix(here) for entry in request.lineage if entry.endswith(here))
+
+
+def nested(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a job, and not only inside a hook."""
+    return any(not entry.startswith("@") for entry in request.lineage)

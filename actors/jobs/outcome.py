@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from actors.jobs.errors import KINDS, JobError, JobGroupError
-from bus import DEAD_LETTERED, BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
-
-if TYPE_CHECKING:
-    from actors.requester.group import JobGroup
-    from actors.runner.core import Host
-    from bus.local.mailbox import Room
-
+from actors.jobs.errors import KINDS, JobError, JobGroupError, JobResult
+from bus import (
+    DEAD_LETTERED,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    ErrorInfo,
+    JobStatus,
+    MailboxFullError,
+    WorkerRegistry,
+)
 
 CANCELLED = "JobCancelled"
 """`ErrorInfo.type` of a job that somebody told to stop."""
+
+TIMED_OUT = "JobTimeoutError"
+"""`ErrorInfo.type` of a job whose deadline passed."""
 
 
 def cancelled(reason: str) -> ErrorInfo:
@@ -23,38 +28,43 @@ def cancelled(reason: str) -> ErrorInfo:
     return ErrorInfo(type=CANCELLED, message=reason)
 
 
+def overdue(reason: str = "deadline passed") -> ErrorInfo:
+    """The performer stopped the job at its deadline."""
+    return ErrorInfo(type=TIMED_OUT, message=reason, retryable=True)
+
+
 def cancelled_by_stranger(kind: str) -> ErrorInfo:
     """A handler raised a cancellation that nobody asked for."""
     return ErrorInfo(type=kind, message="the handler was cancelled by something it awaited, not by its requester")
 
 
-def refused(room: Room) -> ErrorInfo:
+def refused(error: MailboxFullError) -> ErrorInfo:
     """A worker's mailbox had no room."""
-    return ErrorInfo(type="MailboxFullError", message=str(room.refusal()), retryable=True)
+    return ErrorInfo(type="MailboxFullError", message=str(error), retryable=True)
 
 
-def timed_out(waited_for: Sequence[str], host: Host) -> ErrorInfo:
+def timed_out(waited_for: Sequence[str], registry: WorkerRegistry, *, networked: bool) -> ErrorInfo:
     """The deadline of a group passed before these workers had answered."""
     message = f"no answer from {', '.join(map(repr, waited_for))} before the deadline"
-    missing = next((name for name in waited_for if name not in host.registry), None)
+    missing = next((name for name in waited_for if name not in registry), None)
     if missing is not None:
-        message += f"; nobody serves {missing!r}: {_whom_to_ask(missing, host)}"
-    return ErrorInfo(type="JobTimeoutError", message=message, retryable=True)
+        message += f"; nobody serves {missing!r}: {_whom_to_ask(missing, registry, networked=networked)}"
+    return ErrorInfo(type=TIMED_OUT, message=message, retryable=True)
 
 
-def unavailable(name: str, host: Host) -> ErrorInfo:
+def unavailable(name: str, seconds: float, registry: WorkerRegistry, *, networked: bool) -> ErrorInfo:
     """Nobody has served a name for as long as a requester waits for that."""
-    message = f"nobody served {name!r} within {host.ready_timeout:g} s; {_whom_to_ask(name, host)}"
+    message = f"nobody served {name!r} within {seconds:g} s; {_whom_to_ask(name, registry, networked=networked)}"
     return ErrorInfo(type="WorkerUnavailableError", message=message, retryable=True)
 
 
-def _whom_to_ask(name: str, host: Host) -> str:
-    alive = host.registry.who_is_alive(name)
+def _whom_to_ask(name: str, registry: WorkerRegistry, *, networked: bool) -> str:
+    alive = registry.who_is_alive(name)
     if alive.endswith("?"):
         return alive
-    if not host.bus.networked:
+    if not networked:
         return f"{alive}; this bus reaches only its own process: to reach others set ACTORBUS_BUS, or give a URL"
-    if not host.registry.remote_workers:
+    if not registry.remote_workers:
         return f"{alive}; no other runner was heard: has it been started, with the same URL, namespace and signing key?"
     return alive
 
@@ -90,41 +100,53 @@ def refusal(request: BusJobRequestMessage, status: JobStatus, kind: str, message
     )
 
 
-def answer_of_the_system(name: str, group: JobGroup, status: JobStatus, error: ErrorInfo | None) -> Any:
-    """What hooks are told when the system, and not the member, ended its job."""
+def answer_of_the_system(
+    worker_name: str, requester: str, job_id: str, status: JobStatus, error: ErrorInfo | None
+) -> BusJobResponseMessage:
+    """What hooks get when the system, and not the member, ended its job."""
     return BusJobResponseMessage(
-        source=name, target=group._owner.name, job_id=group.job_id, status=status, error=error, attempt=0
+        source=worker_name, target=requester, job_id=job_id, status=status, error=error, attempt=0
     )
 
 
-def told_by_performer(answer: Any) -> bool:
+def is_from_performer(answer: Any) -> bool:
     """Whether an answer that tells of a failure comes from who did the job, and not from the system."""
     return answer.attempt > 0 and not (answer.error is not None and answer.error.type == DEAD_LETTERED)
 
 
-def group_error(group: JobGroup, name: str, status: JobStatus, response: Any, error: ErrorInfo | None) -> JobGroupError:
-    """The error of a group that member `name` ended, or, without a name, the system."""
-    who = f"job {group.job_id!r} on worker {name or ', '.join(group.worker_names)!r}"
+def group_error(
+    job_id: str,
+    worker_names: Sequence[str],
+    *,
+    ended_by: str,
+    status: JobStatus,
+    response: Any,
+    error: ErrorInfo | None,
+    results: dict[str, JobResult],
+    responses: dict[str, Any],
+) -> JobGroupError:
+    """The error of a group that one member ended, or, where `ended_by` is empty, the system."""
+    who = f"job {job_id!r} on worker {ended_by or ', '.join(worker_names)!r}"
     return JobGroupError(
         f"{who}: {status.value}: {error or 'no reason given'}",
-        results=group.results,
-        responses=dict(group.responses),
-        worker_name=name or next(iter(group.worker_names), ""),
+        results=results,
+        responses=responses,
+        worker_name=ended_by or next(iter(worker_names), ""),
         status=status,
         response=response,
         error=error,
-        job_id=group.job_id,
+        job_id=job_id,
     )
 
 
-def job_error(group: JobGroup, error: JobGroupError) -> JobError:
+def job_error(worker_name: str, error: JobGroupError) -> JobError:
     """The error of a group of one, as the error of its job."""
     kind = KINDS.get(error.error.type if error.error else "", JobError)
     return kind(
         str(error),
-        worker_name=group.worker_names[0],
+        worker_name=worker_name,
         status=error.status,
         response=error.response,
         error=error.error,
-        job_id=group.job_id,
+        job_id=error.job_id,
     )

@@ -89,7 +89,7 @@ class GroupKeywords(RunKeywords, total=False):
 
 
 @dataclass_transform()
-class _Dataclass:
+class DataclassBase:
     """Makes its subclasses dataclasses; `@dataclass` may stand on them all the same."""
 
     def __init_subclass__(cls) -> None:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import msgspec
 
-from actors.observability.trace import Trace, watching
+from actors.jobs.events import JobRecord
+from actors.observability.log_fields import run_of
+from actors.observability.trace import watching
 from bus import BusError, BusTopicMessage, ErrorInfo, JobStatus, register_type, travel
 from bus.local.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from actors.performer.job import Job
-    from actors.requester.delivery import Member
-    from actors.requester.group import JobGroup
-    from actors.runner.core import Host
+    from actors.host import EventHost, WatchedJob
     from bus import BusJobRequestMessage
 
 
@@ -47,30 +46,6 @@ _TYPES: dict[EventName, Literal["job_started", "job_completed", "job_failed"]] =
 }
 
 
-class JobRecord(msgspec.Struct, frozen=True):
-    """What the hooks `on_job_start`, `on_job_complete` and `on_job_error` are told.
-
-    Attributes:
-        worker_name: Who does the job.
-        job_id: The job.
-        job_name: Its name, None if it has none.
-        attempt: Which delivery of it.
-        requester: Who asked.
-        status: How it ended; None at its start.
-        error: What went wrong; None if nothing did.
-        run: The run it is part of; None if it is part of none.
-    """
-
-    worker_name: str
-    job_id: str
-    job_name: str | None
-    attempt: int
-    requester: str
-    status: JobStatus | None = None
-    error: ErrorInfo | None = None
-    run: str | None = None
-
-
 class JobNews(msgspec.Struct, frozen=True):
     """Something that happened to a job of some runner of the fleet.
 
@@ -96,14 +71,13 @@ class JobNews(msgspec.Struct, frozen=True):
         return {"runner": self.runner, **msgspec.structs.asdict(self.record)}
 
 
-register_type(JobRecord, tag="JobRecord")
 register_type(JobNews, tag="JobNews")
 
 
 class JobEvents:
     """Tells what becomes of the jobs of a runner. No job waits for that."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: EventHost) -> None:
         self.wanted = False
         self._host = host
         self._handled = False
@@ -115,17 +89,17 @@ class JobEvents:
     def look(self) -> None:
         """Note who wants to know, now that this may have changed."""
         host = self._host
-        self._handled = any(host._listens(event) for event in _TYPES)
+        self._handled = any(host.listens(event) for event in _TYPES)
         self.wanted = self._handled or self._followed
 
-    def started(self, job: Job[Any]) -> None:
+    def started(self, job: WatchedJob) -> None:
         """A handler begins."""
         if watching:
             watching[0].started(job)
         if self.wanted:
             self._tell("on_job_start", _record(job.request))
 
-    def ended(self, job: Job[Any], status: JobStatus, error: ErrorInfo | None) -> None:
+    def ended(self, job: WatchedJob, status: JobStatus, error: ErrorInfo | None) -> None:
         """A job was answered."""
         if watching:
             watching[0].ended(job, status, error)
@@ -137,12 +111,9 @@ class JobEvents:
             event: EventName = "on_job_complete" if status is JobStatus.COMPLETED else "on_job_error"
             self._tell(event, _record(request, status, error))
 
-    def given_up(self, group: JobGroup, member: Member, status: JobStatus, error: ErrorInfo | None) -> None:
+    def given_up(self, record: JobRecord) -> None:
         """A job that was asked for here has no performer that could tell what became of it."""
         if self.wanted:
-            run = group.trace.run if group.trace is not None else None
-            asked = member.name, group.job_id, group.name, member.attempt, group._owner.name
-            record = JobRecord(*asked, status, error, run)
             self._tell("on_job_error", record)
 
     async def flush(self) -> None:
@@ -158,7 +129,7 @@ class JobEvents:
 
     def _tell(self, event: EventName, record: JobRecord) -> None:
         host = self._host
-        if self._handled and host._listens(event):
+        if self._handled and host.listens(event):
             if self._mailbox is None:
                 self._mailbox = Mailbox(host.name, self._emit, host.tasks)
             self._mailbox.put((event, record))
@@ -202,15 +173,14 @@ class JobEvents:
         if isinstance(event, anyio.Event):
             event.set()
         else:
-            await self._host._emit(*event)
+            await self._host.emit(*event)
 
 
 def _record(
     request: BusJobRequestMessage, status: JobStatus | None = None, error: ErrorInfo | None = None
 ) -> JobRecord:
     asked = request.target or "", request.job_id, request.job_name, request.attempt, request.source
-    trace = Trace.of(request) if request.run is not None else None
-    return JobRecord(*asked, status, error, trace.run if trace is not None else None)
+    return JobRecord(*asked, status, error, run_of(request))
 
 
 def _short(record: JobRecord) -> JobRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
@@ -9,28 +10,38 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actors.performer.job import Job
+    from bus import BusJobRequestMessage
 
 
-def log_fields(job: Job[Any]) -> dict[str, Any]:
-    """What a log line says about a job."""
-    request = job.request
-    fields: dict[str, Any] = {"worker": job.worker_name, "job": request.job_id, "attempt": request.attempt}
-    trace = job.trace
-    if trace is not None and trace.run is not None:
-        fields["run"] = trace.run
+RUN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""The id of a run, as it travels with jobs."""
+
+
+def run_of(request: BusJobRequestMessage) -> str | None:
+    """The run that a request is part of. What is no id is left out: it must not keep a job from being done."""
+    run: object = request.run
+    return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
+
+
+def log_fields(request: BusJobRequestMessage) -> dict[str, Any]:
+    """What a log line says about a job that a worker does."""
+    fields: dict[str, Any] = {"worker": request.target, "job": request.job_id, "attempt": request.attempt}
+    run = run_of(request)
+    if run is not None:
+        fields["run"] = run
     return fields
 
 
-def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
+def bind_log_fields(request: BusJobRequestMessage) -> list[tuple[Callable[[Any], object], Any]]:
     """Let what the current task logs with structlog carry the fields of a job; returns what takes that back.
 
-    Nobody has logged with it before it is imported, and until then this costs nothing.
+    Nobody has logged with it before it is imported, and until then this costs nothing. It may be another thread that
+    imports it now: that is not waited for, as an `import` would.
     """
-    if "structlog" not in sys.modules:
+    if not hasattr(sys.modules.get("structlog"), "contextvars"):
         return []
     bound: list[tuple[Callable[[Any], object], Any]] = []
-    for key, value in log_fields(job).items():
+    for key, value in log_fields(request).items():
         variable = _variable(key)
         bound.append((variable.reset, variable.set(value)))
     return bound
@@ -39,8 +50,7 @@ def bind_log_fields(job: Job[Any]) -> list[tuple[Callable[[Any], object], Any]]:
 @cache
 def _variable(key: str) -> ContextVar[Any]:
     """The context variable in which structlog keeps a key: setting that costs a tenth of what its own function does."""
-    import structlog.contextvars  # noqa: PLC0415
-
+    bind = sys.modules["structlog.contextvars"].bind_contextvars
     context = copy_context()
-    context.run(structlog.contextvars.bind_contextvars, **{key: None})
+    context.run(bind, **{key: None})
     return next(variable for variable in context if variable.name == f"structlog_{key}")

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
+    from actors.host import Host, WatchedJob
     from actors.observability.trace import Exit
-    from actors.performer.job import Job
-    from actors.runner.runner import WorkerRunner
     from bus import BusJobRequestMessage, ErrorInfo
     from bus.local.mailbox import Room
 
@@ -124,9 +123,9 @@ class JobTelemetry:
             "actorbus.jobs.active", unit="{job}", description="Jobs that handlers have begun and not answered."
         )
         self._close = close
-        self._begun: dict[Job[Any], tuple[Span, float]] = {}
+        self._begun: dict[WatchedJob, tuple[Span, float]] = {}
 
-    def send(self, host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:
+    def send(self, host: Host, request: BusJobRequestMessage) -> Room | None:
         """Send a request inside a span, if there is room for it now."""
         span = self._sending(host, request)
         try:
@@ -140,7 +139,7 @@ class JobTelemetry:
         return room
 
     @_guarded
-    def started(self, job: Job[Any]) -> None:
+    def started(self, job: WatchedJob) -> None:
         """Begin the span of a job."""
         request = job.request
         span = self._tracer.start_span(
@@ -153,7 +152,7 @@ class JobTelemetry:
         self._active.add(1, _figures(request))
 
     @_guarded
-    def enter(self, job: Job[Any]) -> Exit | None:
+    def enter(self, job: WatchedJob) -> Exit | None:
         """Make the span of a job the current one."""
         if job not in self._begun:
             return None
@@ -161,7 +160,7 @@ class JobTelemetry:
         return self._context.detach, token
 
     @_guarded
-    def ended(self, job: Job[Any], status: JobStatus, error: ErrorInfo | None) -> None:
+    def ended(self, job: WatchedJob, status: JobStatus, error: ErrorInfo | None) -> None:
         """End the span of a job, if it was begun."""
         if job not in self._begun:
             return
@@ -194,7 +193,7 @@ class JobTelemetry:
             self._close()
 
     @_guarded
-    def _sending(self, host: WorkerRunner, request: BusJobRequestMessage) -> Span:
+    def _sending(self, host: Host, request: BusJobRequestMessage) -> Span:
         current = self._trace.get_current_span().get_span_context().is_valid
         span = self._tracer.start_span(
             f"send {request.target}",
@@ -221,7 +220,7 @@ class JobTelemetry:
         span.end()
 
 
-def _attributes(operation: str, host: WorkerRunner, request: BusJobRequestMessage) -> dict[str, Any]:
+def _attributes(operation: str, host: Host, request: BusJobRequestMessage) -> dict[str, Any]:
     attributes = {
         "messaging.system": NAME,
         "messaging.operation.name": operation,

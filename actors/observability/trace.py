@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
-from actors.observability.log_fields import bind_log_fields
+from actors.observability.log_fields import RUN_ID, bind_log_fields, run_of
 
 if TYPE_CHECKING:
-    from actors.performer.job import Job
-    from actors.runner.runner import WorkerRunner
+    from actors.host import Host, WatchedJob
     from bus import BusJobRequestMessage, ErrorInfo, JobStatus
     from bus.local.mailbox import Room
 
@@ -24,7 +23,6 @@ Exit = tuple[Callable[[Any], object], Any]
 
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _STATE = re.compile(r"[\x20-\x7e]{1,512}")
-_RUN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -44,7 +42,7 @@ class Trace(msgspec.Struct, frozen=True):
     def of(cls, request: BusJobRequestMessage) -> Self | None:
         """What a request says; what is not as it must be is left out, for it must not keep a job from being done."""
         parent = _fit(_PARENT, request.trace)
-        run = _fit(_RUN, request.run)
+        run = run_of(request)
         if parent is None and run is None:
             return None
         return cls(parent, _fit(_STATE, request.trace_state) if parent is not None else None, run)
@@ -59,16 +57,16 @@ class Trace(msgspec.Struct, frozen=True):
 class Telemetry(Protocol):
     """Who watches all jobs of this process; see `install_telemetry`."""
 
-    def send(self, host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:
+    def send(self, host: Host, request: BusJobRequestMessage) -> Room | None:
         """Send a request for a job, as `WorkerBus.post` does."""
 
-    def started(self, job: Job[Any]) -> None:
+    def started(self, job: WatchedJob) -> None:
         """The handler of a job begins."""
 
-    def enter(self, job: Job[Any]) -> Exit | None:
+    def enter(self, job: WatchedJob) -> Exit | None:
         """Change the context of the task that runs the handler of a job."""
 
-    def ended(self, job: Job[Any], status: JobStatus, error: ErrorInfo | None) -> None:
+    def ended(self, job: WatchedJob, status: JobStatus, error: ErrorInfo | None) -> None:
         """A job has been answered."""
 
     def current(self) -> Trace | None:
@@ -105,7 +103,7 @@ def tracing(traceparent: str | None = None, tracestate: str | None = None, *, ru
     for name, value, pattern, wanted in (
         ("traceparent", traceparent, _PARENT, "00-, 32 hexadecimal digits, -, 16, -, 2: in lower case, and not all 0"),
         ("tracestate", tracestate, _STATE, "1 to 512 printable characters of ASCII"),
-        ("run", run, _RUN, "1 to 128 printable characters of ASCII without blanks"),
+        ("run", run, RUN_ID, "1 to 128 printable characters of ASCII without blanks"),
     ):
         if value is not None and _fit(pattern, value) is None:
             raise ValueError(f"{name} must be {wanted}; got {value!r:.100}")
@@ -127,7 +125,7 @@ def trace_here() -> Trace | None:
     return (watching[0].current() if watching else None) or current_trace.get()
 
 
-def send_traced(host: WorkerRunner, request: BusJobRequestMessage) -> Room | None:
+def send_traced(host: Host, request: BusJobRequestMessage) -> Room | None:
     """Send a request with what it is part of. Returns the room to wait for if there is none."""
     trace = current_trace.get()
     if trace is not None:
@@ -137,10 +135,10 @@ def send_traced(host: WorkerRunner, request: BusJobRequestMessage) -> Room | Non
     return host.bus.post(request)
 
 
-def enter(job: Job[Any]) -> list[Exit]:
+def enter(job: WatchedJob) -> list[Exit]:
     """Show the context of a job to the handler that the current task is about to run; `leave` takes that back."""
     request = job.request
-    exits = bind_log_fields(job)
+    exits = bind_log_fields(request)
     if request.trace is not None or request.run is not None:
         exits.append((current_trace.reset, current_trace.set(Trace.of(request))))
     if watching:

@@ -1,71 +1,33 @@
-"""The lanes in which one worker's jobs run and wait."""
+"""Which jobs of a worker may start, and which wait, are refused, or are handed back.
+
+1. At most `max_concurrency` jobs hold a slot, and of one handler at most as many as that allows, but for jobs that were
+   asked for inside one that holds the very slot they need: those never wait for it.
+2. Among those that may start the one that has waited longest does.
+3. What waits takes a place in the worker's room; a request that finds none waits outside, or is refused.
+4. A worker that is not active starts nothing; what waits for it waits for `ready_timeout` at most.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.jobs.lifecycle import ADMISSION_STEPS, AdmissionState, JobState, moved
+from actors.jobs.nesting import holders, nested
+from actors.performer.execution import Doer, Execution, Lane
+from actors.performer.invoke import run
+from bus import BusJobRequestMessage, ErrorInfo, JobStatus
+from bus.local.mailbox import Room
+
 if TYPE_CHECKING:
-    from actors.performer.job import Job
-    from bus import BusJobRequestMessage
+    from collections.abc import Iterable
+
+    from actors.host import DoingHost
 
 
-class Lane:
-    """The jobs of one handler in one worker: those that run, and those that wait for a slot.
-
-    `inner` are those of them that wait and were asked for inside a job that ran in this worker when they came.
-    """
-
-    __slots__ = ("inner", "limit", "pending", "running")
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.running: dict[Job[Any], None] = {}
-        self.pending: OrderedDict[str, Job[Any]] = OrderedDict()
-        self.inner: dict[str, Job[Any]] = {}
-
-    @property
-    def full(self) -> bool:
-        """Whether as many run as may."""
-        return len(self.running) >= self.limit
-
-    def keep(self, job: Job[Any], *, inner: bool) -> None:
-        """Let a job wait."""
-        self.pending[job.id] = job
-        if inner:
-            self.inner[job.id] = job
-
-    def drop(self, job: Job[Any]) -> None:
-        """Forget a job that waited."""
-        del self.pending[job.id]
-        self.inner.pop(job.id, None)
-
-
-class WorkerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a worker: everything it holds.
-
-    Attributes:
-        running: Jobs that hold a slot (at most `max_concurrency`, plus jobs asked for inside them).
-        pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
-        quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
-        messages: Messages of others that wait to be handled (at most `mailbox_size`).
-        hooks: Hooks that wait in line, for messages and for the jobs it does and asks for (256 for events of each).
-        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
-        groups: Groups it asked for that have not ended.
-    """
-
-    running: int = 0
-    pending: int = 0
-    quarantined: int = 0
-    messages: int = 0
-    hooks: int = 0
-    senders: int = 0
-    groups: int = 0
-
-
-class ExecutorStatistics(msgspec.Struct, frozen=True):
+class AdmissionStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one worker's jobs.
 
     Attributes:
@@ -81,19 +43,244 @@ class ExecutorStatistics(msgspec.Struct, frozen=True):
     senders: int
 
 
-def meet(first: Job[Any], request: BusJobRequestMessage) -> str | None:
-    """Why the second request is refused; None if it is not, for it is the same one again, or comes after the first.
+class Admission:
+    """Takes the requests of one worker. Each is answered exactly once, or handed back before its handler has begun."""
 
-    It does that if the job was stopped because its lease was lost, and is ours anew before its handler has stopped.
-    """
-    same = (first.request.source, first.request.origin) == (request.source, request.origin)
-    if same and (not first.cancelled or request.attempt > first.attempt):
-        first.second = request if first.cancelled else None
+    def __init__(self, doer: Doer, host: DoingHost, room: Room, state: AdmissionState) -> None:
+        self.doer = doer
+        self.host = host
+        self.executions: dict[str, Execution] = {}
+        self.state = state
+        self._room = room
+        self._limit = min(doer.max_concurrency, host.concurrency)
+        self._networked = host.bus.networked
+        self._running = 0
+        self._quarantined = 0
+        self._places = 0
+        self._lanes: dict[str | None, Lane] = {}
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.doer.name} {self.state.name.lower()} running={self._running}>"
+
+    @property
+    def paused(self) -> bool:
+        """Whether no job may start now."""
+        return self.state is AdmissionState.PAUSED or self.state is AdmissionState.CLOSED
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is not answered, or a handler holds a slot."""
+        return bool(self.executions or self._running)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs could start now."""
+        if self.state is not AdmissionState.SERVING:
+            return 0
+        return max(self._limit - self._running - self._room.taken, 0)
+
+    def statistics(self) -> AdmissionStatistics:
+        """What there is now."""
+        pending = sum(len(lane.pending) for lane in self._lanes.values())
+        return AdmissionStatistics(self._running, pending, self._quarantined, self._room.statistics().waiting)
+
+    # --- requests ---
+
+    def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
+        """Take a request: start it, let it wait, or answer why not.
+
+        Args:
+            request: The request.
+            force: Take it even above the bound of what may wait: it was accepted once already.
+
+        Returns:
+            The room to wait for, if there is none.
+        """
+        first = self.executions.get(request.job_id)
+        if first is not None:
+            self._met(first, request)
+            return None
+        handler = self.doer.handler_for(request.job_name)
+        if handler is None:
+            message = self.doer.no_handler(request.job_name)
+            self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)
+            return None
+        if self.state is AdmissionState.CLOSED or (self.state is AdmissionState.DRAINING and not nested(request)):
+            self.host.bus.give_back(request)
+            return None
+        lane = self._lanes.get(handler.name)
+        if lane is None:
+            lane = self._lanes[handler.name] = Lane(handler.limit or math.inf)
+        deadline = math.inf if request.timeout is None else self.host.tasks.now() + request.timeout
+        execution = Execution(self, request, handler, lane, request.payload, request.window, deadline)
+        if self._may_start(execution):
+            self.executions[request.job_id] = execution
+            self._start(execution)
+            return None
+        inner = self._inside(request, self._lanes.values())
+        if not self._room.take():
+            if not (force or inner):  # room may come only after what asks for it
+                return self._room
+            self._room.taken += 1
+        self.executions[request.job_id] = execution
+        self._line_up(execution, inner=inner)
         return None
-    return f"job id {request.job_id!r} is in use by {first.requester!r}: {first!r}"
 
+    def stop(self, job_id: str, error: ErrorInfo) -> bool:
+        """Tell a job to stop. Whether there was one to stop."""
+        execution = self.executions.get(job_id)
+        return execution is not None and execution.stop(error)
 
-def withdraw(first: Job[Any]) -> BusJobRequestMessage | None:
-    """Take away the second request, which is to be stopped, too; None if there is none."""
-    second, first.second = first.second, None
-    return second
+    # --- the life of the worker ---
+
+    def serve(self, now: bool) -> None:
+        """Start what waits; or let it wait, at most `ready_timeout`, until this is called again."""
+        state = AdmissionState.SERVING if now else AdmissionState.PAUSED
+        if state is not self.state:
+            self.state = moved(ADMISSION_STEPS, self.state, state)
+        for lane in self._lanes.values():
+            for execution in tuple((lane.inner if now else lane.pending).values()):
+                if not now:
+                    execution.limit_wait()
+                elif self._inside(execution.request, (lane,)):
+                    self._start_waiting(execution)  # first: it must not line up behind what waits for that slot
+        self.resume()
+
+    def resume(self) -> None:
+        """Start what may start now."""
+        self.host.bus.capacity_changed(self.doer.name)
+        while (execution := self._next()) is not None:
+            self._start_waiting(execution)
+
+    def drain(self) -> None:
+        """Start nothing new but what was asked for inside jobs; hand back what has not started."""
+        serving = self.state is AdmissionState.SERVING
+        self._turn_away(AdmissionState.DRAINING if serving else AdmissionState.CLOSED)
+
+    def close(self) -> None:
+        """Start nothing any more, hand back what has not started and what still comes; end what has answered."""
+        self._turn_away(AdmissionState.CLOSED)
+        self._room.close()
+        for lane in self._lanes.values():
+            for execution in tuple(lane.running):
+                execution.close()
+
+    # --- what executions tell ---
+
+    def answered(self, execution: Execution) -> None:
+        """A job is about to be answered: it leaves the table, and the line if it stands in one."""
+        del self.executions[execution.id]
+        if execution.state is JobState.WAITING:
+            self._leave_line(execution)
+            self.doer.job_left()
+
+    def released(self, execution: Execution) -> None:
+        """A handler has ended, or is left alone: its slot is free."""
+        running = execution.lane.running
+        if execution in running:
+            del running[execution]
+            self._running -= 1
+            if execution.state is JobState.QUARANTINED:
+                self._quarantined += 1
+            if self._room.taken or execution.lane.pending:
+                self.resume()
+            elif self._networked:
+                self.host.bus.capacity_changed(self.doer.name)
+        else:
+            self._quarantined -= 1
+        self.doer.job_left()
+
+    # --- inside ---
+
+    def _met(self, first: Execution, request: BusJobRequestMessage) -> None:
+        """A request under the id of a job that is here.
+
+        It is the same one again, and needs nothing; or comes because the first one's lease was lost and is ours anew
+        before its handler has stopped: then it begins after that. Anything else is refused.
+        """
+        same = (first.request.source, first.request.origin) == (request.source, request.origin)
+        stopping = first.stopped_for is not None
+        if not same or (stopping and request.attempt <= first.request.attempt):
+            text = f"job id {request.job_id!r} is in use by {first.request.source!r}: {first!r}"
+            self.host.refuse(request, JobStatus.FAILED, "JobStateError", text)
+        elif stopping:
+            first.successor = request
+
+    def _may_start(self, execution: Execution, *, first: bool = False) -> bool:
+        """Whether a job may start now; the first in its lane, or one that has just come."""
+        if self.state is AdmissionState.PAUSED or self.state is AdmissionState.CLOSED:
+            return False
+        lane = execution.lane
+        if len(lane.running) >= lane.limit:
+            return self._inside(execution.request, (lane,))
+        if self._running < self._limit and (first or not lane.pending):
+            return True
+        return self._inside(execution.request, self._lanes.values())
+
+    def _inside(self, request: BusJobRequestMessage, lanes: Iterable[Lane]) -> bool:
+        """Whether it was asked for inside a job that holds a slot of these lanes."""
+        if not request.lineage:
+            return False
+        outer = holders(request)
+        return bool(outer) and any(running.id in outer for lane in lanes for running in lane.running)
+
+    def _line_up(self, execution: Execution, *, inner: bool) -> None:
+        lane = execution.lane
+        self._places += 1
+        execution.place = self._places
+        lane.pending[execution.id] = execution
+        if inner:
+            lane.inner[execution.id] = execution
+        execution.wait()
+        if self.state is AdmissionState.PAUSED and self.doer.was_ready:
+            execution.limit_wait()
+
+    def _leave_line(self, execution: Execution) -> None:
+        lane = execution.lane
+        del lane.pending[execution.id]
+        lane.inner.pop(execution.id, None)
+        self._room.give()
+
+    def _start_waiting(self, execution: Execution) -> None:
+        self._leave_line(execution)
+        self._start(execution)
+
+    def _start(self, execution: Execution) -> None:
+        execution.lane.running[execution] = None
+        self._running += 1
+        execution.start()
+        execution.task = self.host.tasks.start(run, execution)
+
+    def _next(self) -> Execution | None:
+        """The job that has waited longest, of those that may start."""
+        longest: Execution | None = None
+        for lane in self._lanes.values():
+            if lane.pending:
+                execution = self._next_of(lane)
+                if execution is not None and (longest is None or execution.place < longest.place):
+                    longest = execution
+        return longest
+
+    def _next_of(self, lane: Lane) -> Execution | None:
+        first = next(iter(lane.pending.values()))
+        if self._may_start(first, first=True):
+            return first
+        while lane.inner and not self.paused and not lane.full:
+            inner = next(iter(lane.inner.values()))
+            if self._inside(inner.request, self._lanes.values()):
+                return inner
+            del lane.inner[inner.id]  # what it was asked for in has ended: from now on it waits like any other
+        return None
+
+    def _turn_away(self, state: AdmissionState) -> None:
+        """Hand back what waits and may not start in the state that comes."""
+        if self.state is not state:
+            self.state = moved(ADMISSION_STEPS, self.state, state)
+        self.host.bus.capacity_changed(self.doer.name)
+        for lane in self._lanes.values():
+            for execution in tuple(lane.pending.values()):
+                if state is AdmissionState.CLOSED or not nested(execution.request):
+                    self._leave_line(execution)
+                    del self.executions[execution.id]
+                    self.host.bus.give_back(execution.hand_back())
+        self.doer.job_left()

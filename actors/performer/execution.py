@@ -1,318 +1,357 @@
-"""The performer's side: accepts jobs for one worker, runs their handlers, and answers each job once."""
+"""One job at its performer: runs its handler, and answers it exactly once, whatever the handler does.
+
+1. A job that was accepted is answered once, or handed back before its handler has begun.
+2. The answer comes when the handler returns, raises, or responds; when it is told to stop, at the latest after the
+   grace period.
+3. A handler that has begun holds a slot until it has ended, or is quarantined because it swallows its cancellation.
+4. There is one timer, and the state says what it means: entering a state arms it, leaving the state cancels it.
+"""
 
 from __future__ import annotations
 
 import math
-from sys import modules
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import JobTimeoutError, describe
-from actors.jobs.lifecycle import JobState
-from actors.jobs.nesting import current_job, inside, nested
-from actors.jobs.outcome import CANCELLED, cancelled, cancelled_by_stranger, inactive
+from actors.jobs.errors import JobStateError, describe
+from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
+from actors.jobs.nesting import OpenGroup
+from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
-from actors.observability.trace import enter, leave, watching
-from actors.performer.admission import ExecutorStatistics, Lane, meet, withdraw
-from actors.performer.invoke import call
-from actors.performer.job import Job
-from bus import BusJobRequestMessage, EncodeError, ErrorInfo, JobStatus, PayloadError, travel
-from bus.local.mailbox import Room
-from bus.local.tasks import cancelled_from_outside
+from actors.observability.trace import watching
+from actors.performer.handler import Handler
+from bus import (
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamEndMessage,
+    BusMessage,
+    EncodeError,
+    ErrorInfo,
+    JobStatus,
+    PayloadError,
+    travel,
+)
+from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, wake
 from bus.log import log
 
 if TYPE_CHECKING:
-    from actors.runner.runner import WorkerRunner
-    from actors.worker.worker import BaseWorker
+    from actors.host import DoingHost
+    from bus.local.deadlines import Deadline
 
 
-class Executor:
-    """Runs the jobs of one worker. Every job it accepts it answers exactly once, or hands back unstarted."""
+class Doer(Protocol):
+    """Who does jobs, as its admission and its executions need it: a worker's core."""
 
-    def __init__(self, worker: BaseWorker, host: WorkerRunner, room: Room) -> None:
-        self.name = worker.name
-        self.host = host
-        self.post = host.bus.post
-        self._events = host.job_events
-        self.jobs: dict[str, Job[Any]] = {}
-        self.paused = True
-        self.draining = False
-        self._worker = worker
-        self._room = room
-        self._limit = min(worker.max_concurrency, host.concurrency)
-        self._networked = host.bus.networked
-        self._running = 0
-        self._quarantined = 0
-        self._places = 0
-        self._lanes: dict[str | None, Lane] = {}
+    name: str
+    instance: Any
+    """The user's object: what handlers are called on."""
 
     @property
-    def free_slots(self) -> int:
-        """How many more jobs could start now."""
-        if self.paused or self.draining:
-            return 0
-        return max(self._limit - self._running - self._room.taken, 0)
+    def max_concurrency(self) -> int:
+        """Jobs that may run at once."""
 
-    def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> Room | None:
-        """Take a request: start it, queue it, or answer why not. Returns the room to wait for if the queue is full."""
-        if request.job_id in self.jobs:
-            if message := meet(self.jobs[request.job_id], request):
-                self.host.refuse(request, JobStatus.FAILED, "JobStateError", message)
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has ever taken jobs."""
+
+    def handler_for(self, job_name: str | None) -> Handler | None:
+        """What does a job of that name."""
+
+    def no_handler(self, job_name: str | None) -> str:
+        """Why a job of that name cannot be done, and which can."""
+
+    def job_left(self) -> None:
+        """A job has ended or was handed back: who waits for that may look again."""
+
+
+class Slots(Protocol):
+    """Who gives jobs their slots: an admission."""
+
+    host: DoingHost
+    doer: Doer
+
+    @property
+    def paused(self) -> bool:
+        """Whether no job may start now."""
+
+    def accept(self, request: BusJobRequestMessage, *, force: bool = False) -> object:
+        """Take a request."""
+
+    def answered(self, execution: Execution) -> None:
+        """A job is about to be answered: it leaves the table, and the line if it stands in one."""
+
+    def released(self, execution: Execution) -> None:
+        """A handler has ended, or is left alone: its slot is free."""
+
+
+_TIMER: dict[JobState, str | None] = {
+    JobState.WAITING: "wait",
+    JobState.RUNNING: "deadline",
+    JobState.OPEN: "deadline",
+    JobState.ANSWERED: None,
+    JobState.STOPPING: "grace",
+    JobState.CLOSING: "grace",
+    JobState.QUARANTINED: None,
+    JobState.ENDED: None,
+}
+"""What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
+
+
+class Execution(msgspec.Struct, eq=False):
+    """A job that a worker has accepted.
+
+    Attributes:
+        slots: Who gives it its slot.
+        request: The message it came with.
+        handler: What does it.
+        lane: The jobs of that handler in this worker.
+        payload: What was sent; converted to the type of the handler once that begins.
+        limit: The sequence number up to which the requester has room for events.
+        deadline: When it is stopped.
+        state: See `JobState`.
+        place: Its place in the line of those that wait for a slot.
+        sequence: The sequence number of what it sends next.
+        streaming: Whether a stream was opened.
+        groups: What its handler has asked for and what has not ended.
+        stopped_for: Why it was told to stop; None if it was not.
+        successor: A later attempt at it that came while this one stops, and begins when this one is answered.
+        task: Runs the handler.
+    """
+
+    slots: Slots
+    request: BusJobRequestMessage
+    handler: Handler
+    lane: Lane
+    payload: Any
+    limit: int
+    deadline: float
+    state: JobState = JobState.WAITING
+    place: int = 0
+    sequence: int = 0
+    streaming: bool = False
+    groups: dict[OpenGroup, None] | None = None
+    stopped_for: ErrorInfo | None = None
+    successor: BusJobRequestMessage | None = None
+    task: PooledTask | None = None
+    _timer: Deadline | None = None
+    _waiters: list[Waiter] | None = None
+
+    def __repr__(self) -> str:
+        request = self.request
+        return f"<Job {self.id} {request.job_name or ''} {self.state.name.lower()} attempt={request.attempt}>"
+
+    @property
+    def id(self) -> str:
+        """Identity of the job, the same in every attempt."""
+        return self.request.job_id
+
+    @property
+    def host(self) -> DoingHost:
+        """The runner where it is done."""
+        return self.slots.host
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker that does it."""
+        return self.slots.doer.name
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The jobs around it, the outermost first."""
+        return self.request.lineage
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, 0 when it has passed; None if there is none."""
+        if self.deadline == math.inf:
             return None
-        handler = self._worker._handler_for(request.job_name)
-        if handler is None:
-            message = self._worker._table.missing(request.job_name, self.name)
-            self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)
-            return None
-        lane = self._lanes.get(handler.name)
-        if lane is None:
-            lane = self._lanes[handler.name] = Lane(handler.limit or math.inf)
-        job: Job[Any] = Job(self, request, handler, lane)
-        if self.draining and (self.paused or not nested(request)):
-            self.host.bus.give_back(request)
-            return None
-        starts = self._may_start(job)
-        if not starts and not self._room.take():
-            if not force and not inside(job, self._lanes.values()):  # room may come only after what asks for it
-                return self._room
-            self._room.taken += 1
-        self.jobs[request.job_id] = job
-        if request.timeout is not None:
-            self._arm(job, request.timeout)
-        if starts:
-            self._start(job)
-        else:
-            self._keep(job)
-        return None
+        return max(self.deadline - self.host.tasks.now(), 0.0)
 
-    def _keep(self, job: Job[Any]) -> None:
-        """Let a job wait for a slot."""
-        self._places += 1
-        job.place = self._places
-        job.lane.keep(job, inner=inside(job, self._lanes.values()))
-        if self.paused and self._worker.started_at is not None:
-            self._limit_pause(job)
+    @property
+    def answered(self) -> bool:
+        """Whether the requester has its outcome."""
+        return self.state not in UNANSWERED
 
-    def cancel(self, job_id: str, reason: str | None, kind: str = CANCELLED) -> Job[Any] | None:
-        """Tell a job to stop. Returns it if there was one to cancel.
+    # --- what its admission does with it ---
 
-        One that has not started never will; one that runs is answered when its handler has stopped, or after
-        `cancel_grace`.
+    def wait(self) -> None:
+        """Wait for a slot, at most until the deadline."""
+        self._arm_deadline()
+
+    def limit_wait(self) -> None:
+        """Wait for `ready_timeout` at most, if nothing limits the wait yet: the worker gives no slots now."""
+        if self._timer is None:
+            self._timer = self.host.deadlines.after(self.host.ready_timeout, self._due)
+
+    def start(self) -> None:
+        """A slot is given: its handler is about to run."""
+        if self._timer is not None and self._timer.when != self.deadline:
+            self._disarm()  # it limited the wait
+        self.state = JobState.RUNNING
+        limit = self.handler.timeout
+        if limit is not None and (due := self.host.tasks.now() + limit) < self.deadline:
+            self.deadline = due
+            self._disarm()
+            self._timer = self.host.deadlines.add(due, self._due)
+        elif self._timer is None:
+            self._arm_deadline()
+        events = self.host.job_events
+        if events.wanted or watching:
+            events.started(self)
+
+    def hand_back(self) -> BusJobRequestMessage:
+        """Leave unanswered, before the handler has begun: the request, for another worker of the name."""
+        self._move(JobState.ENDED)
+        self.request.timeout = self.remaining
+        return self.request
+
+    def stop(self, error: ErrorInfo) -> bool:
+        """Tell the job to stop. False if it has been told before, or is answered.
+
+        One that has not begun never will; one that runs is answered when its handler has stopped, or after the grace
+        period. A later attempt that waits for it is stopped too.
         """
-        job = self.jobs.get(job_id)
-        if job is not None and (second := withdraw(job)):
-            self.host.refuse(second, JobStatus.CANCELLED, kind, reason or "cancelled")
-        if job is None or job.cancelled or job.state is JobState.ENDED:
-            return None
-        timed_out = kind == JobTimeoutError.__name__
-        job.cancelled_for = ErrorInfo(type=kind, message=reason or "cancelled", retryable=timed_out)
-        if job.state is JobState.RUNNING:
-            job.move(JobState.CANCELLING)
-            self._stop_handler(job)
-            self._cancel_groups(job)
+        successor, self.successor = self.successor, None
+        if successor is not None:
+            self.host.refuse(successor, JobStatus.CANCELLED, error.type, error.message)
+        if self.stopped_for is not None or self.state not in UNANSWERED:
+            return False
+        self.stopped_for = error
+        if self.state is JobState.RUNNING:
+            self._move(JobState.STOPPING)
+            self._cancel_handler()
+            self._cancel_groups()
         else:
-            self._finish_cancelled(job)
-        return job
+            self._stopped(JobState.ENDED)
+        return True
 
-    def respond(
-        self, job: Job[Any], response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False
-    ) -> None:
-        """Answer a job for its handler; see `Job.respond`."""
-        job.require_open()
+    def close(self) -> None:
+        """Its worker ends: a handler that goes on although the job is answered is told to stop."""
+        if self.state is JobState.ANSWERED:
+            self._move(JobState.CLOSING)
+            self._cancel_handler()
+
+    # --- what the handler says ---
+
+    def require_open(self) -> None:
+        """Refuse what cannot be said any more.
+
+        Raises:
+            JobStateError: The job is answered.
+        """
+        if self.state not in UNANSWERED:
+            raise JobStateError(
+                f"job {self.id!r} of worker {self.worker_name!r} has ended: it cannot be answered or updated again"
+            )
+
+    async def event(self, kind: type[Any], **fields: Any) -> None:
+        """Send one event; waits while the requester has no room for more.
+
+        Raises:
+            JobStateError: The job is answered.
+            EncodeError: A field cannot travel; nothing was sent, the job goes on.
+        """
+        while self.sequence >= self.limit and self.state in UNANSWERED:
+            await self._wait_for_credit()
+        self.require_open()
+        sequence = self.sequence
+        self.sequence = sequence + 1
+        request = self.request
+        try:
+            self.host.bus.post(
+                kind(
+                    source=self.worker_name,
+                    target=request.source,
+                    destination=request.origin,
+                    job_id=request.job_id,
+                    sequence=sequence,
+                    attempt=request.attempt,
+                    **fields,
+                )
+            )
+        except EncodeError:
+            self.sequence = sequence  # it was not sent: what comes next takes its place
+            raise
+
+    def grant(self, limit: int) -> None:
+        """Note that the requester has room for events up to sequence `limit`."""
+        if limit > self.limit:
+            self.limit = limit
+            self._wake()
+
+    def respond(self, response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False) -> None:
+        """Answer the job for its handler.
+
+        Raises:
+            JobStateError: It is answered.
+            EncodeError: The response cannot travel; the requester was answered ERROR.
+        """
+        self.require_open()
+        state = _AFTER_RESPONSE[self.state]
         try:
             response = travel(response, "response")
         except EncodeError as failure:
-            self._finish(job, JobStatus.ERROR, None, describe(failure))
+            self._finish(state, JobStatus.ERROR, None, describe(failure))
             raise
         error = None
         if status is not JobStatus.COMPLETED:
             error = ErrorInfo(type=status.name.capitalize(), message=f"answered {status.value}")
-        self._finish(job, status, response, error, urgent=urgent, stream_end=stream_end)
+        self._finish(state, status, response, error, urgent=urgent, stream_end=stream_end)
 
-    def serve(self, now: bool) -> None:
-        """Start what waits, or let it wait, at most `ready_timeout`, until this is called again."""
-        self.paused = not now
-        for lane in self._lanes.values():
-            for job in tuple((lane.inner if now else lane.pending).values()):
-                if not now:
-                    self._limit_pause(job)
-                elif inside(job, (lane,)):
-                    self._start_pending(job)  # first: it must not line up behind what waits for its ancestor's slot
-        self.resume()
-
-    def resume(self) -> None:
-        """Start what may start now."""
-        self.host.bus.capacity_changed(self.name)
-        while (job := self._next()) is not None:
-            self._start_pending(job)
-
-    def _next(self) -> Job[Any] | None:
-        """The job that has waited longest, of those that may start."""
-        longest: Job[Any] | None = None
-        for lane in self._lanes.values():
-            if lane.pending:
-                job = self._next_of(lane)
-                if job is not None and (longest is None or job.place < longest.place):
-                    longest = job
-        return longest
-
-    def _next_of(self, lane: Lane) -> Job[Any] | None:
-        first = next(iter(lane.pending.values()))
-        if self._may_start(first, first=True):
-            return first
-        while lane.inner and not self.paused and not lane.full:
-            inner = next(iter(lane.inner.values()))
-            if inside(inner, self._lanes.values()):
-                return inner
-            del lane.inner[inner.id]  # what it was asked for in has ended: from now on it waits like any other
-        return None
-
-    def drain(self) -> None:
-        """Start nothing new but what running jobs ask for; hand back what has not started."""
-        self.draining = True
-        self.host.bus.capacity_changed(self.name)
-        self.hand_back(keep_nested=True)
-
-    def close(self) -> None:
-        """Start nothing any more, hand back what has not started and what still comes, and cancel what has answered."""
-        self.paused = self.draining = True
-        self.hand_back()
-        self._room.close()
-        for lane in self._lanes.values():
-            for job in lane.running:
-                if job.ended and job.task is not None and job.timer is None:
-                    self._stop_handler(job)
-
-    def hand_back(self, *, keep_nested: bool = False) -> None:
-        """Give the jobs that have not started back to the bus, for another worker of this name."""
-        for lane in self._lanes.values():
-            for job in tuple(lane.pending.values()):
-                if not (keep_nested and nested(job.request)):
-                    lane.drop(job)
-                    self._room.give()
-                    self.jobs.pop(job.id, None)
-                    job.move(JobState.ENDED)
-                    if job.timer is not None:
-                        job.timer.cancel()
-                    job.request.timeout = job.remaining
-                    self.host.bus.give_back(job.request)
-        self._worker._job_left()
-
-    def statistics(self) -> ExecutorStatistics:
-        """What there is now."""
-        pending = sum(len(lane.pending) for lane in self._lanes.values())
-        return ExecutorStatistics(self._running, pending, self._quarantined, self._room.statistics().waiting)
-
-    def _may_start(self, job: Job[Any], *, first: bool = False) -> bool:
-        if self.paused:
-            return False
-        lane = job.lane
-        if lane.full:
-            return inside(job, (lane,))
-        if self._running < self._limit and (first or not lane.pending):
-            return True
-        return inside(job, self._lanes.values())
-
-    def _arm(self, job: Job[Any], timeout: float) -> None:
-        job.deadline = self.host.tasks.now() + timeout
-        if job.request.origin:  # a requester in this process keeps the deadline itself
-            job.timer = self.host.deadlines.add(job.deadline, lambda: self._expired(job))
-
-    def _start_pending(self, job: Job[Any]) -> None:
-        job.lane.drop(job)
-        self._room.give()
-        self._start(job)
-
-    def _start(self, job: Job[Any]) -> None:
-        job.move(JobState.RUNNING)
-        job.lane.running[job] = None
-        self._running += 1
-        job.handler_ended = False
-        if job.timer is not None and job.deadline == float("inf"):
-            job.timer.cancel()
-            job.timer = None
-        if job.handler.timeout is not None:
-            limit = self.host.tasks.now() + job.handler.timeout
-            if limit < job.deadline:
-                job.deadline = limit
-                if job.timer is not None:
-                    job.timer.cancel()
-                job.timer = self.host.deadlines.add(limit, lambda: self._expired(job))
-        if self._events.wanted or watching:
-            self._events.started(job)
-        job.task = self.host.tasks.start(self._run, job)
-
-    @staticmethod  # a bound method would be one more object for each job in flight
-    async def _run(job: Job[Any]) -> None:
-        executor = job._executor
-        if job.state is JobState.ENDED or job.state is JobState.CANCELLING:
-            executor._handler_ended(job)
-            if job.state is not JobState.ENDED:
-                executor._finish_cancelled(job)
-            return
-        current_job.set(job)
-        request = job.request
-        traced = request.trace is not None or request.run is not None or watching or "structlog" in modules
-        exits = enter(job) if traced else ()
-        try:
-            response = await call(executor._worker, job)
-        except BaseException as error:  # noqa: BLE001 - the boundary: whatever a handler raises ends its job and nothing else
-            executor._handler_ended(job)
-            executor._raised(job, error)
+    def returned(self, response: Any) -> None:
+        """The handler has returned."""
+        state = self.state
+        if state is JobState.STOPPING:
+            self._stopped(JobState.ENDED)
+        elif state is not JobState.RUNNING:
+            self._move(JobState.ENDED)
+            self.slots.released(self)
+        elif response is None and self.handler.name is None:
+            self._move(JobState.OPEN)  # `on_job_request` may answer later
         else:
-            executor._handler_ended(job)
-            executor._returned(job, response)
-        finally:
-            current_job.set(None)
-            if exits:
-                leave(exits)
+            try:
+                response = travel(response, "response")
+            except EncodeError as error:
+                self._finish(JobState.ENDED, JobStatus.ERROR, None, describe(error))
+            else:
+                self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self.streaming)
 
-    def _returned(self, job: Job[Any], response: Any) -> None:
-        if job.state is JobState.ENDED:
-            return
-        if job.state is JobState.CANCELLING:
-            self._finish_cancelled(job)
-            return
-        if response is None and job.handler.name is None:
-            job.move(JobState.OPEN)  # `on_job_request` may answer later
-            return
-        try:
-            response = travel(response, "response")
-        except EncodeError as error:
-            self._finish(job, JobStatus.ERROR, None, describe(error))
-        else:
-            self._finish(job, JobStatus.COMPLETED, response, None, stream_end=job.streaming)
-
-    def _raised(self, job: Job[Any], error: BaseException) -> None:
-        is_cancel = isinstance(error, get_cancelled_exc_class()) or (
-            isinstance(error, BaseExceptionGroup) and error.split(get_cancelled_exc_class())[1] is None
+    def raised(self, error: BaseException) -> None:
+        """The handler has raised."""
+        cancellation = get_cancelled_exc_class()
+        is_cancel = isinstance(error, cancellation) or (
+            isinstance(error, BaseExceptionGroup) and error.split(cancellation)[1] is None
         )
-        if job.state is JobState.ENDED or (job.state is JobState.CANCELLING and not is_cancel):
-            log().warning("handler raised after its job was over", **log_fields(job), error=repr(describe(error)))
-        if job.state is JobState.ENDED:
-            return
-        if job.state is JobState.CANCELLING:
-            self._finish_cancelled(job)
+        if self.state is not JobState.RUNNING:
+            if self.state is not JobState.STOPPING or not is_cancel:
+                fields = log_fields(self.request)
+                log().warning("handler raised after its job was over", **fields, error=repr(describe(error)))
+            self.returned(None)
         elif is_cancel and cancelled_from_outside():
-            job.cancelled_for = cancelled(f"worker {self.name!r} was stopped")
-            self._finish_cancelled(job)
+            self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
+            self._stopped(JobState.ENDED)
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", **log_fields(job), error=str(info), exc_info=error)
+            log().debug("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
             status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
-            self._finish(job, status, None, info)
+            self._finish(JobState.ENDED, status, None, info)
 
-    def _finish_cancelled(self, job: Job[Any]) -> None:
-        info = job.cancelled_for
-        timed_out = info is not None and info.type == JobTimeoutError.__name__
-        self._finish(job, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
+    # --- inside ---
+
+    def _move(self, state: JobState) -> None:
+        if self._timer is not None and _TIMER[self.state] != _TIMER[state]:
+            self._disarm()
+        self.state = moved(JOB_STEPS, self.state, state)
 
     def _finish(
         self,
-        job: Job[Any],
+        state: JobState,
         status: JobStatus,
         response: Any,
         error: ErrorInfo | None,
@@ -320,77 +359,135 @@ class Executor:
         urgent: bool = False,
         stream_end: bool = False,
     ) -> None:
-        """Answer a job: the only way to ENDED but handing back."""
-        pending = job.state is JobState.PENDING
-        job.move(JobState.ENDED)
-        if job.timer is not None and (job.handler_ended or not job.cancelled):  # else it limits the handler
-            job.timer.cancel()
-            job.timer = None
-        if pending:
-            job.lane.drop(job)
-            self._room.give()
-        self.jobs.pop(job.id, None)
-        self.post(job.answer(status, response, error, urgent=urgent, stream_end=stream_end))
-        if job.groups and status is not JobStatus.COMPLETED:
-            self._cancel_groups(job)
-        job.wake()
-        if self._events.wanted or watching:
-            self._events.ended(job, status, error)
-        if job.handler_ended:
-            self._release(job)
-        if job.second is not None:
-            self.accept(job.second, force=True)
+        """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
+        slots, held = self.slots, self.state is not JobState.WAITING
+        slots.answered(self)
+        self._move(state)
+        self.host.bus.post(self._answer(status, response, error, urgent=urgent, stream_end=stream_end))
+        if status is not JobStatus.COMPLETED:
+            self._cancel_groups()
+        self._wake()
+        events = self.host.job_events
+        if events.wanted or watching:
+            events.ended(self, status, error)
+        if held and state in {JobState.ENDED, JobState.QUARANTINED}:
+            slots.released(self)
+        if self.successor is not None:
+            slots.accept(self.successor, force=True)
 
-    def _handler_ended(self, job: Job[Any]) -> None:
-        job.handler_ended = True
-        job.task = None
-        if job.state is JobState.ENDED:
-            if job.timer is not None:
-                job.timer.cancel()
-            if job in job.lane.running:
-                self._release(job)
-            else:
-                self._quarantined -= 1
+    def _stopped(self, state: JobState) -> None:
+        info = self.stopped_for
+        timed_out = info is not None and info.type == TIMED_OUT
+        self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
-    def _release(self, job: Job[Any]) -> None:
-        if job in job.lane.running:
-            del job.lane.running[job]
-            self._running -= 1
-            if job.lane.pending or self._room.taken:
-                self.resume()
-            if self._networked:
-                self.host.bus.capacity_changed(self.name)
-        self._worker._job_left()
+    def _answer(
+        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+    ) -> BusMessage:
+        request = self.request
+        if stream_end:
+            return BusJobStreamEndMessage(
+                source=self.worker_name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                sequence=self.sequence,
+                attempt=request.attempt,
+                data=response,
+            )
+        kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+        return kind(
+            source=self.worker_name,
+            target=request.source,
+            destination=request.origin,
+            job_id=request.job_id,
+            sequence=self.sequence,
+            attempt=request.attempt,
+            status=status,
+            response=response,
+            error=error,
+        )
 
-    def _stop_handler(self, job: Job[Any]) -> None:
-        assert job.task is not None
-        job.task.cancel()
-        if job.timer is not None:
-            job.timer.cancel()
-        job.timer = self.host.deadlines.after(self.host.cancel_grace, lambda: self._quarantine(job))
+    def _arm_deadline(self) -> None:
+        if self.deadline != math.inf and self.request.origin:  # a requester in this process sees to it itself
+            self._timer = self.host.deadlines.add(self.deadline, self._due)
 
-    def _quarantine(self, job: Job[Any]) -> None:
-        log().warning("handler swallows its cancellation", **log_fields(job), handler=job.handler.attribute)
-        assert job.task is not None
-        job.task.shield()
-        self._quarantined += 1
-        if not job.ended:
-            self._finish_cancelled(job)
-        self._release(job)
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _expired(self, job: Job[Any]) -> None:
-        job.timer = None
-        self.cancel(job.id, "deadline passed", JobTimeoutError.__name__)
+    def _due(self) -> None:
+        """What the timer limits is over."""
+        self._timer = None
+        if _TIMER[self.state] == "grace":
+            self._quarantine()
+        elif self.state is not JobState.WAITING or self.deadline <= self.host.tasks.now():
+            self.stop(overdue())
+        elif self.slots.paused:
+            info = inactive(self.worker_name, self.host.ready_timeout)
+            self._finish(JobState.ENDED, JobStatus.FAILED, None, info)
 
-    def _limit_pause(self, job: Job[Any]) -> None:
-        if job.timer is None:
-            job.timer = self.host.deadlines.after(self.host.ready_timeout, lambda: self._still_paused(job))
+    def _cancel_handler(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        self._timer = self.host.deadlines.after(self.host.cancel_grace, self._due)
 
-    def _still_paused(self, job: Job[Any]) -> None:
-        job.timer = None
-        if job.state is JobState.PENDING and self.paused:
-            self._finish(job, JobStatus.FAILED, None, inactive(self.name, self.host.ready_timeout))
+    def _quarantine(self) -> None:
+        fields = log_fields(self.request)
+        log().warning("handler swallows its cancellation", **fields, handler=self.handler.attribute)
+        assert self.task is not None
+        self.task.shield()
+        if self.state is JobState.STOPPING:
+            self._stopped(JobState.QUARANTINED)
+        else:
+            self._move(JobState.QUARANTINED)
+            self.slots.released(self)
 
-    def _cancel_groups(self, job: Job[Any]) -> None:
-        for group in tuple(job.groups or ()):
-            group.cancel(f"job {job.id!r} that asked for it did not complete")
+    def _cancel_groups(self) -> None:
+        for group in tuple(self.groups or ()):
+            group.cancel(f"job {self.id!r} that asked for it did not complete")
+
+    def _wake(self) -> None:
+        """Let those look again who wait to send an event."""
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            wake(waiter)
+
+    async def _wait_for_credit(self) -> None:
+        waiter = self.host.tasks.waiter()
+        waiters = self._waiters = self._waiters or []
+        waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+
+class Lane:
+    """The jobs of one handler in one worker: those that hold a slot, and those that wait for one.
+
+    `inner` are those that wait and were asked for inside a job that held a slot of this worker when they came.
+    """
+
+    __slots__ = ("inner", "limit", "pending", "running")
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.running: dict[Execution, None] = {}
+        self.pending: OrderedDict[str, Execution] = OrderedDict()
+        self.inner: dict[str, Execution] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether as many run as may."""
+        return len(self.running) >= self.limit
+
+
+_AFTER_RESPONSE = {
+    JobState.WAITING: JobState.ENDED,
+    JobState.RUNNING: JobState.ANSWERED,
+    JobState.OPEN: JobState.ENDED,
+    JobState.STOPPING: JobState.CLOSING,
+}
+"""Where an answer by `respond` leads."""

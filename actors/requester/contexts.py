@@ -1,4 +1,4 @@
-"""Jobs as context managers: entered, iterated, or simply awaited."""
+"""Jobs as those who ask hold them: entered, iterated or simply awaited; or a group that goes on by itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,112 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from actors.jobs.errors import JobGroupError, JobResult, JobStateError
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.outcome import job_error
+from actors.requester.group import Group, GroupStatistics
+from actors.requester.request import Late, request, request_late
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.jobs.params import JobGroupParams
-    from actors.requester.group import JobGroup
-    from actors.worker.requester import Late, Requester
+    from actors.requester.delivery import Asker
+
+
+class JobGroup:
+    """Jobs with one id on one or several workers, that were asked for and go on by themselves.
+
+    It ends exactly once: when every member has, when one fails and `cancel_on_error` is set, at its deadline, or when
+    it is cancelled. Members that had not answered by then are told to stop, and their results say how the group ended;
+    what they answer afterwards is counted and ignored.
+    """
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __repr__(self) -> str:
+        return repr(self._group)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobGroup) and self._group is other._group
+
+    def __hash__(self) -> int:
+        return hash(self._group)
+
+    @property
+    def job_id(self) -> str:
+        """The id its members share."""
+        return self._group.job_id
+
+    @property
+    def worker_names(self) -> tuple[str, ...]:
+        """Whom it asked, in order."""
+        return self._group.worker_names
+
+    @property
+    def name(self) -> str | None:
+        """The job name it was asked for under."""
+        return self._group.name
+
+    @property
+    def label(self) -> str | None:
+        """The text for people that it was given."""
+        return self._group.label
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether `request_cancel_job_group` may cancel it."""
+        return self._group.cancellable
+
+    @property
+    def cancel_on_error(self) -> bool:
+        """Whether a member that does not complete ends the group."""
+        return self._group.cancel_on_error
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self._group.done
+
+    @property
+    def terminated(self) -> set[str]:
+        """Names of the members that have ended."""
+        return set(self._group.results)
+
+    @property
+    def responses(self) -> dict[str, Any]:
+        """Answers that have come in, by worker name."""
+        return self._group.responses
+
+    @property
+    def results(self) -> dict[str, JobResult]:
+        """How each member ended; members that have not are left out."""
+        return self._group.results
+
+    @property
+    def error(self) -> JobGroupError | None:
+        """Why it did not complete; None while it runs and when it did."""
+        return self._group.error
+
+    async def wait(self) -> None:
+        """Wait until the group has ended. Cancelling the wait leaves the group running.
+
+        Raises:
+            JobGroupError: It did not complete.
+        """
+        await self._group.wait()
+
+    def cancel(self, reason: str | None = None) -> None:
+        """End the group now and tell its members to stop. Does nothing if it has ended."""
+        self._group.cancel(reason)
+
+    def tell_to_stop(self, reason: str) -> None:
+        """Tell its members to stop, and go on waiting for what they say to that."""
+        self._group.tell_to_stop(reason)
+
+    def statistics(self) -> GroupStatistics:
+        """What it holds now."""
+        return self._group.statistics()
 
 
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
@@ -24,11 +123,11 @@ AnswerT = TypeVar("AnswerT")
 class _Context(Generic[EventT, AnswerT]):
     """What `JobContext` and `JobGroupContext` share."""
 
-    def __init__(self, requester: Requester, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
-        self._requester = requester
+    def __init__(self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
+        self._asker = asker
         self._worker_names = worker_names
         self._params = params
-        self._group: JobGroup | None = None
+        self._group: Group | None = None
 
     @property
     def job_id(self) -> str:
@@ -50,9 +149,9 @@ class _Context(Generic[EventT, AnswerT]):
 
     async def __aenter__(self) -> Self:
         group, late = self._ask()
-        group.listen()
+        group.listening = True
         if late is not None:
-            await self._requester._request_late(group, late)
+            await request_late(group, late)
         return self
 
     async def __aexit__(
@@ -72,9 +171,9 @@ class _Context(Generic[EventT, AnswerT]):
     def __await__(self) -> Generator[Any, None, AnswerT]:
         group, late = self._ask()
         if late is not None:
-            yield from self._requester._request_late(group, late).__await__()
+            yield from request_late(group, late).__await__()
         try:
-            while not group.is_done:
+            while not group.done:
                 yield from group.waiter().__await__()  # as `group.wait()`, with two objects less for each job
         except BaseException as error:
             self._interrupted(group, error)
@@ -83,20 +182,20 @@ class _Context(Generic[EventT, AnswerT]):
             self._raise(group)
         return self._answer(group)
 
-    def _interrupted(self, group: JobGroup, error: BaseException) -> None:
+    def _interrupted(self, group: Group, error: BaseException) -> None:
         if isinstance(error, JobGroupError):
             self._raise(group)
         group.cancel(f"its requester stopped waiting: {type(error).__name__}")
 
-    def _ask(self) -> tuple[JobGroup, Late | None]:
+    def _ask(self) -> tuple[Group, Late | None]:
         if self._group is not None:
             raise JobStateError("this context was used before: call job() or job_group() again for another job")
-        group, late = self._requester._request(self._worker_names, self._params)
+        group, late = request(self._asker, self._worker_names, self._params)
         self._group = group
         del self._params  # a job under way holds its copy of the payload, not the caller's
         return group, late
 
-    def _entered(self, what: str) -> JobGroup:
+    def _entered(self, what: str) -> Group:
         if self._group is None:
             raise JobStateError(
                 f"{what} of a job that has not been asked for: enter the context with 'async with', or await it; "
@@ -107,10 +206,10 @@ class _Context(Generic[EventT, AnswerT]):
     async def __anext__(self) -> EventT:
         raise NotImplementedError
 
-    def _answer(self, group: JobGroup) -> AnswerT:
+    def _answer(self, group: Group) -> AnswerT:
         raise NotImplementedError
 
-    def _raise(self, group: JobGroup) -> None:
+    def _raise(self, group: Group) -> None:
         raise NotImplementedError
 
 
@@ -137,12 +236,12 @@ class JobContext(_Context[JobEvent, Any]):
             raise StopAsyncIteration
         return JobEvent(event.type, event.data, event.attempt)
 
-    def _answer(self, group: JobGroup) -> Any:
+    def _answer(self, group: Group) -> Any:
         return group.responses[group.worker_names[0]]
 
-    def _raise(self, group: JobGroup) -> None:
+    def _raise(self, group: Group) -> None:
         assert group.error is not None
-        raise job_error(group, group.error) from None
+        raise job_error(group.worker_names[0], group.error) from None
 
 
 class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
@@ -166,9 +265,14 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
             raise StopAsyncIteration
         return event
 
-    def _answer(self, group: JobGroup) -> JobGroupResponse:
+    def _answer(self, group: Group) -> JobGroupResponse:
         return JobGroupResponse(group.job_id, group.responses, group.results)
 
-    def _raise(self, group: JobGroup) -> None:
+    def _raise(self, group: Group) -> None:
         assert group.error is not None
         raise group.error
+
+
+def was_asked(context: _Context[Any, Any]) -> bool:
+    """Whether what a context is about has been asked for."""
+    return context._group is not None

@@ -1,28 +1,28 @@
-"""The requester's side: what was asked for, what came back, and who waits for it."""
+"""A group at its requester: how each member ended, how the whole did, and who waits for that."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from anyio import CancelScope
 
-from actors.jobs.errors import JobGroupError, JobResult, JobStateError
-from actors.jobs.events import SHOWN_AS, JobGroupEvent, JobGroupResponse
+from actors.jobs.errors import JobGroupError, JobResult
+from actors.jobs.events import JobGroupEvent, JobGroupResponse, JobRecord
 from actors.jobs.outcome import (
     CANCELLED,
     answer_of_the_system,
     cancelled,
     failed_beside,
     group_error,
+    is_from_performer,
     refused,
     timed_out,
-    told_by_performer,
     unavailable,
 )
-from actors.observability.trace import current_trace, send_traced, watching
-from actors.requester.delivery import WINDOW, GroupStatistics, Member, holds
+from actors.observability.trace import Trace, send_traced, watching
+from actors.requester.delivery import WINDOW, Asker, Delivery, Member
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -34,16 +34,28 @@ from bus import (
 from bus.local.tasks import wake
 
 if TYPE_CHECKING:
-    from actors.jobs.params import JobGroupParams
-    from actors.performer.job import Job
-    from actors.runner.runner import WorkerRunner
-    from actors.worker.worker import BaseWorker
+    from actors.host import AskingHost
+    from actors.jobs.nesting import OuterJob
     from bus.local.deadlines import Deadline
     from bus.local.mailbox import Room
     from bus.local.tasks import Waiter
 
 
-class JobGroup:
+class GroupStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `JobGroup`.
+
+    Attributes:
+        open: Members that have not ended.
+        buffered: Events that wait for its iterator (at most 256 for each attempt of a member).
+        early: Messages that wait for one that a network delivers later (at most 256 for each member).
+    """
+
+    open: int
+    buffered: int
+    early: int
+
+
+class Group(msgspec.Struct, eq=False):
     """Jobs with one id on one or several workers, until all have ended or the group has.
 
     It ends exactly once: when every member has, when one fails and `cancel_on_error` is set, at its deadline, or when
@@ -51,138 +63,104 @@ class JobGroup:
     what they answer afterwards is counted and ignored.
 
     Attributes:
+        asker: Who asked.
+        host: The runner of who asked.
         job_id: The id its members share.
         worker_names: Whom it asked, in order.
+        members: The same, with what is known of each.
+        open: How many of them have not ended.
+        name: The job name.
+        cancel_on_error: Whether one that does not complete ends the group.
+        label: A text for people.
+        cancellable: Whether `request_cancel_job_group` may cancel it.
+        kind: How the requests travel over a network; None as the bus says.
+        asked: Tells this use of an id that was chosen from others; None if the id was not chosen.
+        trace: What it is part of.
+        parent: The job inside which it was asked for; it ends with that.
+        deadline: When it ends at the latest.
+        listening: Whether its events are kept for an iterator.
+        done: Whether it has ended.
+        error: Why it did not complete; None while it runs and when it did.
         responses: Answers that have come in, by worker name.
     """
 
-    def __init__(
-        self, owner: BaseWorker, host: WorkerRunner, worker_names: tuple[str, ...], params: JobGroupParams
-    ) -> None:
-        self.job_id = params.job_id or host.new_id()
-        self.asked = host.new_id() if params.job_id else None
-        self.worker_names = worker_names
-        self.cancel_on_error = params.cancel_on_error
-        self.label = params.label
-        self.cancellable = params.cancellable
-        self.name = params.name
-        self.delivery = params.delivery
-        self.trace = current_trace.get()
-        self.responses: dict[str, Any] = {}
-        self.deadline = math.inf
-        self.parent: Job[Any] | None = None
-        self._owner = owner
-        self._host = host
-        self._members = {name: Member(name) for name in worker_names}
-        self._open = len(worker_names)
-        self._error: JobGroupError | None = None
-        self._done = False
-        self._timer: Deadline | None = None
-        self._waiters: list[Waiter] | None = None
-        self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
-        self._reader: Waiter | None = None
-        self._sending: tuple[CancelScope, ...] = ()
-        self._inside_hook = False
+    asker: Asker
+    host: AskingHost
+    job_id: str
+    worker_names: tuple[str, ...]
+    members: dict[str, Member]
+    open: int
+    name: str | None
+    cancel_on_error: bool
+    label: str | None
+    cancellable: bool
+    kind: Any
+    asked: str | None
+    trace: Trace | None
+    parent: OuterJob | None
+    deadline: float = math.inf
+    listening: bool = False
+    done: bool = False
+    error: JobGroupError | None = None
+    responses: dict[str, Any] = msgspec.field(default_factory=dict)
+    _timer: Deadline | None = None
+    _waiters: list[Waiter] | None = None
+    _delivery: Delivery | None = None
+    _sending: tuple[CancelScope, ...] = ()
 
     def __repr__(self) -> str:
-        state = "done" if self._done else f"{self._open} open"
+        state = "done" if self.done else f"{self.open} open"
         return f"<JobGroup {self.job_id} {state} workers={','.join(self.worker_names)}>"
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has ended."""
-        return self._done
-
-    @property
-    def terminated(self) -> set[str]:
-        """Names of the members that have ended."""
-        return set(self.results)
 
     @property
     def results(self) -> dict[str, JobResult]:
         """How each member ended; members that have not are left out."""
-        return {member.name: member.result for member in self._members.values() if member.result is not None}
+        return {member.name: member.result for member in self.members.values() if member.result is not None}
 
     @property
-    def error(self) -> JobGroupError | None:
-        """Why it did not complete; None while it runs and when it did."""
-        return self._error
+    def delivery(self) -> Delivery:
+        """What hands over its events; made when it is first needed."""
+        if self._delivery is None:
+            self._delivery = Delivery(self.asker, self.host, self, self.members)
+            if self.listening:
+                self._delivery.listen()
+        return self._delivery
 
     def statistics(self) -> GroupStatistics:
         """What it holds now."""
-        early = sum(len(member.early or ()) for member in self._members.values())
-        return GroupStatistics(open=self._open, buffered=len(self._buffer or ()), early=early)
+        early = sum(len(member.early or ()) for member in self.members.values())
+        buffered = self._delivery.buffered if self._delivery is not None else 0
+        return GroupStatistics(open=self.open, buffered=buffered, early=early)
 
-    async def wait(self) -> None:
-        """Wait until the group has ended. Cancelling the wait leaves the group running.
+    # --- asking ---
 
-        Raises:
-            JobGroupError: It did not complete.
-        """
-        while not self._done:
-            waiter = self.waiter()
-            try:
-                await waiter
-            finally:
-                if self._waiters is not None and not self._done:
-                    self._waiters.remove(waiter)
-        if self._error is not None:
-            raise self._error
-
-    def waiter(self) -> Waiter:
-        """What is woken when the group has ended."""
-        self._wait_inside_hook()
-        waiter = self._host.tasks.waiter()
-        self._waiters = [*(self._waiters or ()), waiter]
-        return waiter
-
-    async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
-        """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
-        with CancelScope() as scope:
-            self._sending = (*self._sending, scope)
-            while room is not None and not self._done:
-                if room.refuses:
-                    self.fail_member(name, JobStatus.FAILED, refused(room))
-                    break
-                await room.wait()
-                left = None if self.deadline == math.inf else max(self.deadline - self._host.tasks.now(), 0.0)
-                waited, room = room, None if self.is_done else self.ask(name, payload, lineage, left)
-                waited.pass_on()
-
-    def begin(self, timeout: float | None, parent: Job[Any] | None) -> float | None:
-        """Enter the tables, belong to the job inside which this was asked for, arm the deadline; say what is left."""
-        left = timeout
-        if timeout is not None:
-            self.deadline = self._host.tasks.now() + timeout
+    def begin(self, left: float | None) -> None:
+        """Enter the tables; end at the deadline, if so many seconds are left until there is one."""
+        self.asker.groups[self.job_id] = self
+        self.host.open_groups[self] = None
+        parent = self.parent
         if parent is not None:
-            if parent.deadline < self.deadline:
-                self.deadline = parent.deadline
-                left = parent.remaining
-            self.parent = parent
             if parent.groups is None:
                 parent.groups = {}
             parent.groups[self] = None
         if left is not None:
-            self._timer = self._host.deadlines.add(self.deadline, self._expired)
-        self._owner._groups[self.job_id] = self
-        self._host.open_groups[self] = None
-        if not self._open:
+            self._timer = self.host.deadlines.add(self.deadline, self._expired)
+        if not self.open:
             self._end(None)
-        return left
 
-    def ask(self, name: str, payload: Any, lineage: tuple[str, ...], remaining: float | None) -> Room | None:
+    def ask(self, name: str, payload: Any, lineage: tuple[str, ...], left: float | None) -> Room | None:
         """Send the request to one member. Returns the room to wait for if it has none."""
-        host = self._host
+        host = self.host
         request = BusJobRequestMessage(
-            source=self._owner.name,
+            source=self.asker.name,
             target=name,
             job_id=self.job_id,
             job_name=self.name,
             payload=payload,
-            timeout=remaining,
+            timeout=left,
             window=WINDOW,
             lineage=lineage,
-            delivery=self.delivery,
+            delivery=self.kind,
             asked=self.asked,
         )
         traced = watching or self.trace is not None
@@ -191,42 +169,68 @@ class JobGroup:
             self.await_ready(name)
         return room
 
-    def listen(self) -> None:
-        """Keep events for an iterator from now on."""
-        self._buffer = deque()
+    async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
+        """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
+        with CancelScope() as scope:
+            self._sending = (*self._sending, scope)
+            while room is not None and not self.done:
+                if room.refuses:
+                    self.fail_member(name, JobStatus.FAILED, refused(room.refusal()))
+                    break
+                await room.wait()
+                waited, room = room, self._ask_again(name, payload, lineage)
+                waited.pass_on()
+
+    def _ask_again(self, name: str, payload: Any, lineage: tuple[str, ...]) -> Room | None:
+        if self.done:
+            return None
+        left = None if self.deadline == math.inf else max(self.deadline - self.host.tasks.now(), 0.0)
+        return self.ask(name, payload, lineage, left)
+
+    # --- waiting ---
+
+    async def wait(self) -> None:
+        """Wait until the group has ended. Cancelling the wait leaves the group running.
+
+        Raises:
+            JobGroupError: It did not complete.
+        """
+        while not self.done:
+            waiter = self.waiter()
+            try:
+                await waiter
+            finally:
+                if self._waiters is not None:
+                    self._waiters.remove(waiter)
+        if self.error is not None:
+            raise self.error
+
+    def waiter(self) -> Waiter:
+        """What is woken when the group has ended."""
+        if self.asker.wanted:
+            self.delivery.wait_inside_hook()
+        waiter = self.host.tasks.waiter()
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+        return waiter
 
     def stop_listening(self) -> None:
         """Nobody iterates any more: let the performers go on."""
-        if self._buffer is not None:
-            self._buffer = None
-            for member in self._members.values():
-                self._grant(member)
+        self.listening = False
+        if self._delivery is not None:
+            self._delivery.stop_listening()
 
     async def next_event(self) -> JobGroupEvent | None:
         """The next event, in order; None when the group has ended and all were taken."""
-        buffer = self._buffer
-        if buffer is None:
-            return None
-        while not buffer:
-            if self._done:
-                return None
-            self._wait_inside_hook()
-            if self._reader is not None:
-                raise JobStateError(f"two tasks iterate over {self!r} at once: let one of them hand on what it gets")
-            self._reader = self._host.tasks.waiter()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-        member, event = buffer.popleft()
-        member.iterated += 1
-        if member.iterated + WINDOW - member.granted >= WINDOW // 2:
-            self._grant(member)
-        return event
+        return await self.delivery.next_event(lambda: self.done)
+
+    # --- what members say, and what becomes of them ---
 
     def receive(self, message: Any) -> bool:
         """Take a message of a member, in its order. False if it is too late, doubled or nobody's."""
-        member = self._members.get(message.source)
+        member = self.members.get(message.source)
         if member is None:
             return False
         if (
@@ -247,152 +251,153 @@ class JobGroup:
             self._apply(member, each)
         return True
 
+    def awaits(self, name: str) -> bool:
+        """Whether the member of that name has not ended."""
+        return name in self.members and self.members[name].result is None
+
     def still_running(self, message: BusJobRunningMessage) -> bool:
         """A distant performer still holds the job of a member that has not ended. False if another does."""
-        return self._members[message.source].follows(message)
-
-    def hook_done(self, member: Member) -> None:
-        """A hook has dealt with one event of a member."""
-        member.hooked += 1
-        self._grant(member)
+        return self.members[message.source].follows(message)
 
     def await_ready(self, name: str) -> None:
         """Nobody takes jobs for this member's name now: give it `ready_timeout`."""
-        member = self._members[name]
-        if all(replica.address != member.origin for replica in self._host.registry.replicas(name)):
+        member = self.members[name]
+        if all(replica.address != member.origin for replica in self.host.registry.replicas(name)):
             member.origin = None  # who had the job is dead, or will be heard again
-        if member.result is None and member.timer is None and not self._done:
-            member.timer = self._host.deadlines.after(self._host.ready_timeout, lambda: self._not_ready(member))
+        if member.result is None and member.timer is None and not self.done:
+            member.timer = self.host.deadlines.after(self.host.ready_timeout, lambda: self._not_ready(member))
 
-    def awaits(self, name: str) -> bool:
-        """Whether the member of that name has not ended."""
-        return name in self._members and self._members[name].result is None
+    def fail_member(self, name: str, status: JobStatus, error: ErrorInfo) -> None:
+        """End one member for a reason of our own, and tell it to stop."""
+        member = self.members[name]
+        if member.result is None and not self.done:
+            self._settle(member, self._system_answer(name, status, error), status, None, error)
+            self._stop_member(member, error.message)  # who has not started it answers within this call: too late now
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
         self._fail("", JobStatus.CANCELLED, None, cancelled(reason or "cancelled by its requester"))
 
-    def fail_member(self, name: str, status: JobStatus, error: ErrorInfo) -> None:
-        """End one member for a reason of our own, and tell it to stop."""
-        member = self._members[name]
-        if member.result is None and not self._done:
-            self._settle(member, answer_of_the_system(name, self, status, error), status, None, error)
-            self._tell_to_stop(member, error.message)  # who has not started it answers within this call: too late now
+    def tell_to_stop(self, reason: str) -> None:
+        """Tell its members to stop, and go on waiting for what they say to that."""
+        for member in self.members.values():
+            self._stop_member(member, reason)
 
     def _apply(self, member: Member, message: Any) -> None:
         kind = type(message)
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
             return
-        event_type, hook = SHOWN_AS.get(kind, (JobGroupEvent.UPDATE, "on_job_update"))
-        if self._buffer is not None:
-            data = message.update if event_type is JobGroupEvent.UPDATE else message.data
-            attempt = message.attempt + member.repeats
-            self._buffer.append((member, JobGroupEvent(event_type, member.name, data, attempt)))
-            self._wake_reader()
-        hooked = self._owner._queue_event(hook, message, self, member)
-        if kind is BusJobStreamEndMessage:
+        last = kind is BusJobStreamEndMessage
+        self.delivery.event(member, message, last=last)
+        if last:
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
-        elif hooked:
-            if self._inside_hook and member.stalls:
-                self._owner._lanes().apart(self.job_id)
-        else:
-            member.hooked += 1
-            if self._buffer is None:
-                self._grant(member)
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
-        if status is not JobStatus.COMPLETED and not told_by_performer(message):
-            self._host.job_events.given_up(self, member, status, error)
+        if status is not JobStatus.COMPLETED and not is_from_performer(message):
+            self._given_up(member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
             member.timer = None
-        self._open -= 1
+        self.open -= 1
         self.responses[member.name] = response
-        if "on_job_response" in self._owner._wanted and type(message) is not BusJobStreamEndMessage:
-            self._owner._queue_hook("on_job_response", message)
+        if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
+            self.asker.queue_hook("on_job_response", message)
         if status is not JobStatus.COMPLETED and self.cancel_on_error:
             self._fail(member.name, status, response, error, message)
-        elif not self._open:
+        elif not self.open:
             self._end(None)
 
     def _fail(self, name: str, status: JobStatus, response: Any, error: ErrorInfo | None, message: Any = None) -> None:
-        if self._done:
+        """End the group because of one member, or, without a name, because of all of them."""
+        if self.done:
             return
         others, info = (JobStatus.CANCELLED, failed_beside(name, status, error)) if name else (status, error)
-        stopped = [member for member in self._members.values() if member.result is None]
+        stopped = [member for member in self.members.values() if member.result is None]
         for member in stopped:
             member.result = JobResult(others, {}, info)
         for member in stopped:  # who has not started it answers within this call: that must not count
-            if not (self._host.registry.available(member.name) or holds(self._host, member.name, self.job_id)):
-                self._host.job_events.given_up(self, member, others, info)
-            self._tell_to_stop(member, info.message if info is not None else status.value)
-            self._owner._queue_hook("on_job_response", answer_of_the_system(member.name, self, others, info))
-        self._end(group_error(self, name, status, response, error), message)
+            if not self._served(member):
+                self._given_up(member, others, info)
+            self._stop_member(member, info.message if info is not None else status.value)
+            self.asker.queue_hook("on_job_response", self._system_answer(member.name, others, info))
+        self._end(
+            group_error(
+                self.job_id,
+                self.worker_names,
+                ended_by=name,
+                status=status,
+                response=response,
+                error=error,
+                results=self.results,
+                responses=dict(self.responses),
+            ),
+            message,
+        )
 
     def _end(self, error: JobGroupError | None, message: Any = None) -> None:
-        self._done = True
-        self._error = error
+        self.done = True
+        self.error = error
         if self._timer is not None:
             self._timer.cancel()
+        if self.asker.groups.get(self.job_id) is self:
+            del self.asker.groups[self.job_id]
+        self.host.open_groups.pop(self, None)
+        if self.parent is not None and self.parent.groups is not None:
+            self.parent.groups.pop(self, None)
         if error is not None:
-            for member in self._members.values():
+            for member in self.members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        self._leave_tables()
-        if error is None:
-            if "on_job_completed" in self._owner._wanted:
-                self._owner._queue_hook("on_job_completed", JobGroupResponse(self.job_id, self.responses, self.results))
-        elif error.error is None or error.error.type != CANCELLED or message is not None:
-            message = message or answer_of_the_system(error.worker_name, self, error.status, error.error)
-            self._owner._queue_hook("on_job_error", message)
-        if self._inside_hook:
-            self._owner._lanes().together(self.job_id)
+        if self.asker.wanted:
+            self._tell_end(error, message)
+        if self._delivery is not None:
+            self._delivery.end()
         for scope in self._sending:
             scope.cancel()
         for waiter in self._waiters or ():
             wake(waiter)
-        self._wake_reader()
 
-    def _leave_tables(self) -> None:
-        if self._owner._groups.get(self.job_id) is self:
-            del self._owner._groups[self.job_id]
-        self._host.open_groups.pop(self, None)
-        if self.parent is not None and self.parent.groups is not None:
-            self.parent.groups.pop(self, None)
+    def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
+        if error is None:
+            response = JobGroupResponse(self.job_id, self.responses, self.results)
+            self.asker.queue_hook("on_job_completed", response)
+        elif error.error is None or error.error.type != CANCELLED or message is not None:
+            message = message or self._system_answer(error.worker_name, error.status, error.error)
+            self.asker.queue_hook("on_job_error", message)
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            wake(self._reader)
+    def _system_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
+        return answer_of_the_system(name, self.asker.name, self.job_id, status, error)
 
-    def _wait_inside_hook(self) -> None:
-        """If the owner waits for this inside a hook, hooks of this job that must go on do so beside that one."""
-        if not self._done and self._owner._waits_inside_hook():
-            self._inside_hook = True
-            if any(member.stalls for member in self._members.values()):
-                self._owner._lanes().apart(self.job_id)
+    def _served(self, member: Member) -> bool:
+        return self.host.registry.available(member.name) or self.host.holds(member.name, self.job_id)
 
-    def _grant(self, member: Member) -> None:
-        taken = member.hooked if self._buffer is None else min(member.hooked, member.iterated)
-        credit = member.credit(taken, self._owner.name, self.job_id)
-        if credit is not None:
-            self._host.bus.post(credit)
+    def _given_up(self, member: Member, status: JobStatus, error: ErrorInfo | None) -> None:
+        events = self.host.job_events
+        if events.wanted:
+            run = self.trace.run if self.trace is not None else None
+            asked = member.name, self.job_id, self.name, member.attempt, self.asker.name
+            events.given_up(JobRecord(*asked, status, error, run))
 
-    def _tell_to_stop(self, member: Member, reason: str) -> None:
-        for message in member.cancellations(self._owner.name, self.job_id, reason):
-            self._host.bus.post(message)
+    def _stop_member(self, member: Member, reason: str) -> None:
+        for message in member.cancellations(self.asker.name, self.job_id, reason):
+            self.host.bus.post(message)
 
     def _expired(self) -> None:
         waited_for = [name for name in self.worker_names if self.awaits(name)]
-        self._fail("", JobStatus.FAILED, None, timed_out(waited_for, self._host))
+        error = timed_out(waited_for, self.host.registry, networked=self.host.bus.networked)
+        self._fail("", JobStatus.FAILED, None, error)
 
     def _not_ready(self, member: Member) -> None:
         member.timer = None
-        waits = not self._host.registry.available(member.name) and not holds(self._host, member.name, self.job_id)
-        if waits and member.origin is not None:
+        if self._served(member):
+            return
+        if member.origin is not None:
             self.await_ready(member.name)  # who had the job lived: it may have died since
-        elif waits:
-            self.fail_member(member.name, JobStatus.FAILED, unavailable(member.name, self._host))
+        else:
+            registry, networked = self.host.registry, self.host.bus.networked
+            error = unavailable(member.name, self.host.ready_timeout, registry, networked=networked)
+            self.fail_member(member.name, JobStatus.FAILED, error)

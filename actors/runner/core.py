@@ -1,4 +1,4 @@
-"""What a runner is to the workers it hosts: names, clock, tasks, and where errors go."""
+"""The core of a runner: what its workers, jobs and groups have of it, and what it does with messages of its own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ import sys
 import time
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
+import anyio
 import msgspec
-from anyio import CapacityLimiter
+from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class
 
 from actors.jobs.errors import RunnerStateError, describe
 from actors.jobs.lifecycle import WorkerState
+from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import lost, refusal
+from actors.jobs.policies import RestartPolicy
 from actors.observability.job_events import TOPIC, JobEvents
+from actors.observability.trace import current_trace
 from actors.performer.threads import THREADS
+from actors.runner.roster import Roster
+from actors.runner.signals import EndSignals
+from actors.runner.supervisor import Supervisor
+from actors.worker.core import Runner, WorkerCore
+from actors.worker.worker import BaseWorker, Factory, MakesWorker
 from bus import (
     BusAddWorkerMessage,
     BusCancelMessage,
@@ -41,15 +50,39 @@ from bus import (
     open_bus,
 )
 from bus.local.deadlines import Deadlines
-from bus.local.events import EventSource
-from bus.local.tasks import Tasks, Waiter, is_cancellation, wake
+from bus.local.events import EventHandlers
+from bus.local.mailbox import Mailbox, Room
+from bus.local.tasks import Signal, Tasks, is_cancellation
 from bus.log import log
 
 if TYPE_CHECKING:
-    from actors.requester.group import JobGroup
-    from actors.runner.runner import WorkerRunner
-    from actors.worker.worker import BaseWorker
+    from anyio.abc import TaskGroup
+
+    from actors.requester.group import Group
     from bus import BusJobRequestMessage
+
+EVENTS = ("on_ready", "on_error", "on_job_start", "on_job_complete", "on_job_error")
+"""The events of a runner."""
+
+
+class RunnerStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a runner: everything it holds.
+
+    Attributes:
+        workers: Workers on it.
+        jobs: Jobs they have accepted and not answered.
+        groups: Groups they asked for that have not ended.
+        deadlines: Deadlines armed.
+        tasks: Tasks that run something now.
+        late_answers: Answers that came when nobody waited for them any more, since the start.
+    """
+
+    workers: int
+    jobs: int
+    groups: int
+    deadlines: int
+    tasks: int
+    late_answers: int
 
 
 def seconds(name: str, value: float) -> float:
@@ -77,49 +110,29 @@ def opened(bus: WorkerBus | str | None, options: dict[str, Any]) -> WorkerBus:
     return open_bus(bus or "memory://", **options)
 
 
-class Signal:
-    """Something that happens again and again, for the tasks that wait for it."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._waiters: dict[Waiter, None] = {}
-
-    def wake(self) -> None:
-        """It happened."""
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
-            wake(waiter)
-
-    async def wait(self) -> None:
-        """Wait until it happens next."""
-        waiter = self._host.tasks.waiter()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
-
-
-class Host(EventSource):
-    """The part of a runner that workers, jobs and groups use."""
-
-    event_names: ClassVar[tuple[str, ...]] = ("on_ready", "on_error", "on_job_start", "on_job_complete", "on_job_error")
+class RunnerCore:
+    """What the machinery has of one runner. It hosts workers, asks and does for them, and lives once."""
 
     tasks: Tasks
     deadlines: Deadlines
 
     def __init__(
         self,
+        face: Runner,
         name: str | None,
         bus: WorkerBus,
         *,
         concurrency: int | None,
+        handle_sigint: bool,
+        handle_sigterm: bool,
         session: str | None,
         ready_timeout: float,
         cancel_grace: float,
+        drain_timeout: float,
         tracebacks: bool,
         rng: Random | None,
     ) -> None:
+        self.face = face
         self.rng = rng or Random(secrets.randbits(64))
         drawn = self.rng.getrandbits(32)
         self.name = check_name("runner name", name) if name is not None else f"runner-{drawn:08x}"
@@ -132,29 +145,45 @@ class Host(EventSource):
         self.session = check_name("session", session) if session is not None else None
         self.ready_timeout = seconds("ready_timeout", ready_timeout)
         self.cancel_grace = seconds("cancel_grace", cancel_grace)
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.tracebacks = tracebacks
-        self.open_groups: dict[JobGroup, None] = {}
+        self.open_groups: dict[OpenGroup, None] = {}
+        self.events = EventHandlers(face, EVENTS)
         self.job_events = JobEvents(self)
+        self.roster = Roster(self)
+        self.drained = Signal()
         self.running = False
         self.accepting = False
-        self.late_answers = 0
-        self.drained = Signal(self)
+        self.cancelling = False
+        self.ends = False
+        self.auto_end = True
+        self.failure: BaseException | None = None
+        self._late_answers = 0
+        self.begun = anyio.Event()
+        """Set when all workers that were added before have started."""
+        self._signals = EndSignals(lambda: self.ends, self.finish, sigint=handle_sigint, sigterm=handle_sigterm)
+        self._connecting = False
+        self._joined = False
+        self._ending: str | None = None
         self._threads: CapacityLimiter | None = None
         self._lost: dict[str, None] | None = None
         self._last_id = 0
+        self._mailbox: Mailbox | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {'running' if self.running else 'not running'}>"
+        return f"<{type(self.face).__name__} {self.name} {'running' if self.running else 'not running'}>"
+
+    # --- ids, clocks, threads ---
 
     @property
     def threads(self) -> CapacityLimiter:
-        """The threads of sync handlers."""
+        """The threads of plain handlers."""
         if self._threads is None:
             self._threads = CapacityLimiter(THREADS)
         return self._threads
 
     def new_id(self) -> str:
-        """An id nobody else has: this life of the runner, and a number."""
+        """An id that nobody else has: this life of the runner, and a number."""
         self._last_id += 1
         return f"{self._incarnation}-{self._last_id}"
 
@@ -162,40 +191,34 @@ class Host(EventSource):
         """A name for a worker that was given none."""
         return f"{kind[:40]}-{self.new_id()}"
 
-    def require_accepting(self) -> None:
-        """Refuse new work while the runner ends.
+    def wall_clock(self) -> float:
+        """Unix time, for people; nothing depends on it."""
+        return time.time()
 
-        Raises:
-            RunnerStateError: It is ending.
-        """
-        if not self.accepting:
-            raise RunnerStateError(f"runner {self.name!r} is ending: it takes no new jobs or workers")
+    def statistics(self) -> RunnerStatistics:
+        """What it holds now."""
+        cores = [entry.core for entry in self.roster.entries.values()]
+        pool = self.tasks.statistics() if self.running else None
+        return RunnerStatistics(
+            workers=len(cores),
+            jobs=sum(len(core.admission.executions) for core in cores if core.admission is not None),
+            groups=len(self.open_groups),
+            deadlines=self.deadlines.statistics().armed if self.running else 0,
+            tasks=pool.tasks - pool.idle if pool is not None else 0,
+            late_answers=self._late_answers,
+        )
 
-    def add_event_handler(self, event_name: str, handler: Any) -> None:
-        """Call `handler(runner, ...)` when the event happens; many handlers, sync or async, none changes an outcome.
+    # --- errors and events ---
 
-        `on_ready(runner)` once all workers added before `run` were started, `on_error(runner, WorkerErrorData)` when
-        something of a worker failed, and the three job events with a `JobRecord`, one at a time in their order: behind
-        a slow handler they wait in memory. `on_job_start` is told when a handler begins, and of each job that its
-        workers have answered either `on_job_complete` or `on_job_error`: the latter whatever it is that kept it from
-        completing, also when it had not begun. A job that nobody took, or that was lost with who had it, is told to
-        `on_job_error` where it was asked for.
-        """
-        super().add_event_handler(event_name, handler)
-        self.job_events.look()
+    def listens(self, event: str) -> bool:
+        """Whether an event has a handler."""
+        return self.events.listens(event)
 
-    def remove_event_handler(self, event_name: str, handler: Any) -> None:
-        """Stop calling a handler; see `add_event_handler`."""
-        super().remove_event_handler(event_name, handler)
-        self.job_events.look()
+    async def emit(self, event: str, *details: object) -> None:
+        """Call the handlers of an event."""
+        await self.events.emit(event, *details)
 
-    def refuse(self, request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> None:
-        """Answer a request that no handler will see."""
-        answer = refusal(request, status, kind, message)
-        self.bus.post(answer)
-        self.job_events.answered(request, status, answer.error)
-
-    async def guarded(self, worker: BaseWorker, what: str, function: Callable[..., Any], *arguments: object) -> None:
+    async def guarded(self, core: WorkerCore, what: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call one of a worker's hooks: what it raises is reported and goes no further."""
         try:
             result = function(*arguments)
@@ -204,26 +227,43 @@ class Host(EventSource):
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            self.report(worker, f"hook {what} failed", error)
+            self.report(core, f"hook {what} failed", error)
 
-    def report(self, worker: BaseWorker, what: str, error: BaseException) -> None:
+    def report(self, core: WorkerCore, what: str, error: BaseException) -> None:
         """Log what a worker's own code raised, and tell `on_error`."""
-        text = f"{what}: {describe(error)}"
-        log().error(what, worker=worker.name, error=str(describe(error)), exc_info=error)
-        self.tell_error(WorkerErrorData(worker_name=worker.name, error=text))
+        text = str(describe(error))
+        log().error(what, worker=core.name, error=text, exc_info=error)
+        self._tell_error(WorkerErrorData(worker_name=core.name, error=f"{what}: {text}"))
 
-    def tell_error(self, data: WorkerErrorData) -> None:
-        """Tell `on_error`, if anybody listens."""
-        if self._listens("on_error") and self.running:
+    def _tell_error(self, data: WorkerErrorData) -> None:
+        if self.listens("on_error") and self.running:
             self.tasks.start(self._emit_error, data)
 
-    def late_answer(self, worker: BaseWorker, message: Any, *, known: bool) -> None:
-        """Count an answer nobody waits for; who still works for a job that is over here is told to stop."""
-        self.late_answers += 1
+    async def _emit_error(self, data: WorkerErrorData) -> None:
+        await self.emit("on_error", data)
+
+    # --- jobs ---
+
+    def refuse(self, request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> None:
+        """Answer a request that no handler will see."""
+        answer = refusal(request, status, kind, message)
+        self.bus.post(answer)
+        self.job_events.answered(request, status, answer.error)
+
+    def holds(self, worker_name: str, job_id: str) -> bool:
+        """Whether the worker of that name in this process has a job, or the room for it: also while it is inactive."""
+        core = self.roster.find(worker_name)
+        if core is None or not self.bus.networked:
+            return core is not None
+        return core.admission is not None and job_id in core.admission.executions
+
+    def late_answer(self, core: WorkerCore, message: Any, *, known: bool) -> None:
+        """Count an answer that nobody waits for; who still works for a job that is not `known` is told to stop."""
+        self._late_answers += 1
         if message.origin and not known and not hasattr(message, "status"):
             self.bus.post(
                 BusJobCancelMessage(
-                    source=worker.name,
+                    source=core.name,
                     target=message.source,
                     destination=message.origin,
                     job_id=message.job_id,
@@ -231,16 +271,37 @@ class Host(EventSource):
                 )
             )
 
-    async def announce(self, worker: BaseWorker, *, ready: bool = True) -> None:
+    # --- workers ---
+
+    async def ready(self, core: WorkerCore) -> None:
+        """A worker has started: enter it, tell its watchers, give it what waits for it."""
+        core.started_at = self.wall_clock()
+        core.move(WorkerState.READY)
+        definition = core.definition
+        for topic in definition.topics:
+            self.bus.follow(topic, core.name)
+        await self.announce(core)
+        if core.state is not WorkerState.READY:  # ended by whoever was told
+            return
+        if core.admission is not None:
+            core.admission.serve(core.active)
+        if definition.jobs or definition.default is not None:
+            self.bus.serve(core.name, lambda: core.free_slots)
+        if core.active:
+            core.queue_hook("on_activated", core.activation_args)
+        for name in definition.ready:
+            await self.registry.watch(name, core.on_ready, core.on_lost)
+
+    async def announce(self, core: WorkerCore, *, ready: bool = True) -> None:
         """Enter a worker, or its change, in the registry, and tell the other runners."""
         data = WorkerReadyData(
-            worker_name=worker.name,
+            worker_name=core.name,
             runner=self.name,
-            parent=worker.parent,
-            active=worker.active and ready,
-            started_at=worker.started_at,
+            parent=core.parent.name if core.parent is not None else None,
+            active=core.active and ready,
+            started_at=core.started_at,
             address=self.bus.address,
-            topics=tuple(worker._table.topics),
+            topics=tuple(core.definition.topics),
         )
         await self.registry.register(data)
         self.bus.post(
@@ -256,29 +317,203 @@ class Host(EventSource):
             )
         )
 
-    async def worker_ready(self, worker: BaseWorker) -> None:
-        """A worker has started: enter it, tell its watchers, give it what waits for it."""
-        worker._started_at = self.wall_clock()
-        worker._move(WorkerState.READY)
-        for topic in worker._table.topics:
-            self.bus.follow(topic, worker.name)
-        await self.announce(worker)
-        if worker._state is not WorkerState.READY:  # ended by whoever was told
+    def end(self, core: WorkerCore, reason: str, *, drain: bool = True) -> None:
+        """Begin to end a worker and its children."""
+        self.roster.end(core, reason, drain=drain)
+
+    async def stop(self, core: WorkerCore) -> None:
+        """Stop a worker for its own `stop()`."""
+        await self.roster.stop_itself(core)
+
+    async def add(self, workers: tuple[BaseWorker | MakesWorker, ...]) -> None:
+        """Add root workers."""
+        for worker in workers:
+            if self.running:
+                self.require_accepting()
+            await self.roster.add(worker)
+
+    async def add_children(
+        self, core: WorkerCore, workers: tuple[BaseWorker | MakesWorker, ...], *, watch: bool
+    ) -> None:
+        """Add children of a worker."""
+        for worker in workers:
+            child = await self.roster.add(worker, parent=core)
+            if watch:  # for as long as the child lives
+                await self.registry.watch(child.name, core.on_ready, core.on_lost)
+
+    async def supervise_children(
+        self, core: WorkerCore | None, factories: tuple[Factory, ...], restart: RestartPolicy | None
+    ) -> None:
+        """Add workers that are made again when they fail: children of one, or root workers."""
+        supervisor = Supervisor(self.roster, core, factories, restart or RestartPolicy())
+        await supervisor.start()
+        if core is not None:
+            if core.watched is None:
+                core.watched = {}
+            for name in supervisor.names:
+                core.watched[name] = None
+                await self.registry.watch(name, core.on_ready, core.on_lost)
+
+    def require_accepting(self) -> None:
+        """Refuse new work while the runner ends.
+
+        Raises:
+            RunnerStateError: It is ending.
+        """
+        if not self.accepting:
+            raise RunnerStateError(f"runner {self.name!r} is ending: it takes no new jobs or workers")
+
+    def worker_stopped(self) -> None:
+        """A worker is gone, and made again or not; with the last one the runner ends."""
+        self.drained.wake()
+        if self.running and self.auto_end and not self.roster.entries and not self.roster.recovering:
+            self.finish("its last worker stopped")
+
+    # --- its own life ---
+
+    def failed(self, error: BaseException) -> None:
+        """Something the runner cannot go on without has failed."""
+        log().error("runner failed", runner=self.name, error=str(error))
+        self.failure = error
+        self.finish(str(error), at_once=True)
+
+    def finish(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin to end; at once also while it ends gracefully."""
+        if at_once:
+            self.cancelling = True
+            self.roster.hurry()
+        self._ending = self._ending or reason
+        self.accepting = False
+        self.ends = True
+        self.drained.wake()
+        if self._connecting:
+            self.bus.give_up()
+
+    async def connect(self) -> None:
+        """Start its bus; returns early if it is ended while it waits for the network."""
+        self._connecting = True
+        self.bus.on_start(self._signals.watch)
+        await self.bus.start()
+        self._connecting = False
+
+    async def live(self, task_group: TaskGroup) -> None:
+        """Run everything in a task group, from the first worker to the last, and leave nothing behind."""
+        current_job.set(None)
+        if current_trace.get() is not None:  # else there is one variable less to look at after each job
+            current_trace.set(None)
+        self.tasks = Tasks(task_group)
+        self.deadlines = Deadlines(self.tasks)
+        self._mailbox = Mailbox(self.name, self._obey, self.tasks)
+        self.tasks.spawn(self.deadlines.run)
+        self._signals.watch(self.tasks)
+        self.running = self.accepting = True
+        self.registry.listen(self._registry_changed)
+        forget_stop = self.bus.on_stop(self._bus_stopped)
+        try:
+            self.bus.route(self.name, self._route, runner=True)
+            self._joined = True
+            await self.roster.open()
+            for data in self.bus.known_workers():
+                await self.registry.register(data)
+            self.tasks.start(self._tell_ready, None)
+            while not self.ends:
+                await self.drained.wait(self.tasks)
+            await self._drain()
+        except BaseException as error:  # noqa: BLE001 - raised by `run()` once everybody has been told
+            if not isinstance(error, get_cancelled_exc_class()):  # else the task group says who failed
+                self.failure = self.failure or error
+            self.finish(f"the runner failed: {type(error).__name__}", at_once=True)
+        with CancelScope(shield=True):
+            await self._tear_down()
+        forget_stop()
+        self.tasks.close()
+
+    async def _tell_ready(self, _argument: None) -> None:
+        await self.emit("on_ready")
+        self.begun.set()
+
+    async def _drain(self) -> None:
+        if self.cancelling or await self.roster.drain(self.roster.children_first(), self.drain_timeout):
             return
-        if worker._executor is not None:
-            worker._executor.serve(worker._active)
-        if worker._table.jobs or worker._default is not None:
-            self.bus.serve(worker.name, worker._free_slots)
-        if worker._active:
-            worker._queue_hook("on_activated", worker._activation_args)
-        for name in worker._table.ready:
-            await self.registry.watch(name, worker._on_ready, worker._on_lost)
+        if not self.cancelling:  # else it was cut short on purpose
+            log().warning("jobs did not drain in time", runner=self.name, seconds=self.drain_timeout)
 
-    def wall_clock(self) -> float:
-        """Unix time, for people; nothing depends on it."""
-        return time.time()
+    async def _tear_down(self) -> None:
+        reason = self._ending or "the runner ended"
+        await self.roster.stop_all(reason)
+        await self.job_events.flush()
+        if self._joined:
+            self.bus.unroute(self.name)
+        self.registry.unlisten(self._registry_changed)
 
-    def registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
+    def _bus_stopped(self) -> None:
+        self.finish("its bus was stopped", at_once=True)
+
+    # --- what it is told ---
+
+    def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: ARG002 - its room is unbounded
+        assert self._mailbox is not None
+        if isinstance(message, (BusEndMessage, BusCancelMessage)):
+            self._hear_end(message)  # at once: its sender may be gone when the mailbox gets to it
+        else:
+            self._mailbox.put(message)
+        return None
+
+    def _hear_end(self, message: BusEndMessage | BusCancelMessage) -> None:
+        if message.session == self.session if message.session is not None else self._is_ours(message):
+            self.finish(
+                message.reason or f"worker {message.source!r} ended the session",
+                at_once=isinstance(message, BusCancelMessage),
+            )
+
+    async def _obey(self, message: BusMessage) -> None:
+        """Do what any other message to this runner asks for."""
+        if isinstance(message, BusWorkerReadyMessage):
+            await self.registry.register(
+                WorkerReadyData(
+                    worker_name=message.worker_name,
+                    runner=message.runner,
+                    parent=message.parent,
+                    active=message.active,
+                    started_at=message.started_at,
+                    address=message.origin,
+                    topics=message.topics,
+                )
+            )
+        elif isinstance(message, BusWorkerLostMessage):
+            await self.registry.unregister(message.worker_name, message.runner, reason=message.reason)
+        elif isinstance(message, BusWorkerRegistryMessage):
+            await self.registry.replace_runner(message.runner, message.origin, message.workers)
+        elif isinstance(message, BusDataLostMessage):
+            self._give_up_stored_jobs()
+        elif isinstance(message, BusAddWorkerMessage):
+            if message.target == self.name or self._is_ours(message):
+                await self.add((message.worker,))
+        elif isinstance(message, BusWorkerErrorMessage):
+            self._tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
+
+    def _is_ours(self, message: BusMessage) -> bool:
+        """Whether a message to all runners comes from a worker of this one."""
+        return not message.origin and self.roster.find(message.source) is not None
+
+    def _give_up_stored_jobs(self) -> None:
+        """End what others were asked for: the requests, or their answers, may be among what was lost."""
+        bus = self.bus
+        # What runs at most once is stored nowhere, and what waits here to be sent will be.
+        safe = frozenset(bus.unstored_jobs()) if isinstance(bus, NetworkBus) else frozenset()
+        for group in self._groups():
+            for name in group.worker_names:
+                stored = (name, group.asker.name, group.job_id) not in safe
+                if group.awaits(name) and stored and not self._stays_here(name, group.job_id):
+                    group.fail_member(name, JobStatus.FAILED, lost(name))
+
+    def _stays_here(self, worker_name: str, job_id: str) -> bool:
+        """Whether a worker of this process has a job that was never on the network."""
+        core = self.roster.find(worker_name)
+        execution = core.admission.executions.get(job_id) if core is not None and core.admission is not None else None
+        return execution is not None and not execution.request.origin
+
+    def _registry_changed(self, change: WorkerReadyData | WorkerLostData) -> None:
         """When nobody serves a name any more, whoever waits for it waits `ready_timeout` longer at most."""
         if self.job_events.wanted or (isinstance(change, WorkerReadyData) and TOPIC in change.topics):
             self.job_events.look()
@@ -289,105 +524,12 @@ class Host(EventSource):
             self._lost[change.worker_name] = None
 
     async def _check_lost(self, _argument: None) -> None:
-        lost, self._lost = self._lost or {}, None
-        for group in tuple(self.open_groups):
+        names, self._lost = self._lost or {}, None
+        for group in self._groups():
             for name in group.worker_names:
-                if name in lost and group.awaits(name) and not self.registry.available(name):
+                if name in names and group.awaits(name) and not self.registry.available(name):
                     group.await_ready(name)
 
-    async def _emit_error(self, data: WorkerErrorData) -> None:
-        await self._emit("on_error", data)
-
-
-def hear_end(runner: WorkerRunner, message: BusEndMessage | BusCancelMessage) -> None:
-    """Begin to end, if the message is for this session."""
-    if message.session == runner.session if message.session is not None else _is_ours(runner, message):
-        runner.finish(
-            message.reason or f"worker {message.source!r} ended the session",
-            at_once=isinstance(message, BusCancelMessage),
-        )
-
-
-async def obey(runner: WorkerRunner, message: BusMessage) -> None:
-    """Do what any other message to `runner` asks for."""
-    if isinstance(message, BusWorkerReadyMessage):
-        await runner.registry.register(
-            WorkerReadyData(
-                worker_name=message.worker_name,
-                runner=message.runner,
-                parent=message.parent,
-                active=message.active,
-                started_at=message.started_at,
-                address=message.origin,
-                topics=message.topics,
-            )
-        )
-    elif isinstance(message, BusWorkerLostMessage):
-        await runner.registry.unregister(message.worker_name, message.runner, reason=message.reason)
-    elif isinstance(message, BusWorkerRegistryMessage):
-        await runner.registry.replace_runner(message.runner, message.origin, message.workers)
-    elif isinstance(message, BusDataLostMessage):
-        _give_up_stored_jobs(runner)
-    elif isinstance(message, BusAddWorkerMessage):
-        if message.target == runner.name or _is_ours(runner, message):
-            await runner.add_workers(message.worker)
-    elif isinstance(message, BusWorkerErrorMessage):
-        runner.tell_error(WorkerErrorData(worker_name=message.source, error=message.error))
-
-
-def _give_up_stored_jobs(runner: WorkerRunner) -> None:
-    """End what others were asked for: the requests, or their answers, may be among what was lost."""
-    bus = runner.bus
-    # What runs at most once is stored nowhere, and what waits here to be sent will be.
-    safe = frozenset((*bus._direct.asked(), *bus._outbox.jobs())) if isinstance(bus, NetworkBus) else frozenset()
-    for group in tuple(runner.open_groups):
-        for name in group.worker_names:
-            stored = (name, group._owner.name, group.job_id) not in safe
-            if group.awaits(name) and stored and not _stays_here(runner, name, group.job_id):
-                group.fail_member(name, JobStatus.FAILED, lost(name))
-
-
-def _stays_here(runner: WorkerRunner, name: str, job_id: str) -> bool:
-    """Whether a worker of this process has a job that was never on the network."""
-    worker = runner.get_worker(name)
-    job = worker._executor.jobs.get(job_id) if worker is not None and worker._executor is not None else None
-    return job is not None and not job.request.origin
-
-
-def _is_ours(runner: WorkerRunner, message: BusMessage) -> bool:
-    """Whether a message to all runners comes from a worker of this one."""
-    return not message.origin and runner.get_worker(message.source) is not None
-
-
-class RunnerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a runner: everything it holds.
-
-    Attributes:
-        workers: Workers on it.
-        jobs: Jobs they have accepted and not answered.
-        groups: Groups they asked for that have not ended.
-        deadlines: Deadlines armed.
-        tasks: Tasks that run something now.
-        late_answers: Answers that came when nobody waited for them any more, since the start.
-    """
-
-    workers: int
-    jobs: int
-    groups: int
-    deadlines: int
-    tasks: int
-    late_answers: int
-
-
-def statistics_of(runner: WorkerRunner) -> RunnerStatistics:
-    """What the runner holds now."""
-    executors = [entry.worker._executor for entry in runner._roster.entries.values()]
-    pool = runner.tasks.statistics() if runner.running else None
-    return RunnerStatistics(
-        workers=len(executors),
-        jobs=sum(len(executor.jobs) for executor in executors if executor is not None),
-        groups=len(runner.open_groups),
-        deadlines=runner.deadlines.statistics().armed if runner.running else 0,
-        tasks=pool.tasks - pool.idle if pool is not None else 0,
-        late_answers=runner.late_answers,
-    )
+    def _groups(self) -> list[Group]:
+        """What the workers of this runner have asked for and what has not ended."""
+        return cast("list[Group]", list(self.open_groups))

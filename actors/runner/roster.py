@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import msgspec
@@ -10,26 +11,45 @@ from anyio import CancelScope
 
 from actors.jobs.errors import RunnerStateError, describe
 from actors.jobs.lifecycle import ALIVE, WorkerState
-from actors.worker.worker import WorkerParams
+from actors.jobs.outcome import cancelled
+from actors.worker.core import WorkerCore, WorkerHost
+from actors.worker.dispatch import deliver
+from actors.worker.verbs import core_of
+from actors.worker.worker import BaseWorker, MakesWorker, WorkerParams, attach
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
-from bus.local.tasks import PooledTask, is_cancellation, wake
+from bus.local.tasks import PooledTask, is_cancellation
 from bus.log import log
 
 if TYPE_CHECKING:
-    from actors.runner.runner import WorkerRunner
     from actors.runner.supervisor import Supervisor
-    from actors.worker.worker import BaseWorker
 
 
 STOP_TIMEOUT = 10.0
 """Seconds a worker's own `stop()` may take before it is left behind."""
 
 
+class RosterHost(WorkerHost, Protocol):
+    """A runner, to its roster."""
+
+    cancelling: bool
+    """Whether everything is to stop at once."""
+    drain_timeout: float
+
+    def require_accepting(self) -> None:
+        """Refuse new work while the runner ends."""
+
+    def worker_stopped(self) -> None:
+        """A worker is gone, and made again or not."""
+
+    def failed(self, error: BaseException) -> None:
+        """Something the runner cannot go on without has failed."""
+
+
 class Entry(msgspec.Struct, eq=False):
     """One worker on the roster.
 
     Attributes:
-        worker: The worker.
+        core: The worker.
         supervisor: Who makes it again when it fails; None for nobody.
         task: Runs its `run()`, if that is not the built-in one, until it has returned.
         routed: Whether its name on the bus is its own.
@@ -38,7 +58,7 @@ class Entry(msgspec.Struct, eq=False):
         patience: Limits its `stop()`, while that runs.
     """
 
-    worker: BaseWorker
+    core: WorkerCore
     supervisor: Supervisor | None = None
     task: PooledTask | None = None
     routed: bool = False
@@ -50,34 +70,51 @@ class Entry(msgspec.Struct, eq=False):
 class Roster:
     """All workers of a runner, by name. Children are stopped before their parents, always."""
 
-    def __init__(self, host: WorkerRunner) -> None:
+    def __init__(self, host: RosterHost) -> None:
         self.host = host
         self.entries: dict[str, Entry] = {}
         self.recovering: dict[Supervisor, None] = {}
         self._open = False
 
+    def find(self, name: str) -> WorkerCore | None:
+        """The worker of that name."""
+        entry = self.entries.get(name)
+        return entry.core if entry is not None else None
+
     async def add(
-        self, worker: BaseWorker, *, parent: BaseWorker | None = None, supervisor: Supervisor | None = None
-    ) -> None:
+        self,
+        given: BaseWorker | MakesWorker,
+        *,
+        parent: WorkerCore | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> WorkerCore:
         """Take a worker in, and start it if the runner runs.
 
         Raises:
+            TypeError: It is no worker, and makes none.
             DuplicateNameError: Its name is taken in this runner or on this bus.
             RunnerStateError: It was added before, or its parent or the runner is ending.
         """
-        self._require_addable(worker, parent)
-        await worker.attach(registry=self.host.registry, bus=self.host.bus, worker_runner=self.host)
-        entry = Entry(worker, supervisor)
+        worker = given if isinstance(given, BaseWorker) or not hasattr(given, "worker") else given.worker()
+        core = core_of(worker)
+        self._require_addable(core, parent)
+        attach(core, self.host)
+        if type(core.instance).attach is not BaseWorker.attach:
+            host = self.host
+            await core.instance.attach(registry=host.registry, bus=host.bus, worker_runner=host.face)
+            self._require_addable(core, parent)
+        entry = Entry(core, supervisor)
         if self._open:
             self._route(entry)
-        self.entries[worker.name] = entry
+        self.entries[core.name] = entry
         if parent is not None:
-            worker._parent = parent.name
-            if parent._children is None:
-                parent._children = {}
-            parent._children[worker] = None
+            core.parent = parent
+            if parent.children is None:
+                parent.children = {}
+            parent.children[core] = None
         if self._open:
             await self._launch(entry)
+        return core
 
     async def open(self) -> None:
         """Start every worker that was added so far, and from now on each when it is added."""
@@ -85,64 +122,62 @@ class Roster:
             self._route(entry)
         self._open = True
         for entry in tuple(self.entries.values()):
-            if entry.worker._state is WorkerState.ATTACHED:
+            if entry.core.state is WorkerState.ATTACHED:
                 await self._launch(entry)
 
-    def children_first(self, root: BaseWorker | None = None) -> list[BaseWorker]:
+    def children_first(self, root: WorkerCore | None = None) -> list[WorkerCore]:
         """A worker's tree, or all trees: children before their parents, the last added first."""
-        order: list[BaseWorker] = []
+        order: list[WorkerCore] = []
         roots = (
-            [root]
-            if root is not None
-            else [entry.worker for entry in self.entries.values() if entry.worker.parent is None]
+            [root] if root is not None else [entry.core for entry in self.entries.values() if entry.core.parent is None]
         )
         stack = roots[::-1]
         while stack:
-            worker = stack.pop()
-            order.append(worker)
-            stack.extend(reversed(worker.children))
+            core = stack.pop()
+            order.append(core)
+            stack.extend(reversed(core.children or ()))
         order.reverse()
         return order
 
-    async def drain(self, workers: list[BaseWorker], seconds: float) -> bool:
+    async def drain(self, cores: list[WorkerCore], seconds: float) -> bool:
         """Let nothing new begin on `workers` and wait until what runs has ended. False if it had not in time."""
-        for worker in workers:
-            if worker._state in ALIVE:
-                ready = worker._state is WorkerState.READY
-                worker._move(WorkerState.DRAINING)
-                if worker._executor is not None:
-                    worker._executor.drain()
+        for core in cores:
+            if core.state in ALIVE:
+                ready = core.state is WorkerState.READY
+                core.move(WorkerState.DRAINING)
+                if core.admission is not None:
+                    core.admission.drain()
                 if ready:
-                    await self.host.announce(worker, ready=False)
+                    await self.host.announce(core, ready=False)
         with anyio.move_on_after(seconds):
             busy = True
             while busy:  # a job on one worker may give work to another that was done
                 busy = False
-                for worker in workers:
-                    while _busy(worker):
+                for core in cores:
+                    while core.busy:
                         busy = True
                         if self.host.cancelling:
                             return False
-                        await self.host.drained.wait()
+                        await self.host.drained.wait(self.host.tasks)
             return True
         return False
 
-    async def stop(self, worker: BaseWorker, reason: str) -> None:
-        """Stop one worker, its children first. Returns when it has stopped, whoever began it."""
-        for each in self.children_first(worker):
+    async def stop(self, core: WorkerCore, reason: str) -> None:
+        """Stop one core, its children first. Returns when it has stopped, whoever began it."""
+        for each in self.children_first(core):
             await self._stop_one(each, reason)
 
     async def stop_all(self, reason: str) -> None:
-        """Stop every worker, one after the other; once the runner is cancelled, all that are left together."""
+        """Stop every core, one after the other; once the runner is cancelled, all that are left together."""
         order = self.children_first()
-        for worker in order:  # first, so that no handler waits for the ones of other workers to end
-            self._cancel_jobs(worker, reason)
+        for core in order:  # first, so that no handler waits for the ones of other workers to end
+            self._cancel_jobs(core, reason)
         async with anyio.create_task_group() as together:
-            for worker in order:
+            for core in order:
                 if self.host.cancelling:
-                    together.start_soon(self._stop_one, worker, reason)
+                    together.start_soon(self._stop_one, core, reason)
                 else:
-                    await self._stop_one(worker, reason)
+                    await self._stop_one(core, reason)
 
     def hurry(self) -> None:
         """Leave each `stop()` that runs now no more than `cancel_grace`."""
@@ -150,83 +185,74 @@ class Roster:
             if entry.patience is not None:
                 entry.patience.deadline = min(entry.patience.deadline, anyio.current_time() + self.host.cancel_grace)
 
-    def end(self, worker: BaseWorker, reason: str, *, drain: bool = True) -> None:
+    def end(self, core: WorkerCore, reason: str, *, drain: bool = True) -> None:
         """Begin to end a worker and its children."""
 
         async def end_it() -> None:
             if drain:
-                await self.drain(self.children_first(worker), self.host.drain_timeout)
-            await self.stop(worker, reason)
+                await self.drain(self.children_first(core), self.host.drain_timeout)
+            await self.stop(core, reason)
 
         self.host.tasks.spawn(end_it)
 
-    async def stop_itself(self, worker: BaseWorker) -> None:
+    async def stop_itself(self, core: WorkerCore) -> None:
         """Stop a worker for its own `stop()`; does nothing while somebody stops it already."""
-        entry = self.entries.get(worker.name)
-        if entry is None or entry.worker is not worker or entry.stopping:
+        entry = self.entries.get(core.name)
+        if entry is None or entry.core is not core or entry.stopping:
             return
         entry.cleaned_up = True
         if self.host.running:
-            self.end(worker, "stop() was called", drain=False)
-            await worker.wait()
+            self.end(core, "stop() was called", drain=False)
+            await core.wait()
         else:
-            await self.stop(worker, "stop() was called")
+            await self.stop(core, "stop() was called")
 
-    def may_restart(self, parent: BaseWorker | None) -> bool:
+    def may_restart(self, parent: WorkerCore | None) -> bool:
         """Whether children of `parent` may be started now."""
-        if parent is not None and parent._state is not WorkerState.READY:
+        if parent is not None and parent.state is not WorkerState.READY:
             return False
         return self.host.accepting
 
-    def parent_failed(self, parent: BaseWorker | None, error: BaseException) -> None:
+    def parent_failed(self, parent: WorkerCore | None, error: BaseException) -> None:
         """A supervisor has given up: its parent fails."""
         if parent is None:
             self.host.failed(error)
         else:
             self.host.tasks.spawn(self._failed, parent, error)
 
-    def _require_addable(self, worker: BaseWorker, parent: BaseWorker | None) -> None:
-        from actors.worker.worker import BaseWorker  # noqa: PLC0415 - the two know each other
-
-        if not isinstance(worker, BaseWorker):
-            raise TypeError(f"a worker or a function marked with @function() is needed, not {worker!r:.100}")
-        if not hasattr(worker, "_state"):
-            raise RunnerStateError(f"{type(worker).__name__}.__init__ does not call super().__init__(name)")
-        _require_bounds(worker)
-        known = self.entries.get(worker.name)
+    def _require_addable(self, core: WorkerCore, parent: WorkerCore | None) -> None:
+        known = self.entries.get(core.name)
         if known is not None:
-            if known.worker is worker:
-                raise RunnerStateError(f"worker {worker.name!r} was added to runner {self.host.name!r} before")
-            holder = f"{known.worker!r} of runner {self.host.name!r}"
-            raise DuplicateNameError("worker name", worker.name, holder, f"choose another name for {worker!r}")
-        if parent is not None and parent._state not in ALIVE:
+            if known.core is core:
+                raise RunnerStateError(f"worker {core.name!r} was added to runner {self.host.name!r} before")
+            holder = f"{known.core!r} of runner {self.host.name!r}"
+            raise DuplicateNameError("worker name", core.name, holder, f"choose another name for {core!r}")
+        if parent is not None and parent.state not in ALIVE:
             raise RunnerStateError(f"{parent!r} is ending: it takes no new children")
         if self._open and parent is None:
             self.host.require_accepting()
-        if self._open and worker.name:
-            self.host.bus.require_free(worker.name)
+        if self._open and core.name:
+            self.host.bus.require_free(core.name)
 
     def _route(self, entry: Entry) -> None:
-        worker = entry.worker
-        self.host.bus.route(worker.name, worker._route, listens=worker._hears)
+        core = entry.core
+        self.host.bus.route(core.name, partial(deliver, core), listens=core.hears)
         entry.routed = True
 
     async def _launch(self, entry: Entry) -> None:
-        from actors.worker.worker import BaseWorker  # noqa: PLC0415 - the two know each other
-
-        worker = entry.worker
-        worker._move(WorkerState.STARTING)
-        kind = type(worker)
+        core = entry.core
+        core.move(WorkerState.STARTING)
+        kind = type(core.instance)
         if kind.run is BaseWorker.run and kind.start is BaseWorker.start:
-            await worker.start()  # nothing of the user's to wait for: no task
+            await self.host.ready(core)  # nothing of the user's to wait for: no task
         else:
             entry.task = self.host.tasks.start(self._drive, entry)
 
     async def _drive(self, entry: Entry) -> None:
-        worker = entry.worker
+        core = entry.core
         error: BaseException | None = None
         try:
-            await worker.run(WorkerParams())
+            await core.instance.run(WorkerParams())
         except BaseException as failure:
             if is_cancellation(failure):
                 raise
@@ -236,134 +262,117 @@ class Roster:
             self.host.drained.wake()
         if entry.stopping:
             if error is not None:
-                self.host.report(worker, "run() failed while the worker was stopping", error)
+                self.host.report(core, "run() failed while the worker was stopping", error)
         elif error is not None:
-            await self._failed(worker, error)
+            await self._failed(core, error)
         else:
-            await self.stop(worker, "its run() returned")
+            await self.stop(core, "its run() returned")
 
-    async def _failed(self, worker: BaseWorker, error: BaseException) -> None:
+    async def _failed(self, core: WorkerCore, error: BaseException) -> None:
         """A worker's own code has failed: stop it, tell its parent, and let its supervisor decide."""
-        entry = self.entries.get(worker.name)
-        supervisor = entry.supervisor if entry is not None and entry.worker is worker else None
-        self.host.report(worker, "worker failed", error)
+        entry = self.entries.get(core.name)
+        supervisor = entry.supervisor if entry is not None and entry.core is core else None
+        self.host.report(core, "worker failed", error)
         text = str(describe(error))
-        parent = self._parent_of(worker)
+        parent = self._parent_of(core)
         restarting = supervised = False
         if supervisor is not None and self.may_restart(parent):
-            supervised = supervisor.child_failed(worker, text)
+            supervised = supervisor.child_failed(core, text)
             restarting = supervised and not supervisor.exhausted()
-        data = WorkerErrorData(worker.name, text, restarting=restarting)
+        data = WorkerErrorData(core.name, text, restarting=restarting)
         if supervised and parent is not None:  # before the supervisor may give up, and fail the parent
-            parent._queue_hook("on_worker_failed", data)
-        await self.stop(worker, f"it failed: {text}")
+            parent.queue_hook("on_worker_failed", data)
+        await self.stop(core, f"it failed: {text}")
         if not supervised and parent is not None:  # who makes it again there finds its name free
-            parent._queue_hook("on_worker_failed", data)
+            parent.queue_hook("on_worker_failed", data)
 
-    def _parent_of(self, worker: BaseWorker) -> BaseWorker | None:
-        entry = self.entries.get(worker.parent) if worker.parent is not None else None
-        return entry.worker if entry is not None else None
+    def _parent_of(self, core: WorkerCore) -> WorkerCore | None:
+        return core.parent if core.parent is not None and self.find(core.parent.name) is core.parent else None
 
-    async def _stop_one(self, worker: BaseWorker, reason: str) -> None:
-        entry = self.entries.get(worker.name)
-        if entry is None or entry.worker is not worker:
+    async def _stop_one(self, core: WorkerCore, reason: str) -> None:
+        entry = self.entries.get(core.name)
+        if entry is None or entry.core is not core:
             return
         if entry.stopping:
-            await worker.wait()
+            await core.wait()
             return
         entry.stopping = True
-        worker._move(WorkerState.STOPPING)
-        for child in worker.children:  # added while others were being stopped
+        core.move(WorkerState.STOPPING)
+        for child in tuple(core.children or ()):  # added while others were being stopped
             await self.stop(child, reason)
-        self._cancel_jobs(worker, reason)
+        self._cancel_jobs(core, reason)
         with anyio.move_on_after(self.host.cancel_grace + 1):
-            while _busy(worker):
-                await self.host.drained.wait()
+            while core.busy:
+                await self.host.drained.wait(self.host.tasks)
         if not entry.cleaned_up:
             await self._clean_up(entry)
         await self._cancel_rest(entry)
         await self._forget(entry, reason)
 
     async def _clean_up(self, entry: Entry) -> None:
-        worker = entry.worker
+        core = entry.core
         limit = min(STOP_TIMEOUT, self.host.cancel_grace) if self.host.cancelling else STOP_TIMEOUT
         with anyio.move_on_after(limit) as entry.patience:
-            await self.host.guarded(worker, "stop", worker.stop)
+            await self.host.guarded(core, "stop", core.instance.stop)
         if entry.patience.cancelled_caught:
-            log().error("stop() took too long and was cancelled", worker=worker.name)
+            log().error("stop() took too long and was cancelled", worker=core.name)
         entry.patience = None
 
     async def _cancel_rest(self, entry: Entry) -> None:
         """Cancel what a worker has running beside its jobs: `run()`, hooks and background tasks."""
-        worker = entry.worker
+        core = entry.core
         if entry.task is not None:
             entry.task.cancel()
-        for task in tuple(worker._background or ()):
+        for task in tuple(core.background or ()):
             task.cancel()
-        hooks = worker._mailbox
+        hooks = core.mailbox
         if hooks is not None:
             hooks.close(self.host.drained.wake)
-        if entry.task is None and not worker._background and not (hooks is not None and hooks.busy):
+        if entry.task is None and not core.background and not (hooks is not None and hooks.busy):
             return
         with anyio.move_on_after(self.host.cancel_grace) as patience:
-            while entry.task is not None or worker._background or (hooks is not None and hooks.busy):
-                await self.host.drained.wait()
+            while entry.task is not None or core.background or (hooks is not None and hooks.busy):
+                await self.host.drained.wait(self.host.tasks)
         if patience.cancelled_caught:
-            log().error("run(), a hook or a background task swallows its cancellation", worker=worker.name)
+            log().error("run(), a hook or a background task swallows its cancellation", worker=core.name)
             if entry.task is not None:
                 entry.task.shield()
-            for task in tuple(worker._background or ()):
+            for task in tuple(core.background or ()):
                 task.shield()
             if hooks is not None:
                 hooks.shield()
 
-    def _cancel_jobs(self, worker: BaseWorker, reason: str) -> None:
-        reason = f"worker {worker.name!r} stopped: {reason}"
-        for group in tuple(worker._groups.values()):
+    def _cancel_jobs(self, core: WorkerCore, reason: str) -> None:
+        reason = f"worker {core.name!r} stopped: {reason}"
+        for group in tuple(core.groups.values()):
             group.cancel(reason)
-        executor = worker._executor
-        if executor is None:
-            return
-        executor.close()
-        for job_id in tuple(executor.jobs):
-            executor.cancel(job_id, reason)
+        admission = core.admission
+        if admission is not None:
+            admission.close()
+            for job_id in tuple(admission.executions):
+                admission.stop(job_id, cancelled(reason))
 
     async def _forget(self, entry: Entry, reason: str) -> None:
-        worker, host = entry.worker, self.host
-        for group in tuple(worker._groups.values()):  # what its own stop() still asked for
-            group.cancel(f"worker {worker.name!r} stopped: {reason}")
+        core, host = entry.core, self.host
+        for group in tuple(core.groups.values()):  # what its own stop() still asked for
+            group.cancel(f"worker {core.name!r} stopped: {reason}")
         if entry.routed:
-            host.bus.unroute(worker.name)
-        del self.entries[worker.name]
-        parent = self._parent_of(worker)
-        if parent is not None and parent._children is not None:
-            parent._children.pop(worker, None)
-        worker._move(WorkerState.STOPPED)
-        if worker._room is not None:
-            worker._room.close()
-        host.bus.undelivered(worker.name, (worker._mailbox.dropped if worker._mailbox else 0) + len(worker._held or ()))
-        for name in (*worker._table.ready, *(worker._watched or ())):
-            await host.registry.unwatch(name, worker._on_ready)
-        if await host.registry.unregister(worker.name, reason=reason):
+            host.bus.unroute(core.name)
+        del self.entries[core.name]
+        parent = self._parent_of(core)
+        if parent is not None and parent.children is not None:
+            parent.children.pop(core, None)
+        core.move(WorkerState.STOPPED)
+        if core.room is not None:
+            core.room.close()
+        host.bus.undelivered(core.name, (core.mailbox.dropped if core.mailbox else 0) + len(core.held or ()))
+        for name in (*core.definition.ready, *(core.watched or ())):
+            await host.registry.unwatch(name, core.on_ready)
+        if await host.registry.unregister(core.name, reason=reason):
             host.bus.post(
-                BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=worker.name, reason=reason)
+                BusWorkerLostMessage(source=host.name, runner=host.name, worker_name=core.name, reason=reason)
             )
-        if parent is not None and entry.supervisor is None and not parent._watches(worker.name):
-            await host.registry.unwatch(worker.name, parent._on_ready)
-        for waiter in tuple(worker._waiters or ()):
-            wake(waiter)
+        if parent is not None and entry.supervisor is None and not parent.watches(core.name):
+            await host.registry.unwatch(core.name, parent.on_ready)
+        core.stopped()
         host.worker_stopped()
-
-
-def _require_bounds(worker: BaseWorker) -> None:
-    """Refuse bounds under which jobs would wait for ever."""
-    for limit in ("max_concurrency", "mailbox_size"):
-        if not getattr(worker, limit) >= 1:
-            raise ValueError(f"{type(worker).__name__}.{limit} must be 1 or more, got {getattr(worker, limit)!r}")
-    if worker.when_full not in {"wait", "refuse"}:
-        raise ValueError(f"{type(worker).__name__}.when_full must be 'wait' or 'refuse', got {worker.when_full!r}")
-
-
-def _busy(worker: BaseWorker) -> bool:
-    executor = worker._executor
-    return executor is not None and bool(executor.jobs or executor.statistics().running)

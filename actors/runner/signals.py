@@ -5,15 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from bus.log import log
 
 if TYPE_CHECKING:
-    from actors.runner.runner import WorkerRunner
     from bus.local.tasks import Tasks
+
+
+class Finish(Protocol):
+    """Begins to end a runner, gracefully or at once."""
+
+    def __call__(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin to end."""
 
 
 _watches: dict[signal.Signals, list[tuple[Callable[[signal.Signals], None], anyio.Event]]] = {}
@@ -51,8 +57,9 @@ async def watch(number: signal.Signals, received: Callable[[signal.Signals], Non
 class EndSignals:
     """The signals that end a runner: the first one gracefully, the second one at once."""
 
-    def __init__(self, runner: WorkerRunner, *, sigint: bool, sigterm: bool) -> None:
-        self._runner = runner
+    def __init__(self, ending: Callable[[], bool], finish: Finish, *, sigint: bool, sigterm: bool) -> None:
+        self._ending = ending
+        self._finish = finish
         wanted = ((signal.SIGINT, sigint), (signal.SIGTERM, sigterm))
         self._numbers = [number for number, is_wanted in wanted if is_wanted]
 
@@ -62,9 +69,9 @@ class EndSignals:
             tasks.spawn(watch, self._numbers.pop(), self._received)
 
     def _received(self, number: signal.Signals) -> None:
-        if self._runner.ends:
+        if self._ending():
             log().warning("second signal: stopping at once", signal=number.name)
-            self._runner.finish(f"received {number.name} twice", at_once=True)
+            self._finish(f"received {number.name} twice", at_once=True)
         else:
             log().info("signal: ending gracefully, once more to stop at once", signal=number.name)
-            self._runner.finish(f"received {number.name}")
+            self._finish(f"received {number.name}")

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from actors.host import Host
 from actors.jobs.errors import RunnerStateError, SupervisionError
 from actors.jobs.lifecycle import ALIVE
 from actors.jobs.policies import Intensity, RestartPolicy
+from actors.worker.worker import BaseWorker, Factory
 from bus.local.tasks import is_cancellation
 from bus.log import log
 
 if TYPE_CHECKING:
-    from actors.runner.roster import Roster
-    from actors.worker.worker import BaseWorker
+    from actors.worker.core import WorkerCore
 
 
-Factory = Callable[[], "BaseWorker"]
-"""Makes a worker; called again for each restart, and must give it the same name every time."""
+class Nursery(Protocol):
+    """Where a supervisor adds workers and stops them: a roster."""
+
+    recovering: dict[Supervisor, None]
+    """The supervisors that are at work now."""
+
+    @property
+    def host(self) -> SupervisingHost:
+        """The runner."""
+
+    async def add(
+        self, worker: BaseWorker, *, parent: WorkerCore | None = None, supervisor: Supervisor | None = None
+    ) -> WorkerCore:
+        """Take a worker in."""
+
+    async def stop(self, core: WorkerCore, reason: str) -> None:
+        """Stop a worker, its children first."""
+
+    def may_restart(self, parent: WorkerCore | None) -> bool:
+        """Whether children of `parent` may be started now."""
+
+    def parent_failed(self, parent: WorkerCore | None, error: BaseException) -> None:
+        """A supervisor has given up: its parent fails."""
+
+
+class SupervisingHost(Host, Protocol):
+    """A runner, to a supervisor."""
+
+    rng: Random
+
+    def worker_stopped(self) -> None:
+        """A worker is gone, and made again or not."""
 
 
 class Supervisor:
@@ -30,15 +61,15 @@ class Supervisor:
     """
 
     def __init__(
-        self, roster: Roster, parent: BaseWorker | None, factories: tuple[Factory, ...], policy: RestartPolicy
+        self, nursery: Nursery, parent: WorkerCore | None, factories: tuple[Factory, ...], policy: RestartPolicy
     ) -> None:
-        self._roster = roster
+        self._nursery = nursery
         self._parent = parent
         self._factories = factories
         self._policy = policy
         self._intensity = Intensity(policy)
-        self._children: list[BaseWorker] = []
-        self._failed: dict[BaseWorker, str] = {}
+        self._children: list[WorkerCore] = []
+        self._failed: dict[WorkerCore, str] = {}
 
     @property
     def names(self) -> list[str]:
@@ -50,19 +81,19 @@ class Supervisor:
         for factory in self._factories:
             self._children.append(await self._make(factory))
 
-    def child_failed(self, child: BaseWorker, error: str) -> bool:
+    def child_failed(self, child: WorkerCore, error: str) -> bool:
         """Take note of a failure. Whether something will be done about it."""
         if child not in self._children:
             return False
         self._failed[child] = error
-        if self not in self._roster.recovering:
-            self._roster.recovering[self] = None
-            self._roster.host.tasks.spawn(self._recover)
+        if self not in self._nursery.recovering:
+            self._nursery.recovering[self] = None
+            self._nursery.host.tasks.spawn(self._recover)
         return True
 
     def exhausted(self) -> bool:
         """Whether the next failure makes it give up."""
-        return self._intensity.exhausted(self._roster.host.tasks.now())
+        return self._intensity.exhausted(self._nursery.host.tasks.now())
 
     async def _recover(self) -> None:
         try:
@@ -74,13 +105,13 @@ class Supervisor:
                 raise
             self._give_up(error)  # also a factory that raises is a failure of the parent
         finally:
-            del self._roster.recovering[self]
-            self._roster.host.worker_stopped()
+            del self._nursery.recovering[self]
+            self._nursery.host.worker_stopped()
 
-    async def _restart(self, failed: BaseWorker, error: str) -> None:
+    async def _restart(self, failed: WorkerCore, error: str) -> None:
         if failed not in self._children:  # replaced together with another one meanwhile
             return
-        host = self._roster.host
+        host = self._nursery.host
         count = self._intensity.failed(host.tasks.now())
         if count is None:
             raise SupervisionError(
@@ -98,25 +129,26 @@ class Supervisor:
         old = [self._children[position] for position in positions]
         for child in reversed(old):
             self._failed.pop(child, None)
-            await self._roster.stop(child, f"restarted because worker {failed.name!r} failed")
+            await self._nursery.stop(child, f"restarted because worker {failed.name!r} failed")
         await anyio.sleep(self._policy.backoff.delay(count, host.rng))
-        if not self._roster.may_restart(self._parent):
+        if not self._nursery.may_restart(self._parent):
             return
         log().info("restarting workers", workers=[child.name for child in old], restart=count, error=error)
         for position in positions:
             self._children[position] = await self._make(self._factories[position], replaces=self._children[position])
 
-    def _restarts(self, child: BaseWorker, failed: BaseWorker) -> bool:
+    def _restarts(self, child: WorkerCore, failed: WorkerCore) -> bool:
         """Whether a child is made again: not one that has ended by itself or was removed."""
-        return child is failed or child in self._failed or child._state in ALIVE
+        return child is failed or child in self._failed or child.state in ALIVE
 
-    async def _make(self, factory: Factory, replaces: BaseWorker | None = None) -> BaseWorker:
+    async def _make(self, factory: Factory, replaces: WorkerCore | None = None) -> WorkerCore:
         worker = factory()
-        if replaces is not None and worker is replaces:
-            raise RunnerStateError(f"the factory of worker {worker.name!r} gave the same object again: make a new one")
-        await self._roster.add(worker, parent=self._parent, supervisor=self)
-        return worker
+        if replaces is not None and worker is replaces.instance:
+            raise RunnerStateError(
+                f"the factory of worker {replaces.name!r} gave the same object again: make a new one"
+            )
+        return await self._nursery.add(worker, parent=self._parent, supervisor=self)
 
     def _give_up(self, error: BaseException) -> None:
         self._children.clear()
-        self._roster.parent_failed(self._parent, error)
+        self._nursery.parent_failed(self._parent, error)

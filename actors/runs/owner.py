@@ -13,12 +13,13 @@ from anyio.abc import TaskGroup
 from actors.jobs.errors import JobError
 from actors.jobs.events import JobEvent
 from actors.observability.trace import received, tracing
-from actors.requester.group import JobGroup
+from actors.requester.contexts import JobGroup
 from actors.runs.errors import RunLostError, RunNotFoundError, RunStoreError, RunValueError
 from actors.runs.run import Lease, RunEventType, RunProgress, RunRequest, RunState
 from actors.runs.store import RunStore
 from actors.runs.stores.record import kept_error
 from actors.worker.handlers import subscribe
+from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker
 from bus import Backoff, EncodeError, ErrorInfo, JobStatus, TransportError
 from bus.log import log
@@ -110,7 +111,7 @@ class RunOwner(BaseWorker):
                 await self._news.wait()
 
     async def _take_what_is_free(self) -> None:
-        now = self.worker_runner.tasks.now()
+        now = core_of(self).hosted.tasks.now()
         leases = {lease.run_id: lease for lease in await self._store.leases()}
         self._unreadable = {run_id: why for run_id, why in self._unreadable.items() if run_id in leases}
         self._seen = {
@@ -121,7 +122,7 @@ class RunOwner(BaseWorker):
             if run_id not in self._own
         }
         for lease, since in tuple(self._seen.values()):
-            patience = self._patience if lease.owner else self.worker_runner.ready_timeout
+            patience = self._patience if lease.owner else core_of(self).hosted.ready_timeout
             if len(self._own) < self._max_runs and now - since >= patience:
                 taken = await self._store.take(lease, self.name)
                 self._seen.pop(lease.run_id, None)
@@ -131,7 +132,7 @@ class RunOwner(BaseWorker):
 
     async def _sweep(self) -> None:
         while True:
-            await anyio.sleep(self._sweep_every * (0.5 + self.worker_runner.rng.random()))  # not all owners at once
+            await anyio.sleep(self._sweep_every * (0.5 + core_of(self).hosted.rng.random()))  # not all owners at once
             try:
                 await self._store.sweep()
             except RunStoreError as error:
@@ -258,15 +259,11 @@ class _Attempt:
     async def _stop(self) -> None:
         """Tell all jobs to stop, and let them say that they have: only then the run has."""
         for group in tuple(self._groups.values()):
-            self._tell_to_stop(group)
-        with anyio.move_on_after(self._owner.worker_runner.cancel_grace + STOP_PATIENCE):
+            group.tell_to_stop(CANCELLED)
+        with anyio.move_on_after(core_of(self._owner).hosted.cancel_grace + STOP_PATIENCE):
             await self._idle.wait()
         for group in tuple(self._groups.values()):
             group.cancel(CANCELLED)
-
-    def _tell_to_stop(self, group: JobGroup) -> None:
-        for member in group._members.values():
-            group._tell_to_stop(member, CANCELLED)
 
     async def _member(self, name: str, request: RunRequest) -> None:
         await self._push(RunEventType.AGENT_STARTED, name)
@@ -281,10 +278,9 @@ class _Attempt:
                 label=request.label,
             )
             async with job:
-                assert job._group is not None
-                self._groups[name] = job._group
+                self._groups[name] = group = self._owner.job_groups[job.job_id]
                 if self._cancelled:  # while it was being asked for
-                    self._tell_to_stop(job._group)
+                    group.tell_to_stop(CANCELLED)
                 async for event in job:
                     if event.type in _KINDS:
                         await self._push(_KINDS[event.type], name, event.data)
@@ -331,7 +327,7 @@ class _Attempt:
                     log().warning(
                         "the run store does not answer; trying again", run=self._lease.run_id, error=str(error)
                     )
-                await anyio.sleep(BACKOFF.delay(failures, self._owner.worker_runner.rng))
+                await anyio.sleep(BACKOFF.delay(failures, core_of(self._owner).hosted.rng))
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -20,7 +20,8 @@ from actors.server.operation import Asked, Operation
 from actors.server.problem import HttpError, http_error, request_id_of
 from actors.server.service import Service
 from actors.server.streams import EventStream, event
-from actors.worker.function import Function, _FunctionWorker
+from actors.worker.function import Function, served_by
+from actors.worker.handlers import definition_of
 from actors.worker.worker import BaseWorker
 
 
@@ -68,8 +69,8 @@ class InvocationProblem(msgspec.Struct):
 async def functions(service: Service, _asked: Asked) -> FunctionList:
     """List what can be invoked."""
     found: list[FunctionInfo] = []
-    for entry in service.runner._roster.entries.values():
-        found += _offers(entry.worker)
+    for worker in service.runner.workers:
+        found += _offers(worker)
     return FunctionList(found, len(found))
 
 
@@ -154,14 +155,15 @@ def _problem(error: HttpError, request_id: str) -> InvocationProblem:
 
 
 def _offers(worker: BaseWorker) -> list[FunctionInfo]:
-    if isinstance(worker, _FunctionWorker):
-        served = worker._served
+    served = served_by(worker)
+    if served is not None:
         return [FunctionInfo(worker.name, "function", inspect.getdoc(served.call), _schema(served))]
+    definition = definition_of(type(worker))
     jobs = [
         FunctionInfo(f"{worker.name}:{handler.name}", "job", inspect.getdoc(handler.call))
-        for handler in worker._table.jobs.values()
+        for handler in definition.jobs.values()
     ]
-    return [*jobs, *([FunctionInfo(worker.name, "worker")] if worker._default is not None else ())]
+    return [*jobs, *([FunctionInfo(worker.name, "worker")] if definition.default is not None else ())]
 
 
 def _schema(served: Function[Any, Any]) -> dict[str, Any] | None:

@@ -130,14 +130,18 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.asked = asked
         self.over = anyio.Event()
+        self.signal = ""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came, in the main thread, between two steps of the loop."""
+        """A signal came, in the main thread, between any two instructions.
+
+        Nothing is logged here: in the middle of another line that fails, and what failed would be the signal.
+        """
         if self.asked.is_set():
             super().handle_exit(sig, frame)
             self.force_exit = True
             return
-        log().info("signal: draining, once more to stop at once", signal=signal.Signals(sig).name)
+        self.signal = signal.Signals(sig).name
         self.asked.set()
 
 
@@ -156,6 +160,8 @@ async def _run(server: _Server, service: Service, bound: socket.socket) -> None:
 
 async def _drain_first(server: _Server, service: Service) -> None:
     await server.asked.wait()
+    if server.signal:
+        log().info("signal: draining, once more to stop at once", signal=server.signal)
     await service.drain()
     server.should_exit = True
 

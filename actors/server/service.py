@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from actors.client.client import Client
 from actors.client.job_follower import follow_jobs
-from actors.observability.job_events import JobNews, JobRecord
+from actors.jobs.events import JobRecord
+from actors.observability.job_events import JobNews
 from actors.runner.runner import WorkerRunner
 from actors.runs.store import RunStore
 from actors.server.access import RateLimit, ServerSettings, Tokens

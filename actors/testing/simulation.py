@@ -11,7 +11,7 @@ import trio
 from trio._core import _run as trio_run
 from trio.testing import MockClock
 
-from actors.runner.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner, core_of_runner
 from actors.testing.process import Process, let_processes_pause
 from actors.worker.worker import BaseWorker
 from bus import NetworkBus
@@ -181,12 +181,16 @@ class Simulation:
 
     def open_ends(self) -> str:
         """Who still waits for what, for the message of a run that does not end."""
-        ends = [f"{group!r} of {label}" for label, node in self._nodes.items() for group in node.runner.open_groups]
+        ends = [
+            f"{group!r} of {label}"
+            for label, node in self._nodes.items()
+            for group in core_of_runner(node.runner).open_groups
+        ]
         for label, node in self._nodes.items():
             for name in node.runner.registry.local_workers:
                 worker = node.runner.get_worker(name)
                 ends += [f"job {job_id} at {name} of {label}" for job_id in (worker.active_jobs if worker else ())]
-            if not node.runner.accepting:
+            if not core_of_runner(node.runner).accepting:
                 ends.append(f"{node.runner!r} is ending")
         return "; ".join(ends) or "no job or group is open"
 

@@ -11,10 +11,10 @@ import msgspec
 
 from actors.jobs.errors import HandlerError
 from actors.jobs.nesting import current_job
-from actors.performer.job import Job
+from actors.performer.execution import Execution
 from actors.performer.threads import in_thread
 from actors.worker.worker import BaseWorker
-from bus import BusJobRequestMessage, check_name, convert
+from bus import BusJobRequestMessage, JobStatus, check_name, convert
 from bus.wire.shapes import register_annotated
 
 P = ParamSpec("P")
@@ -65,10 +65,10 @@ def function(*, name: str | None = None) -> Callable[[Callable[P, R]], Function[
 class _FunctionWorker(BaseWorker):
     def __init__(self, served: Function[Any, Any], name: str) -> None:
         super().__init__(name)
-        self._served = served
+        self.served = served
 
     async def on_job_request(self, message: BusJobRequestMessage) -> None:
-        served = self._served
+        served = self.served
         payload = message.payload
         names = served.arguments.__struct_fields__
         if payload is None and not served.needs:
@@ -76,13 +76,19 @@ class _FunctionWorker(BaseWorker):
         elif len(names) == 1 and not (isinstance(payload, dict) and names[0] in payload):
             payload = {names[0]: payload}
         arguments = msgspec.structs.asdict(convert(payload, served.arguments))
-        job: Job[Any] | None = current_job.get()
+        execution = current_job.get()
+        assert isinstance(execution, Execution)
         if inspect.iscoroutinefunction(served.call):
             result = await served.call(**arguments)
         else:
-            result = await in_thread(self.worker_runner.threads, lambda: served.call(**arguments))
-        if job is not None and not job.ended:
-            await job.respond(result)
+            result = await in_thread(execution.host.threads, lambda: served.call(**arguments))
+        if not execution.answered:
+            execution.respond(result, JobStatus.COMPLETED)
+
+
+def served_by(worker: BaseWorker) -> Function[Any, Any] | None:
+    """The function that a worker was made of; None for a worker of a class."""
+    return worker.served if isinstance(worker, _FunctionWorker) else None
 
 
 def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:

@@ -1,4 +1,4 @@
-"""Handlers: the decorators that mark methods, and the table a class's methods make."""
+"""Handlers: the decorators that mark methods, and the definition that the methods of a class make."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -120,18 +121,22 @@ def subscribe(topic: str) -> Callable[[MethodT], MethodT]:
     return mark
 
 
-class HandlerTable(msgspec.Struct, frozen=True):
-    """What a class's decorated methods make.
+class Definition(msgspec.Struct, frozen=True, eq=False):
+    """What a worker class defines: it is made once, when the class is, and nothing of it stands on the class.
 
     Attributes:
         jobs: Handlers by job name.
+        default: What does the jobs that none of them serves; None if there is nothing.
         ready: Names of methods by the worker they wait for.
         topics: Names of methods by topic.
+        hooks: Names of the hooks that are overridden.
     """
 
-    jobs: dict[str, Handler]
-    ready: dict[str, str]
-    topics: dict[str, str]
+    jobs: dict[str, Handler] = {}
+    default: Handler | None = None
+    ready: dict[str, str] = {}
+    topics: dict[str, str] = {}
+    hooks: frozenset[str] = frozenset()
 
     def missing(self, job_name: str | None, worker_name: str) -> str:
         """Say that no handler serves a job name, and which names there are."""
@@ -142,26 +147,60 @@ class HandlerTable(msgspec.Struct, frozen=True):
         return f"no handler for job {job_name!r} on worker {worker_name!r}; it serves {served}"
 
 
-def collect(cls: type) -> HandlerTable:
-    """The table of a worker class.
+def handler_name(method: object) -> str | None:
+    """The job name that a method is marked to serve; None if it is not marked."""
+    marked = getattr(method, _JOB, None)
+    return marked.name if isinstance(marked, _Mark) else None
+
+
+_definitions: WeakKeyDictionary[type, Definition] = WeakKeyDictionary()
+
+
+def definition_of(cls: type) -> Definition:
+    """What a worker class defines; an empty definition for a class that was made without being looked at."""
+    return _definitions.get(cls, _NOTHING)
+
+
+_NOTHING = Definition()
+
+
+def define(cls: type, hooks: type) -> None:
+    """Look at a worker class.
+
+    Args:
+        cls: The class.
+        hooks: Has the hooks that do nothing; what differs from it is overridden.
 
     Raises:
-        HandlerError: Two methods serve the same name, a method cannot be served, or the topics are too many; it
-            names them.
+        HandlerError: Two methods serve the same name, a method cannot be served, or the topics are too many; it names
+            them.
     """
+    overridden = frozenset(hook for hook in hooks.event_names if getattr(cls, hook) is not getattr(hooks, hook))  # type: ignore[attr-defined]
+    default = None
+    if "on_job_request" in overridden:
+        method = cls.on_job_request  # type: ignore[attr-defined]
+        if not inspect.iscoroutinefunction(method):
+            raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
+        default = make_handler(cls, "on_job_request", method, name=None)
+    definition = Definition({}, default, {}, {}, overridden)
+    _collect(cls, definition)
+    _definitions[cls] = definition
+
+
+def _collect(cls: type, definition: Definition) -> None:
+    """Enter the marked methods of a class in its definition."""
     methods: dict[str, Any] = {}
     for base in cls.__mro__:
         for attribute, value in vars(base).items():
             methods.setdefault(attribute, value)
-    table = HandlerTable({}, {}, {})
     for attribute, method in methods.items():
         inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod, to be refused below
         marked: _Mark | None = getattr(inner, _JOB, None)
         if marked is not None:
-            clash = table.jobs.get(marked.name)
+            clash = definition.jobs.get(marked.name)
             if clash is not None:
                 _refuse_twice(cls, f"job {marked.name!r}", clash.attribute, attribute)
-            table.jobs[marked.name] = make_handler(
+            definition.jobs[marked.name] = make_handler(
                 cls,
                 attribute,
                 method,
@@ -171,7 +210,7 @@ def collect(cls: type) -> HandlerTable:
                 timeout=marked.timeout,
                 hints=marked.hints,
             )
-        for marker, names, what in ((_READY, table.ready, "worker"), (_TOPIC, table.topics, "topic")):
+        for marker, names, what in ((_READY, definition.ready, "worker"), (_TOPIC, definition.topics, "topic")):
             marked_name = getattr(inner, marker, None)
             if marked_name is not None:
                 if marked_name in names:
@@ -180,10 +219,9 @@ def collect(cls: type) -> HandlerTable:
                 if _argument_of(where, method) is None:
                     raise HandlerError(f"{where} takes nothing besides self; it is given one argument")
                 names[marked_name] = attribute
-    if len(table.topics) > MAX_TOPICS:
+    if len(definition.topics) > MAX_TOPICS:
         reason = "publish under fewer topics, and tell by the value what it is about, or follow with several workers"
-        raise HandlerError(f"{cls.__name__} follows {len(table.topics)} topics, more than {MAX_TOPICS}: {reason}")
-    return table
+        raise HandlerError(f"{cls.__name__} follows {len(definition.topics)} topics, more than {MAX_TOPICS}: {reason}")
 
 
 def make_handler(

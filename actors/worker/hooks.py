@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bus.local.events import EventSource
-
 if TYPE_CHECKING:
     from actors.jobs.events import JobGroupResponse
     from bus import (
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     )
 
 
-class Hooks(EventSource):
+class Hooks:
     """Called by the machinery, one at a time and in order; overriding one never needs a call of `super()`.
 
     A hook that raises is logged and reported to the runner's `on_error`; delivery goes on, and no job's outcome depends

@@ -1,45 +1,49 @@
-"""The worker: a name, hooks, job handlers, and verbs to reach others."""
+"""The worker that users subclass: its properties, its life, and its verbs towards other workers."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
 from actors.jobs.errors import HandlerError, RunnerStateError
-from actors.jobs.lifecycle import ENDING, WORKER_STEPS, WorkerState, moved
-from actors.jobs.nesting import current_event, current_hook, current_job
-from actors.jobs.params import _Dataclass
-from actors.performer.admission import WorkerStatistics
-from actors.performer.handler import Handler
+from actors.jobs.lifecycle import WorkerState
+from actors.jobs.params import DataclassBase
+from actors.jobs.policies import RestartPolicy
 from actors.worker.background import BackgroundTask
-from actors.worker.dispatch import DISPATCH, deliver_other
-from actors.worker.handlers import HandlerTable, collect, make_handler
+from actors.worker.core import Runner, WorkerCore, WorkerHost, WorkerStatistics
+from actors.worker.handlers import define, handler_name
 from actors.worker.hooks import Hooks
-from actors.worker.peer import Peer
-from actors.worker.performer import Performer
-from actors.worker.requester import Requester
+from actors.worker.verbs import Verbs, core_of, give_core, send
 from bus import (
+    BusActivateWorkerMessage,
     BusCancelMessage,
+    BusDeactivateWorkerMessage,
     BusEndMessage,
-    BusJobResponseMessage,
     BusMessage,
     BusSubscriber,
-    WorkerLostData,
-    WorkerReadyData,
+    BusTopicMessage,
+    BusWorkerErrorMessage,
+    BusWorkerLocalErrorMessage,
+    WorkerBus,
+    WorkerRegistry,
     check_name,
+    travel,
 )
-from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
+from bus.local.events import Handler, HandlerT
+from bus.local.mailbox import DEFAULT_MAILBOX_SIZE
 
-if TYPE_CHECKING:
-    from actors.performer.execution import Executor
-    from actors.requester.group import JobGroup
-    from actors.runner.runner import WorkerRunner
-    from bus import WorkerBus, WorkerRegistry
-    from bus.local.tasks import Waiter
+Factory = Callable[[], "BaseWorker"]
+"""Makes a worker; called again for each restart, and must give it the same name every time."""
+
+
+class MakesWorker(Protocol):
+    """Something that can be added in place of a worker: a function marked with `@function()`."""
+
+    def worker(self, name: str | None = None) -> BaseWorker:
+        """A new worker."""
 
 
 class WorkerParams(msgspec.Struct, kw_only=True):
@@ -48,7 +52,7 @@ class WorkerParams(msgspec.Struct, kw_only=True):
     task_manager: Any = None
 
 
-class WorkerActivationArgs(_Dataclass):
+class WorkerActivationArgs(DataclassBase):
     """What a worker is activated with; subclass it to add fields.
 
     Attributes:
@@ -69,11 +73,12 @@ class WorkerActivationArgs(_Dataclass):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
+class BaseWorker(Verbs, Hooks, BusSubscriber):
     """An actor: subclass it, give it `@job` handlers or hooks, and add it to a `WorkerRunner`.
 
     Its jobs run concurrently up to `max_concurrency`, its hooks one at a time. Whatever its code does, every job it was
-    given is answered once, and every job it asked for ends.
+    given is answered once, and every job it asked for ends. A subclass may override the hooks, `run`, `start`, `stop`,
+    `cleanup`, `attach` and the options below, and use every other name that is not public here as it likes.
 
     Attributes:
         max_concurrency: Jobs that may run at once, 1 or more; jobs asked for inside one of them do not count.
@@ -85,25 +90,10 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     mailbox_size: int = DEFAULT_MAILBOX_SIZE
     when_full: Literal["wait", "refuse"] = "wait"
 
-    _table: ClassVar[HandlerTable] = HandlerTable({}, {}, {})
-    _default: ClassVar[Handler | None] = None
-    _wanted: frozenset[str] = frozenset()  # hooks that are overridden or have event handlers
-
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        cls._wanted = frozenset(hook for hook in cls.event_names if getattr(cls, hook) is not getattr(BaseWorker, hook))
-        cls._table = collect(cls)
-        for handler in cls._table.jobs.values():
-            if hasattr(BaseWorker, handler.attribute):
-                raise HandlerError(
-                    f"{cls.__name__}.{handler.attribute} would replace BaseWorker.{handler.attribute}: "
-                    f"rename the method and mark it @job(name={handler.name!r})"
-                )
-        cls._default = None
-        if "on_job_request" in cls._wanted:
-            if not inspect.iscoroutinefunction(cls.on_job_request):
-                raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
-            cls._default = make_handler(cls, "on_job_request", cls.on_job_request, name=None)
+        _refuse_names(cls)
+        define(cls, Hooks)
 
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         """Make a worker; it does nothing until it is added to a runner.
@@ -115,70 +105,59 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         Raises:
             InvalidNameError: The name breaks the rule for names.
         """
-        self._name = check_name("worker name", name) if name is not None else ""
-        self._active = active
-        self._state = WorkerState.NEW
-        self._host: WorkerRunner | None = None
-        self._parent: str | None = None
-        self._children: dict[BaseWorker, None] | None = None
-        self._started_at: float | None = None
-        self._activation_args: dict[str, Any] | None = None
-        self._groups: dict[str, JobGroup] = {}
-        self._executor: Executor | None = None
-        self._mailbox: Mailbox | None = None
-        self._room: Room | None = None
-        self._held: list[tuple[Any, ...]] | None = None
-        self._waiters: dict[Waiter, None] | None = None
-        self._background: dict[BackgroundTask, None] | None = None
-        self._watched: dict[str, None] | None = None
-        self._hears = "on_bus_message" in self._wanted
+        name = check_name("worker name", name) if name is not None else ""
+        give_core(self, WorkerCore(self, name, active=active))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTABLE:
+            _SETTABLE[name](self, name, value)
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name or '(unnamed)'} {self._state.name.lower()}>"
+        return repr(core_of(self))
 
     # --- properties ---
 
     @property
     def name(self) -> str:
         """The name others ask it under."""
-        return self._name
+        return core_of(self).name
 
     @property
     def bus(self) -> WorkerBus:
         """The bus it is attached to; raises `RunnerStateError` before it is added to a runner."""
-        return self.worker_runner.bus
+        return core_of(self).hosted.bus
 
     @property
     def registry(self) -> WorkerRegistry:
         """The registry of its runner; raises as `bus`."""
-        return self.worker_runner.registry
+        return core_of(self).hosted.registry
 
     @property
-    def worker_runner(self) -> WorkerRunner:
-        """The runner that hosts it; raises as `bus`."""
-        if self._host is None:
-            raise RunnerStateError(f"worker {self._name!r} has no runner yet: add it with runner.add_workers(worker)")
-        return self._host
+    def worker_runner(self) -> Runner:
+        """The `WorkerRunner` that hosts it; raises as `bus`."""
+        return core_of(self).hosted.face
 
     @property
     def active(self) -> bool:
         """Whether it is given new jobs."""
-        return self._active
+        return core_of(self).active
 
     @property
     def activation_args(self) -> dict[str, Any] | None:
         """The arguments of the last activation; None while inactive."""
-        return self._activation_args
+        return core_of(self).activation_args
 
     @property
     def parent(self) -> str | None:
         """Name of its parent; None for a root worker."""
-        return self._parent
+        parent = core_of(self).parent
+        return parent.name if parent is not None else None
 
     @property
     def started_at(self) -> float | None:
         """Unix time when it became ready; None before."""
-        return self._started_at
+        return core_of(self).started_at
 
     @property
     def bridged(self) -> bool:
@@ -188,54 +167,22 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
     @property
     def children(self) -> list[BaseWorker]:
         """Its children that live."""
-        return list(self._children or ())
-
-    @property
-    def state(self) -> WorkerState:
-        """Where it is in its life."""
-        return self._state
+        return [child.instance for child in core_of(self).children or ()]
 
     def statistics(self) -> WorkerStatistics:
         """What it holds now."""
-        jobs = self._executor.statistics() if self._executor is not None else None
-        room = self._room.statistics() if self._room is not None else None
-        lanes = self._mailbox.statistics() if self._mailbox is not None else None
-        return WorkerStatistics(
-            running=jobs.running if jobs else 0,
-            pending=jobs.pending if jobs else 0,
-            quarantined=jobs.quarantined if jobs else 0,
-            messages=room.taken if room else 0,
-            hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
-            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
-            groups=len(self._groups),
-        )
+        return core_of(self).statistics()
 
     # --- life ---
 
     async def attach(  # the runner knows its registry and bus; they are named for programs that call this
         self,
         *,
-        registry: WorkerRegistry,  # noqa: ARG002
-        bus: WorkerBus,  # noqa: ARG002
-        worker_runner: WorkerRunner,
+        registry: WorkerRegistry,
+        bus: WorkerBus,
+        worker_runner: Runner,
     ) -> None:
-        """Belong to a runner; called by `add_workers`, once.
-
-        Raises:
-            RunnerStateError: It belongs to one already, or was stopped: make a new worker.
-            ValueError: `max_concurrency`, `mailbox_size` or `when_full` is out of its range.
-        """
-        if self._state is not WorkerState.NEW:
-            raise RunnerStateError(f"worker {self._name!r} is {self._state.name.lower()}: add a new one")
-        for bound in ("max_concurrency", "mailbox_size"):
-            if not isinstance(getattr(self, bound), int) or getattr(self, bound) < 1:
-                raise ValueError(f"{bound} of {self!r} must be a number, 1 or more; got {getattr(self, bound)!r}")
-        if self.when_full not in {"wait", "refuse"}:
-            raise ValueError(f"when_full of {self!r} must be 'wait' or 'refuse', got {self.when_full!r}")
-        if not self._name:
-            self._name = worker_runner.new_name(type(self).__name__)
-        self._host = worker_runner
-        self._move(WorkerState.ATTACHED)
+        """Belong to a runner; called by `add_workers`, once. Override it to look at the runner before `start()`."""
 
     async def run(self, params: WorkerParams) -> None:  # noqa: ARG002 - overriding methods use it
         """Live: start, then wait to be stopped. Override it to drive the worker yourself; call `start()` first."""
@@ -244,12 +191,12 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     async def start(self) -> None:
         """Become ready: registered, watched for, given jobs if active. Override to prepare; call `super().start()`."""
-        host = self._host_for("start")
-        if self._state is WorkerState.ATTACHED:
-            self._move(WorkerState.STARTING)
-        if self._state is not WorkerState.STARTING:
-            return
-        await host.worker_ready(self)
+        core = core_of(self)
+        host = core.host_for("start")
+        if core.state is WorkerState.ATTACHED:
+            core.move(WorkerState.STARTING)
+        if core.state is WorkerState.STARTING:
+            await host.ready(core)
 
     async def stop(self) -> None:
         """Stop now: its jobs and groups are cancelled and their other ends told, its children stopped first.
@@ -257,8 +204,9 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         Its hooks and background tasks are cancelled. Returns when it has stopped. Override to clean up; call
         `super().stop()`.
         """
-        if self._host is not None and self._state is not WorkerState.STOPPED:
-            await self._host._roster.stop_itself(self)
+        core = core_of(self)
+        if core.host is not None and core.state is not WorkerState.STOPPED:
+            await core.host.stop(core)
 
     async def cleanup(self) -> None:
         """The same as `stop()`; kept for compatibility."""
@@ -266,37 +214,32 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
 
     async def wait(self) -> None:
         """Wait until it has stopped."""
-        while self._state is not WorkerState.STOPPED:
-            waiter = self._host_for("wait").tasks.waiter()
-            if self._waiters is None:
-                self._waiters = {}
-            self._waiters[waiter] = None
-            try:
-                await waiter
-            finally:
-                self._waiters.pop(waiter, None)
+        await core_of(self).wait()
 
     async def end(self, *, reason: str | None = None) -> None:
         """Ask the runners of this session to end gracefully, and return."""
-        host = self._host_for("end the session")
-        host.bus.post(BusEndMessage(source=self._name, reason=reason, session=host.session))
+        core = core_of(self)
+        host = core.host_for("end the session")
+        host.bus.post(BusEndMessage(source=core.name, reason=reason, session=host.session))
 
     async def cancel(self, *, reason: str | None = None) -> None:
         """Ask the runners of this session to stop at once, and return."""
-        host = self._host_for("cancel the session")
-        host.bus.post(BusCancelMessage(source=self._name, reason=reason, session=host.session))
+        core = core_of(self)
+        host = core.host_for("cancel the session")
+        host.bus.post(BusCancelMessage(source=core.name, reason=reason, session=host.session))
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any], name: str | None = None) -> BackgroundTask:
         """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops. What it raises is reported."""
+        core = core_of(self)
         try:
-            host = self._host_for("start a background task")
+            host = core.host_for("start a background task")
         except RunnerStateError:
             coroutine.close()
             raise
-        task = BackgroundTask(coroutine, f"{self._name}::{name or 'task'}", host.tasks, self._background_ended)
-        if self._background is None:
-            self._background = {}
-        self._background[task] = None
+        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", host.tasks, core.background_ended)
+        if core.background is None:
+            core.background = {}
+        core.background[task] = None
         return task
 
     async def cancel_task(self, task: BackgroundTask) -> None:
@@ -304,125 +247,226 @@ class BaseWorker(Requester, Performer, Peer, Hooks, BusSubscriber):
         task.cancel()
         await task.wait()
 
-    # --- machinery ---
+    # --- events ---
 
-    def add_event_handler(self, event_name: str, handler: Any) -> None:
-        """Call `handler(worker, argument)` after the hook of that name."""
-        super().add_event_handler(event_name, handler)
-        self._wanted |= {event_name}
-        self._hears = "on_bus_message" in self._wanted
-        if self._hears and self._host is not None and self._host.running:
-            self._host.bus.listen(self._name)
+    def event_handler(self, event_name: str) -> Callable[[HandlerT], HandlerT]:
+        """Decorate a function, sync or async, to be called as `handler(worker, argument)` after the hook of that name.
 
-    def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:
-        deliver = DISPATCH.get(type(message))
-        room = deliver(self, message, force) if deliver is not None else deliver_other(self, message, force)
-        if self._hears and deliver is not None and room is None and deliver is not DISPATCH[BusJobResponseMessage]:
-            self._queue_hook("on_bus_message", message)
-        return room
+        Args:
+            event_name: One of `event_names`.
 
-    def _handler_for(self, job_name: str | None) -> Handler | None:
-        handler = self._table.jobs.get(job_name) if job_name is not None else None
-        return handler or self._default
+        Raises:
+            ValueError: The event does not exist; the text names those that do.
+        """
 
-    def _free_slots(self) -> int:
-        if self._executor is not None:
-            return self._executor.free_slots
-        limit = min(self.max_concurrency, self.worker_runner.concurrency)
-        return limit if self._active and self._state is WorkerState.READY else 0
+        def decorate(handler: HandlerT) -> HandlerT:
+            self.add_event_handler(event_name, handler)
+            return handler
 
-    def _queue_hook(
-        self, hook: str, argument: Any, group: JobGroup | None = None, member: Any = None, *, last: bool = True
-    ) -> bool:
-        """Put a hook in line, if anybody wants it. Whether it was."""
-        if hook not in self._wanted:
-            return False
-        job_id = getattr(argument, "job_id", None)
-        item = (job_id, self._call_hook, hook, argument, group, member, last)
-        if getattr(argument, "urgent", False):
-            self._lanes().put_urgent(item, job_id)
+        return decorate
+
+    def add_event_handler(self, event_name: str, handler: Handler) -> None:
+        """Call `handler(worker, argument)` after the hook of that name; see `event_handler`."""
+        core = core_of(self)
+        core.events.add(event_name, handler)
+        core.want(event_name)
+
+    def remove_event_handler(self, event_name: str, handler: Handler) -> None:
+        """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
+        core_of(self).events.remove(event_name, handler)
+
+    # --- other workers ---
+
+    async def send_bus_message(self, message: BusMessage) -> None:
+        """Send any message; waits and raises as `WorkerBus.send`."""
+        await send(core_of(self), message)
+
+    async def send_bus_error_message(self, error: str) -> None:
+        """Report an error: to the parent's `on_worker_failed`, or, from a root worker, to the runners' `on_error`."""
+        core = core_of(self)
+        host = core.host_for("report an error")
+        if core.parent is not None:
+            host.bus.post(BusWorkerLocalErrorMessage(source=core.name, target=core.parent.name, error=error))
         else:
-            self._lanes().put(item, job_id)
-        return True
+            host.bus.post(BusWorkerErrorMessage(source=core.name, target=host.name, error=error))
 
-    def _queue_event(self, hook: str, message: Any, group: JobGroup, member: Any) -> bool:
-        """Put the hooks of a job's event in line; the last of them tells the group. Whether there is any."""
-        if not self._hears:
-            return self._queue_hook(hook, message, group, member)
-        self._queue_hook(hook, message, group, member, last=False)
-        return self._queue_hook("on_bus_message", message, group, member)
+    async def add_workers(self, *workers: BaseWorker | MakesWorker, watch: bool = True) -> None:
+        """Add children: they start now, end before this worker does, and are stopped with it.
 
-    def _lanes(self) -> Mailbox:
-        if self._mailbox is None:
-            self._mailbox = Mailbox(self._name, self._handle, self.worker_runner.tasks)
-        return self._mailbox
+        Args:
+            workers: New workers, or functions marked with `@function()`.
+            watch: Whether this worker's `on_worker_ready` and `on_worker_lost` are called for them.
 
-    async def _handle(self, item: tuple[Any, ...]) -> None:
-        token = current_hook.set(self._name)
-        try:
-            await item[1](*item[2:])
-        finally:
-            current_hook.reset(token)
+        Raises:
+            DuplicateNameError: A name is taken; the workers named before it were added.
+            RunnerStateError: A worker was added before, or this one is not in a running runner.
+        """
+        core = core_of(self)
+        await core.host_for("add workers").add_children(core, workers, watch=watch)
 
-    def _waits_inside_hook(self) -> bool:
-        """Whether a hook of this worker, if it has any, would wait for whatever the current task waits for."""
-        if not self._wanted:
-            return False
-        job = current_job.get()
-        return current_hook.get() == self._name if job is None else f"@{self._name}" in job.request.lineage
+    async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
+        """Add children that are made again when their `start()` or `run()` raises; this worker watches them.
 
-    async def _call_hook(
-        self,
-        hook: str,
-        argument: Any,
-        group: JobGroup | None,
-        member: Any,
-        last: bool = True,  # noqa: FBT002 - comes from a tuple in the mailbox
+        Args:
+            factories: Functions without arguments that make one worker each, of the same name every time.
+            restart: Whom to make again, how often and how soon; the default is `RestartPolicy()`. When it gives up,
+                this worker fails with `SupervisionError`.
+        """
+        core = core_of(self)
+        await core.host_for("supervise workers").supervise_children(core, factories, restart)
+
+    async def activate_worker(
+        self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
     ) -> None:
-        arguments = () if hook == "on_deactivated" else (argument,)
-        token = current_event.set(None if group is None else (group, member))
-        try:
-            await self.worker_runner.guarded(self, hook, getattr(self, hook), *arguments)
-            await self._emit(hook, *arguments)
-        finally:
-            current_event.reset(token)
-            if group is not None and last:
-                group.hook_done(member)
+        """Make a worker active; its `on_activated` gets `args`.
 
-    def _watches(self, worker_name: str) -> bool:
-        """Whether it asked itself to be told of a worker, as opposed to being told of its children."""
-        return worker_name in self._table.ready or worker_name in (self._watched or ())
+        Args:
+            worker_name: Whom.
+            args: What to hand over.
+            deactivate_self: Become inactive first, so that the two are never active together.
+        """
+        check_name("worker name", worker_name)
+        core = core_of(self)
+        if deactivate_self and core.active:
+            await self.deactivate_worker(core.name)
+        given = args.to_dict() if args else None
+        await send(core, BusActivateWorkerMessage(source=core.name, target=worker_name, args=given))
 
-    def _on_ready(self, data: WorkerReadyData) -> None:
-        method = self._table.ready.get(data.worker_name)
-        if method is not None:
-            self._lanes().put((None, self.worker_runner.guarded, self, method, getattr(self, method), data))
-        self._queue_hook("on_worker_ready", data)
+    async def deactivate_worker(self, worker_name: str) -> None:
+        """Make a worker inactive: it gets no new jobs or data messages; those wait. Jobs that run go on."""
+        check_name("worker name", worker_name)
+        core = core_of(self)
+        await send(core, BusDeactivateWorkerMessage(source=core.name, target=worker_name))
 
-    def _on_lost(self, data: WorkerLostData) -> None:
-        self._queue_hook("on_worker_lost", data)
+    async def watch_workers(self, *worker_names: str) -> None:
+        """Be told when these come up (`on_worker_ready`; at once for those that are) and go (`on_worker_lost`)."""
+        core = core_of(self)
+        registry = core.host_for("watch workers").registry
+        if core.watched is None:
+            core.watched = {}
+        for worker_name in worker_names:
+            core.watched[check_name("worker name", worker_name)] = None
+            await registry.watch(worker_name, core.on_ready, core.on_lost)
 
-    def _background_ended(self, task: BackgroundTask, error: BaseException | None) -> None:
-        if self._background is not None:
-            self._background.pop(task, None)
-        if self._state in ENDING and self._host is not None:
-            self._host.drained.wake()
-        if error is not None and self._host is not None:
-            self._host.report(self, f"background task {task.get_name()!r} failed", error)
+    async def unwatch_workers(self, *worker_names: str) -> None:
+        """Stop being told."""
+        core = core_of(self)
+        for worker_name in worker_names:
+            if core.watched is not None:
+                core.watched.pop(worker_name, None)
+            await core.hosted.registry.unwatch(worker_name, core.on_ready)
 
-    def _move(self, state: WorkerState) -> None:
-        self._state = moved(WORKER_STEPS, self._state, state)
+    async def publish(self, topic: str, data: Any = None) -> int:
+        """Send `data` to every worker with a `@subscribe(topic)` method, each a copy, in the order published.
 
-    def _host_for(self, action: str) -> WorkerRunner:
-        host = self._host
-        if host is None or not host.running or self._state is WorkerState.STOPPED:
-            raise RunnerStateError(
-                f"worker {self._name or type(self).__name__!r} cannot {action}: it is {self._state.name.lower()}; "
-                "add it to a runner and run that (`await runner.run()` or `async with runner:`)"
-            )
-        return host
+        Over a network each other runner that has a follower gets it once, and no other runner does. It is stored and
+        sent again until the network has it, so it arrives in order and once, as long as that runner lives. It does not
+        reach a follower that this runner does not know of: not yet, or not any more, after it has ended or this runner
+        was cut off for five leases. One that has 10,000 messages more than its mailbox holds waiting drops and counts
+        it. Nobody is told whether it was handled.
 
-    def _job_left(self) -> None:
-        """A job has ended; whoever drains or stops this worker looks again."""
-        if self._state in ENDING and self._host is not None:
-            self._host.drained.wake()
+        Returns:
+            How many subscribers in this process got it; those elsewhere are not counted.
+
+        Raises:
+            EncodeError: It cannot travel, or is too big for the network; nobody got it.
+            MailboxFullError: A subscriber in this process had no room within 30 seconds, or so much waits to be sent to
+                another runner that there was none. Those before it got it; other runners come first.
+        """
+        core = core_of(self)
+        host = core.host_for("publish")
+        message = BusTopicMessage(source=core.name, topic=check_name("topic", topic), data=travel(data, "data"))
+        return await host.bus.publish(message)
+
+
+def attach(core: WorkerCore, host: WorkerHost) -> None:
+    """Let a worker belong to a runner.
+
+    Raises:
+        RunnerStateError: It belongs to one already, or was stopped.
+        ValueError: One of its options is out of its range.
+    """
+    if core.state is not WorkerState.NEW:
+        raise RunnerStateError(f"worker {core.name!r} is {core.state.name.lower()}: add a new one")
+    for option in OPTIONS:
+        check_option(type(core.instance).__name__, option, getattr(core.instance, option))
+    if not core.name:
+        core.name = host.new_name(type(core.instance).__name__)
+    core.host = host
+    core.move(WorkerState.ATTACHED)
+
+
+OPTIONS = ("max_concurrency", "mailbox_size", "when_full")
+"""Attributes of workers that say how the machinery treats them."""
+
+
+def check_option(owner: str, name: str, value: object) -> None:
+    """Refuse an option under which jobs would wait for ever, or that means nothing.
+
+    Raises:
+        ValueError: It is one; the text says what it must be.
+    """
+    if name == "when_full":
+        if value not in ("wait", "refuse"):
+            raise ValueError(f"{owner}.when_full must be 'wait' or 'refuse', got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{owner}.{name} must be 1 or more, got {value!r}")
+
+
+_MEANT = frozenset({*Hooks.event_names, *OPTIONS, "run", "start", "stop", "cleanup", "attach"})
+"""The public names that a subclass may define."""
+
+_KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT
+"""The public names that it may not: a program that reads them must find what they are."""
+
+
+def _refuse_names(cls: type) -> None:
+    """Refuse a class that defines a public name which is not meant for that, or one with nonsense.
+
+    Raises:
+        HandlerError: It does; the text says what to do.
+    """
+    for base in cls.__mro__[: cls.__mro__.index(BaseWorker)]:
+        own = vars(base)
+        for name in own:
+            served = handler_name(own[name])
+            if name in _KEPT or (name in _MEANT and served is not None):
+                what = f"the method and mark it @job(name={served!r})" if served is not None else "it"
+                raise HandlerError(f"{cls.__name__}.{name} would replace BaseWorker.{name}: rename {what}")
+            if name in OPTIONS and not hasattr(own[name], "__get__"):
+                try:
+                    check_option(cls.__name__, name, own[name])
+                except ValueError as error:
+                    raise HandlerError(str(error)) from None
+            elif name in _MEANT and name not in OPTIONS and not _is_method(own[name]):
+                raise HandlerError(f"{cls.__name__}.{name} is a hook or method of every worker: define it as a method")
+
+
+def _is_method(value: object) -> bool:
+    return callable(value) or hasattr(value, "__get__")
+
+
+def _refuse(worker: BaseWorker, name: str, value: object) -> None:
+    raise AttributeError(
+        f"{name!r} of {type(worker).__name__} belongs to the worker and cannot be set to {value!r:.100}: "
+        "choose another name, or define it in the class if it is a hook"
+    )
+
+
+def _check(worker: BaseWorker, name: str, value: object) -> None:
+    check_option(type(worker).__name__, name, value)
+
+
+def _want(worker: BaseWorker, name: str, value: object) -> None:
+    """A hook that is set on one worker is called as if its class had it."""
+    if not callable(value):
+        _refuse(worker, name, value)
+    core_of(worker).want(name)
+
+
+_SETTABLE: dict[str, Callable[[BaseWorker, str, object], None]] = {
+    **dict.fromkeys((*_KEPT, "on_job_request"), _refuse),
+    **dict.fromkeys(OPTIONS, _check),
+    **dict.fromkeys(set(Hooks.event_names) - {"on_job_request"}, _want),
+}
+"""What is done before a public name of a worker is set."""

@@ -84,8 +84,6 @@ class Claims:
         self._forbidden: OrderedDict[Key, tuple[str, int]] = OrderedDict()
         self._done: OrderedDict[str, None] = OrderedDict()
         self._lost: OrderedDict[Key, int] = OrderedDict()
-        self.given_up: OrderedDict[Key, int] = OrderedDict()
-        """Numbers of the cancellations of what was asked for here, and may wait in a queue that nobody serves."""
         self.repeated = 0
         self.refused = 0
 
@@ -184,12 +182,6 @@ class Claims:
         self._forbidden[key] = reason, number_of(frame_id)
         return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
-    def give_up(self, key: Key, frame_id: str) -> None:
-        """A job that was asked for here was cancelled."""
-        self.given_up[key] = number_of(frame_id)
-        if len(self.given_up) > MAX_DONE:
-            self.given_up.popitem(last=False)
-
     def forbidden(self, request: BusJobRequestMessage, frame_id: str) -> str | None:
         """Why a request must not run; None if it may, as one that was sent after the cancellation may."""
         reason, number = self._forbidden.pop(_key(request), (None, 0))
@@ -204,8 +196,8 @@ class Claims:
         """Whether the job of a request frame was answered here."""
         return frame_id in self._done
 
-    def statistics(self, introductions: int) -> ClaimStatistics:
-        """How much there is now."""
+    def statistics(self, *, given_up: int, introductions: int) -> ClaimStatistics:
+        """How much there is now, beside what its owner counts."""
         return ClaimStatistics(
             len(self._held),
             len(self._answers),
@@ -216,7 +208,7 @@ class Claims:
             len(self._ending),
             len(self._forbidden),
             len(self._lost),
-            len(self.given_up),
+            given_up,
             introductions,
         )
 
@@ -229,7 +221,7 @@ MAX_INTRODUCTIONS = 10_000
 """Pairs of a runner and a worker here; who is forgotten is asked once more."""
 
 
-class Introductions:
+class InformedRunners:
     """From which of its frames on the runner of a requester has known that a worker here takes jobs.
 
     A runner numbers its frames, and sends the cancellation of a request to all that it knows to serve the name. So a
@@ -243,13 +235,13 @@ class Introductions:
     def __len__(self) -> int:
         return len(self._since)
 
-    def made(self, runner: str, worker: str, frame_id: str) -> None:
+    def add(self, runner: str, worker: str, frame_id: str) -> None:
         """A runner has said, in that frame, that it knows of a worker here."""
         self._since[runner, worker] = number_of(frame_id)
         if len(self._since) > MAX_INTRODUCTIONS:
             self._since.popitem(last=False)
 
-    def cover(self, runner: str, worker: str, frame_id: str) -> bool:
+    def covers(self, runner: str, worker: str, frame_id: str) -> bool:
         """Whether a frame was sent since then."""
         since = self._since.get((runner, worker))
         return since is not None and number_of(frame_id) > since

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import anyio
 import msgspec
 
-from bus.errors import EncodeError, TransportError
+from bus.delivery.leases import Leases
+from bus.errors import EncodeError
 from bus.local.mailbox import Room
 from bus.local.registry import WorkerLostData, WorkerReadyData
-from bus.local.tasks import Tasks, Waiter, wake
-from bus.log import log
+from bus.membership.liveness import Liveness
 from bus.messages import (
     TERMINAL_MESSAGES,
     BusJobCancelMessage,
@@ -25,115 +22,8 @@ from bus.messages import (
     BusJobRunningMessage,
     ErrorInfo,
 )
-from bus.transport.outbox import BACKOFF, BATCH, CAPACITY
-from bus.transport.transport import Outgoing, Prompt, Transport
-
-if TYPE_CHECKING:
-    from bus.delivery.leases import Claimer
-    from bus.membership.liveness import Presence
-    from bus.network.bus import NetworkBus
-
-
-SHARE = 50
-"""Frames that are written at once, so that others begin with them while more are made: a tenth to a third more jobs a
-second with a hundred in flight."""
-
-
-class Wire:
-    """Frames of the lane `direct`, in the order they were posted.
-
-    They wait while there is no connection. Once one was sent it is never sent again, whether it arrived or not.
-    Requests take room; answers and events are bounded by their jobs.
-    """
-
-    def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
-        self.room = Room("the network", CAPACITY, tasks)
-        self._transport = transport
-        self._tasks = tasks
-        self._rng = rng
-        self._frames: deque[tuple[Outgoing, bool]] = deque()
-        self._waiter: Waiter | None = None
-        self._idle: list[Waiter] = []
-        self._prompt = transport if isinstance(transport, Prompt) else None
-        self._heard = 0
-        self._telling = False
-
-    @property
-    def waiting(self) -> int:
-        """Frames that wait to be sent."""
-        return len(self._frames)
-
-    def put(self, frame: Outgoing, *, bounded: bool = False) -> None:
-        """Send a frame soon. A `bounded` one takes a place: look whether there is `room` before.
-
-        What follows on a single frame goes at once: nothing else is likely to come that could share its way.
-        """
-        if self._heard == 1 and self._prompt is not None and not self._frames:
-            self._heard = 0
-            if self._prompt.tell_at_once([frame]):
-                return
-        self.room.taken += bounded
-        self._frames.append((frame, bounded))
-        if len(self._frames) % SHARE == 0 and self._prompt is not None and not self._telling:
-            self._tell_share(self._prompt)
-        if self._waiter is not None:
-            wake(self._waiter)
-
-    def heard(self) -> None:
-        """A frame has come."""
-        self._heard += 1
-
-    async def flush(self, seconds: float) -> None:
-        """Wait until everything was sent, at most `seconds`."""
-        with anyio.move_on_after(seconds):
-            while self._frames:
-                waiter = self._tasks.waiter()
-                self._idle.append(waiter)
-                await waiter
-
-    def _tell_share(self, prompt: Prompt) -> None:
-        """Write what waits, node by node, as far as it is taken at once."""
-        nodes: dict[str, list[Outgoing]] = {}
-        for frame, _ in self._frames:
-            nodes.setdefault(frame.to, []).append(frame)
-        told = {to for to, frames in nodes.items() if prompt.tell_at_once(frames)}
-        for _ in range(len(self._frames)):
-            frame, bounded = self._frames.popleft()
-            if frame.to not in told:
-                self._frames.append((frame, bounded))
-            elif bounded:
-                self.room.give()
-
-    async def run(self) -> None:
-        """Send until cancelled."""
-        failures = 0
-        while True:
-            if not self._frames:
-                for waiter in self._idle:
-                    wake(waiter)
-                self._idle.clear()
-                self._waiter = self._tasks.waiter()
-                await self._waiter
-                self._waiter = None
-                continue
-            self._heard = 0
-            count = min(len(self._frames), BATCH)
-            self._telling = True
-            try:
-                await self._transport.tell([self._frames[index][0] for index in range(count)])
-            except TransportError as error:
-                failures += 1
-                if failures == 1:
-                    log().warning("the network is not connected; trying again", error=str(error))
-                await anyio.sleep(BACKOFF.delay(failures, self._rng))
-                continue
-            finally:
-                self._telling = False
-            failures = 0
-            for _ in range(count):
-                if self._frames.popleft()[1]:
-                    self.room.give()
-
+from bus.transport.node import Node
+from bus.transport.outbox import CAPACITY, DirectOutbox
 
 Key = tuple[str, str, str]
 """Worker, requester, job id."""
@@ -174,7 +64,7 @@ class _Ask(msgspec.Struct):
     frame_id: str = ""
     refused: tuple[str, ...] = ()
     sent: float = 0.0
-    heard: float = 0.0
+    seen: float = 0.0
     inquired: float = 0.0
     expected: int = 0
     known: int = 0
@@ -193,36 +83,36 @@ class Direct:
     nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
     """
 
-    def __init__(self, bus: NetworkBus, claimer: Claimer, presence: Presence, wire: Wire, *, lease: float) -> None:
-        self.wire = wire
-        self._bus = bus
-        self._claimer = claimer
-        self._presence = presence
+    def __init__(self, node: Node, leases: Leases, liveness: Liveness, outbox: DirectOutbox, *, lease: float) -> None:
+        self._node = node
+        self._outbox = outbox
+        self._leases = leases
+        self._liveness = liveness
         self._lease = lease
         self._asked: dict[Key, _Ask] = {}
         self._parked: dict[str, dict[Key, _Ask]] = {}
-        self._room = Room("the network", CAPACITY, bus.tasks)
+        self._room = Room("the network", CAPACITY, node.tasks)
         self._load: dict[str, int] = {}
         self._turn = 0
         self._lost = 0
 
     def statistics(self) -> DirectStatistics:
         """How much there is now."""
-        return DirectStatistics(len(self._asked), self._room.taken, self.wire.waiting, self._lost)
+        return DirectStatistics(len(self._asked), self._room.taken, self._outbox.waiting, self._lost)
 
     def ask(self, request: BusJobRequestMessage, *, force: bool, not_here: bool = False) -> Room | None:
         """Ask for a job, as soon as there is somebody to do it. Returns the room to wait for if there is none."""
         left = math.inf if request.timeout is None else request.timeout
         name = request.target or ""
-        ask = _Ask((name, request.source, request.job_id), request, self._bus.tasks.now() + left)
+        ask = _Ask((name, request.source, request.job_id), request, self._node.tasks.now() + left)
         if not_here:
-            ask.refused = (self._bus.address,)
+            ask.refused = (self._node.address,)
         # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
         lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
         address = "" if lines_up else self._choose(ask)
-        if not address and not not_here and self._claimer.serves(name):
-            return self._bus.deliver(request, force=force)
-        room = self.wire.room if address else self._room
+        if not address and not not_here and self._leases.serves(name):
+            return self._node.deliver(request, force=force)
+        room = self._outbox.room if address else self._room
         if room.taken >= room.capacity and not force:
             return room
         if address:
@@ -241,7 +131,7 @@ class Direct:
         ask = self._asked.get(key)
         if ask is not None:
             self._drop(ask)
-            self._bus.put("inbox", ask.address, message)
+            self._node.put("inbox", ask.address, message)
             self._released(key[0], ask.address)
             return True
         ask = self._parked.get(key[0], {}).get(key)
@@ -249,14 +139,14 @@ class Direct:
             self._unpark(ask)
         return ask is not None
 
-    def heard(self, message: _Talk, now: float) -> bool:
+    def receive(self, message: _Talk, now: float) -> bool:
         """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or getattr(message, "asked", None) not in {None, ask.request.asked}:
             return True
         if message.origin != ask.address:
             return False
-        ask.heard = now
+        ask.seen = now
         if isinstance(message, BusJobRunningMessage):
             ask.known = max(ask.known, message.events)
         elif hasattr(message, "sequence"):
@@ -294,12 +184,12 @@ class Direct:
             ask.refused = tuple(address for address in ask.refused if address != change.address)
             self._retry(ask)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """At every heartbeat: give up what is lost, ask about what is silent, try again with what nobody took."""
         for ask in list(self._asked.values()):
             if self._asked.get(ask.key) is not ask:
                 continue  # the end of another one has ended it
-            if self._presence.hears(ask.address):
+            if self._liveness.is_alive(ask.address):
                 ask.gone_since = None
             elif ask.gone_since is None:
                 ask.gone_since = now  # its last words may be on their way
@@ -308,7 +198,7 @@ class Direct:
                 continue
             if ask.gap_since is not None and now - ask.gap_since > self._lease:
                 self._fail(ask, self._loss(ask, "an answer of its performer was lost"))
-            elif now - max(ask.heard, ask.inquired) > self._lease:
+            elif now - max(ask.seen, ask.inquired) > self._lease:
                 ask.inquired = now
                 self._inquire(ask)
         for name in list(self._parked):
@@ -323,8 +213,8 @@ class Direct:
         name = ask.key[0]
         addresses = [
             address
-            for replica in self._bus.registry.remote_replicas(name)
-            if replica.active and (address := replica.address) not in ask.refused and self._presence.hears(address)
+            for replica in self._node.registry.remote_replicas(name)
+            if replica.active and (address := replica.address) not in ask.refused and self._liveness.is_alive(address)
         ]
         if len(addresses) > 1:
             self._turn += 1
@@ -339,12 +229,12 @@ class Direct:
         Raises:
             EncodeError: The request cannot travel; nothing has changed.
         """
-        now = self._bus.tasks.now()
+        now = self._node.tasks.now()
         if ask.deadline != math.inf:
             ask.request.timeout = max(ask.deadline - now, 0.0)
-        ask.frame_id = self._bus.put("direct", address, ask.request, bounded=True)
+        ask.frame_id = self._node.put("direct", address, ask.request, bounded=True)
         ask.address = address
-        ask.sent = ask.heard = ask.inquired = now
+        ask.sent = ask.seen = ask.inquired = now
         ask.gone_since = None
         self._asked[ask.key] = ask
         self._load[address] = self._load.get(address, 0) + 1
@@ -353,11 +243,11 @@ class Direct:
         """Ask whoever can take a job, in this process or another, or let it wait."""
         name = ask.key[0]
         address = self._choose(ask)
-        here = self._bus.address not in ask.refused and self._claimer.serves(name)
-        if here and (not address or self._claimer.free(name) > 0):
+        here = self._node.address not in ask.refused and self._leases.serves(name)
+        if here and (not address or self._leases.free(name) > 0):
             if ask.deadline != math.inf:
-                ask.request.timeout = max(ask.deadline - self._bus.tasks.now(), 0.0)
-            if self._bus.deliver(ask.request, force=False) is not None:
+                ask.request.timeout = max(ask.deadline - self._node.tasks.now(), 0.0)
+            if self._node.deliver(ask.request, force=False) is not None:
                 self._park(ask)
         elif address:
             try:
@@ -415,7 +305,7 @@ class Direct:
         inquiry = BusJobInquiryMessage(
             source=request.source, target=request.target, job_id=request.job_id, frame_id=ask.frame_id
         )
-        self._bus.put("inbox", ask.address, inquiry)
+        self._node.put("inbox", ask.address, inquiry)
 
     def _loss(self, ask: _Ask, why: str) -> ErrorInfo:
         self._lost += 1
@@ -425,7 +315,7 @@ class Direct:
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
         """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
         worker, requester, job_id = ask.key
-        self._bus.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
+        self._node.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
         self.cancel(BusJobCancelMessage(source=requester, target=worker, job_id=job_id, reason=error.message))
 
     def _drop(self, ask: _Ask) -> None:

@@ -1,38 +1,35 @@
-"""The claimer: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
+"""The leases: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
-from msgspec.structs import replace
 
-from bus.delivery.claims import Claim, Claims, Introductions
-from bus.delivery.revocation import Withdrawals
+from bus.delivery.claims import Claim, Claims, ClaimStatistics, InformedRunners
+from bus.delivery.revocation import Revocation
 from bus.errors import DataLostError, DecodeError, TransportError
 from bus.local.dead_letters import DEAD_LETTERED
+from bus.log import log
+from bus.membership.liveness import Liveness
 from bus.messages import (
     TERMINAL_MESSAGES,
+    BusDataLostMessage,
     BusJobCancelMessage,
     BusJobInquiryMessage,
     BusJobRequestMessage,
     BusJobRunningMessage,
     BusJobWantedMessage,
-    BusMessage,
     ErrorInfo,
     JobStatus,
 )
 from bus.transport.framing import number_of
-from bus.transport.outbox import Settling
+from bus.transport.node import Node
+from bus.transport.outbox import Lease, Outbox, Settling
 from bus.transport.system_answers import answered_by_bus, gave_up, in_use, later, returned
-from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
-
-if TYPE_CHECKING:
-    from bus.network.bus import NetworkBus
-    from bus.transport.outbox import Outbox
-
+from bus.transport.transport import Delivery, Settlement, Transport
 
 PASSED_ON = 30.0
 """Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
@@ -41,7 +38,7 @@ PATIENCE = 30.0
 """Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
 
 
-class Claimer:
+class Leases:
     """Holds claims on jobs while they run here.
 
     A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
@@ -50,20 +47,38 @@ class Claimer:
     """
 
     def __init__(
-        self, bus: NetworkBus, transport: Transport, outbox: Outbox, *, max_deliver: int, prefetch: int, lease: float
+        self,
+        node: Node,
+        transport: Transport,
+        outbox: Outbox,
+        liveness: Liveness,
+        revocation: Revocation,
+        *,
+        max_deliver: int,
+        prefetch: int,
+        lease: float,
     ) -> None:
         self.claims = Claims()
-        self.withdrawals = Withdrawals(bus, transport, outbox, self.claims)
-        self._bus = bus
+        self.informed = InformedRunners()
+        self._node = node
         self._transport = transport
         self._outbox = outbox
+        self._liveness = liveness
+        self._revocation = revocation
         self._max_deliver = max_deliver
         self._prefetch = prefetch
         self._lease = lease
         self._served: dict[str, Callable[[], int]] = {}
-        self.introductions = Introductions()
         self._reading_since = 0.0
         self._passing: dict[str, float] = {}
+
+    def statistics(self) -> ClaimStatistics:
+        """How much there is now."""
+        return self.claims.statistics(given_up=len(self._revocation), introductions=len(self.informed))
+
+    def all(self) -> list[Lease]:
+        """What this process holds now, and what is to end and has not yet. May be called from any thread."""
+        return [*self.claims.all(), *self.claims.ending, *self._outbox.settling]
 
     def free(self, name: str) -> int:
         """How many jobs the worker of that name could start now."""
@@ -72,9 +87,9 @@ class Claimer:
 
     def serves(self, name: str) -> bool:
         """Whether the worker of that name in this process takes jobs."""
-        local = self._bus.registry.get(name)
-        here = local is not None and local.active and local.runner == self._bus.registry.runner_name
-        return here and self._bus.reaches(name)
+        local = self._node.registry.get(name)
+        here = local is not None and local.active and local.runner == self._node.registry.runner_name
+        return here and self._node.reaches(name)
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""
@@ -83,7 +98,7 @@ class Claimer:
 
     def unserve(self, name: str) -> None:
         """Claim no more jobs for a worker."""
-        self.introductions.forget(worker=name)
+        self.informed.forget(worker=name)
         if self._served.pop(name, None) is not None:
             self._transport.demand(name, 0)
             for claim in self.claims.all():
@@ -102,12 +117,13 @@ class Claimer:
 
     async def receive(self) -> Sequence[Delivery]:
         """What has come; see `Transport.receive`."""
-        self._reading_since = self._bus.tasks.now()
+        self._reading_since = self._node.tasks.now()
         try:
             return await self._transport.receive()
         except TransportError as error:
             if isinstance(error, DataLostError):
-                self._bus.tell_of_loss(error)
+                log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
+                self._node.tell_runners(BusDataLostMessage(source=self._node.registry.runner_name))
             for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise
@@ -130,7 +146,7 @@ class Claimer:
         if done and delivery.attempt == 1:
             raise DecodeError(f"frame {frame_id} was taken from this queue before, and its job done", "replayed")
         name = request.target or ""
-        if not self._bus.reaches(name):
+        if not self._node.reaches(name):
             self.settle(delivery, Settlement.NAK, now)
             return
         request.attempt = self.claims.number(request, delivery.attempt)
@@ -145,28 +161,59 @@ class Claimer:
         elif (delivery.count or delivery.attempt) > self._max_deliver:
             message = f"given up after {self._max_deliver} deliveries: each of its performers died or lost its lease"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type=DEAD_LETTERED, message=message))
-        elif request.origin == self._bus.address or self.introductions.cover(request.origin, name, frame_id):
-            self._bus.deliver(request)
+        elif request.origin == self._node.address or self.informed.covers(request.origin, name, frame_id):
+            self._node.deliver(request)
         else:
             self.claims.wait(claim)
-            self._bus.post(_running(claim))
+            self.send(_running(claim))
         self.capacity_changed(name)
 
     def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
         """A requester still waits for a job: begin it."""
         name = message.target or ""
         if message.listed:
-            self.introductions.made(message.origin, name, frame_id)
+            self.informed.add(message.origin, name, frame_id)
         claim = self.claims.find((name, message.origin, message.source, message.job_id))
         if claim is not None and claim.waiting and claim.request.attempt == message.attempt:
             claim.request.timeout = message.timeout
             self._begin(claim)
 
-    def of_answer(self, message: Any) -> Claim | None:
+    def send(self, message: Any) -> None:
+        """Send what a performer says of a job to its requester, as long as the claim is ours."""
+        claim = self._of_answer(message)
+        if claim is None:  # its lease was lost: somebody else answers
+            return
+        if claim.delivery is None:
+            self._node.put("direct", message.destination, message)
+            claim.events += hasattr(message, "sequence")
+            if isinstance(message, TERMINAL_MESSAGES):
+                self.claims.end(claim, message)
+                self.claims.release(claim)
+        elif isinstance(message, TERMINAL_MESSAGES):
+            self.claims.end(claim, message)
+            if claim.delivery.attempt > message.attempt:  # it came again meanwhile: another may have had it before
+                self._node.send_to(message.destination, message)
+                message = later(message, claim.delivery.attempt)
+            self._answer(claim, message)
+        else:
+            self._node.send_to(message.destination, message)
+
+    def _answer(self, claim: Claim, answer: Any) -> None:
+        """Send the answer to a job from a queue: its claim ends when the answer is safe."""
+        address = claim.request.origin
+        if address == self._node.address:
+            self._node.send_to(address, answer)
+            self._answered(claim, answer)
+        elif gave_up(answer):
+            self._node.put("inbox", address, answer, accepted=partial(self._answered, claim, answer))
+        else:
+            self._node.put("inbox", address, answer, accepted=partial(self._settled, claim), settles=claim)
+
+    def _of_answer(self, message: Any) -> Claim | None:
         """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
         claim = self.claims.of_answer(message)
         leased = claim is not None and claim.delivery is not None
-        if claim is not None and leased and self._bus.tasks.now() >= claim.renewed + self._transport.ack_wait:
+        if claim is not None and leased and self._node.tasks.now() >= claim.renewed + self._transport.ack_wait:
             self._check(claim, ours=False)  # we stood still for longer than it lasts
             claim = None
         self.claims.refused += claim is None
@@ -176,13 +223,13 @@ class Claimer:
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
         """A job came straight from its requester: run it, or say at once that it is not taken."""
         if self.claims.held(request) is not None:
-            self._bus.send_to(request.origin, in_use(request))
+            self._node.send_to(request.origin, in_use(request))
             return
         name = request.target or ""
         self.claims.hold(request, None, frame_id, now, now)
         reason = self.claims.forbidden(request, frame_id)
         serves = self.serves(name)
-        room = self._bus.deliver(request, force=False) if serves and reason is None else None
+        room = self._node.deliver(request, force=False) if serves and reason is None else None
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
         elif room is not None and room.refuses:
@@ -195,29 +242,11 @@ class Claimer:
         """A requester has not heard of a job for a while: say what is known of it."""
         claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry, inquiry.frame_id)
         if claim is not None and claim.frame_id == inquiry.frame_id:
-            self._bus.send_to(inquiry.origin, _running(claim))
+            self._node.send_to(inquiry.origin, _running(claim))
         elif answer is not None:
-            self._bus.answer_again(inquiry, answer)
+            self._node.put("inbox", inquiry.origin, answer)
         else:
-            self._bus.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
-
-    def told(self, claim: Claim, message: Any) -> None:
-        """Something was sent of a job that was asked for at most once."""
-        claim.events += hasattr(message, "sequence")
-        if isinstance(message, TERMINAL_MESSAGES):
-            self.claims.end(claim, message)
-            self.claims.release(claim)
-
-    def send_answer(self, claim: Claim, answer: BusMessage, frame: Outgoing) -> None:
-        """Send the answer to a job from a queue: its claim ends with that."""
-        if gave_up(answer):
-            self._outbox.put(frame, partial(self.answered, claim, answer))
-        else:
-            self._outbox.put(replace(frame, settles=claim.delivery), partial(self._settled, claim), lease=claim)
-
-    def answered(self, claim: Claim, answer: BusMessage) -> None:
-        """The answer to a job from a queue is safe: its claim ends."""
-        self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
+            self._node.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
         """Return a job that was not started to where it came from. False if that is this process."""
@@ -229,14 +258,14 @@ class Claimer:
             self._settle(claim, Settlement.NAK)
         else:
             self.claims.release(claim)
-            self._bus.send_to(request.origin, returned(request, may_have_run=False))
+            self._node.send_to(request.origin, returned(request, may_have_run=False))
         return True
 
     def pass_on(self, delivery: Delivery) -> bool:
         """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
         if delivery.attempt >= self._max_deliver:
             return False
-        now = self._bus.tasks.now()
+        now = self._node.tasks.now()
         self._passing[delivery.queue] = now + PASSED_ON
         self.settle(delivery, Settlement.NAK, now)
         return True
@@ -257,6 +286,10 @@ class Claimer:
         self.claims.release(claim)
         self.capacity_changed(claim.request.target or "")
 
+    def _answered(self, claim: Claim, answer: Any) -> None:
+        """The answer to a job from a queue is safe: its claim ends."""
+        self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
+
     def _settle(self, claim: Claim, how: Settlement) -> None:
         self.claims.release(claim)
         if claim.delivery is not None:
@@ -266,13 +299,13 @@ class Claimer:
         """Do not run a job that is cancelled before it is claimed. False if what is here was asked for later."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
         reason = cancel.reason or "cancelled"
-        if origin == self._bus.address and not self._bus.reaches(key[0]):
-            self.claims.give_up(key, frame_id)
+        if origin == self._node.address and not self._node.reaches(key[0]):
+            self._revocation.give_up(key, frame_id)
         claim = self.claims.find(key)
         if claim is None:
             forgotten = self.claims.forbid(key, reason, frame_id)
             if forgotten is not None:
-                self.introductions.forget(runner=forgotten[1], worker=forgotten[0])
+                self.informed.forget(runner=forgotten[1], worker=forgotten[0])
         elif number_of(claim.frame_id) > number_of(frame_id):
             return False
         elif claim.waiting:
@@ -281,10 +314,10 @@ class Claimer:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self.withdrawals.look()
-        now = self._bus.tasks.now()
+        self._revocation.check()
+        now = self._node.tasks.now()
         for claim in self.claims.all():
-            if now - claim.since > self._lease and self._bus.is_gone(claim.request.origin):
+            if now - claim.since > self._lease and self._liveness.is_gone(claim.request.origin, now):
                 self._stop(claim, "the runner of its requester is gone")
             elif claim.waiting and now - claim.since > PATIENCE:
                 self._begin(claim)
@@ -295,33 +328,31 @@ class Claimer:
         while True:
             await anyio.sleep(pause)
             pause = period
-            now = self._bus.tasks.now()
-            self.resume(now)
-            claims = self.claims.all()
-            for claim in claims:
-                if claim.delivery is None and self._bus.connection.stands:  # else they would pile up
-                    self._bus.post(_running(claim))
-            claims = [claim for claim in claims if claim.delivery is not None]
-            leases: list[Claim | Settling] = [*claims, *self.claims.ending, *self._outbox.settling]
+            self.resume(self._node.tasks.now())
+            for claim in self.claims.all():
+                if claim.delivery is None and self._node.connected:  # else they would pile up
+                    self.send(_running(claim))
+            leases = [lease for lease in self.all() if lease.delivery is not None]
             if leases:
-                now = self._bus.tasks.now()
+                now = self._node.tasks.now()
                 try:
                     kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
-                    if not self._bus.started:  # it failed because the bus has stopped
+                    if self._node.closing:  # it failed because the bus is stopping
                         return
                     pause = period / 8
-                    now = self._bus.tasks.now()
+                    now = self._node.tasks.now()
                     kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
                 for lease, ours in zip(leases, kept, strict=True):
                     if ours and pause == period:
                         lease.renewed = now
-                for claim, ours in zip(claims, kept, strict=False):
-                    self._check(claim, ours=ours)
+                for lease, ours in zip(leases, kept, strict=True):
+                    if isinstance(lease, Claim):
+                        self._check(lease, ours=ours)
 
     def _begin(self, claim: Claim) -> None:
         self.claims.go_on(claim)
-        self._bus.deliver(claim.request)
+        self._node.deliver(claim.request)
         self.capacity_changed(claim.request.target or "")
 
     def _repeated(
@@ -332,7 +363,7 @@ class Claimer:
         if known is not None:
             if known.frame_id != frame_id:
                 claim = self.claims.answering(request, delivery, frame_id, since, now)
-                self._bus.send_to(request.origin, in_use(request), claim)
+                self._answer(claim, in_use(request))
                 return True
             self.claims.repeated += 1
             if (old := known.delivery) is not None and (delivery.attempt > old.attempt or delivery.token == old.token):
@@ -345,18 +376,18 @@ class Claimer:
         if answer is None:
             return False
         self.claims.repeated += 1
-        if request.origin == self._bus.address:  # its answer did not have to travel
+        if request.origin == self._node.address:  # its answer did not have to travel
             self.settle(delivery, Settlement.ACK, now)
             return True
-        self._bus.answer_again(request, answer)
+        self._node.put("inbox", request.origin, answer)
         answer = later(answer, max(delivery.attempt, answer.attempt + 1))
         claim = self.claims.answering(request, delivery, frame_id, since, now)
-        self._bus.send_to(request.origin, answer, claim)
+        self._answer(claim, answer)
         return True
 
     def _answer_for(self, request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> None:
         """Answer a job that its worker never sees."""
-        self._bus.post(answered_by_bus(request, status, error))
+        self.send(answered_by_bus(request, status, error))
 
     def _check(self, claim: Claim, *, ours: bool) -> None:
         request = claim.request
@@ -367,14 +398,14 @@ class Claimer:
             self.capacity_changed(request.target or "")  # if it was not begun, no handler ends to free its slot
             self._stop(claim, "its lease was lost: another worker has it, or will")
         else:
-            self._bus.post(_running(claim))
+            self.send(_running(claim))
 
     def _stop(self, claim: Claim, reason: str) -> None:
         request = claim.request
         if claim.waiting:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
             return
-        self._bus.deliver(
+        self._node.deliver(
             BusJobCancelMessage(
                 source=request.source,
                 target=request.target,

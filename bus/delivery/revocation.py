@@ -1,22 +1,22 @@
-"""Withdrawals: jobs that were given up before anybody had them leave the queues that nobody serves."""
+"""Revocation: jobs that were cancelled before anybody had them leave the queues that nobody serves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import OrderedDict
 
 import anyio
 
+from bus.delivery.claims import Key
 from bus.errors import DecodeError, TransportError
 from bus.log import log
 from bus.transport.framing import number_of
+from bus.transport.node import Node
+from bus.transport.outbox import Outbox
 from bus.transport.transport import Transport
 from bus.wire.codec import decode_header
 
-if TYPE_CHECKING:
-    from bus.delivery.claims import Claims
-    from bus.network.bus import NetworkBus
-    from bus.transport.outbox import Outbox
-
+MAX_GIVEN_UP = 10_000
+"""Cancelled jobs that are remembered until their queue was looked through."""
 
 PAGE = 64
 """Frames that are looked at in one go."""
@@ -28,74 +28,84 @@ MOST = 10_000
 """Most frames of one queue that are looked at: what lies behind so many stays until somebody serves the queue."""
 
 
-class Withdrawals:
+class Revocation:
     """Takes the requests of this process out of their queues when it has given them up.
 
     Who serves a queue takes them out itself, and does not run them: this is for queues that nobody serves. Only what
     this process has asked for itself, and cancelled since, is touched.
     """
 
-    def __init__(self, bus: NetworkBus, transport: Transport, outbox: Outbox, claims: Claims) -> None:
-        self._bus = bus
+    def __init__(self, node: Node, transport: Transport, outbox: Outbox) -> None:
+        self._node = node
         self._transport = transport
         self._outbox = outbox
-        self._claims = claims
+        self._given_up: OrderedDict[Key, int] = OrderedDict()
         self._under_way = False
         self._again = 0.0
 
-    def look(self) -> None:
-        """At every heartbeat: begin, if there is something to do."""
-        if not self._under_way and self._bus.tasks.now() >= self._again and self._names():
-            self._under_way = True
-            self._bus.tasks.start(self._run, None)
+    def __len__(self) -> int:
+        """Jobs that were given up and may wait in a queue that nobody serves."""
+        return len(self._given_up)
 
-    async def leave(self, seconds: float) -> None:
+    def give_up(self, key: Key, frame_id: str) -> None:
+        """Remember that a job of this process was cancelled: all that was asked for under its id before that frame."""
+        self._given_up[key] = number_of(frame_id)
+        if len(self._given_up) > MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+
+    def check(self) -> None:
+        """At every heartbeat: begin, if there is something to do."""
+        if not self._under_way and self._node.tasks.now() >= self._again and self._names():
+            self._under_way = True
+            self._node.tasks.start(self._run, None)
+
+    async def finish(self, seconds: float) -> None:
         """Let all that waits go out, and then take out what was given up: for at most `seconds` each."""
         await self._outbox.flush(seconds)
-        if self._bus.connection.stands and self._names():
+        if self._node.connected and self._names():
             with anyio.move_on_after(seconds):
                 await self._run(None)
 
     def _names(self) -> list[str]:
-        names = dict.fromkeys(name for name, _, _, _ in self._claims.given_up)
-        return [name for name in names if not self._bus.reaches(name) and not self._bus.registry.remote_replicas(name)]
+        names = dict.fromkeys(name for name, _, _, _ in self._given_up)
+        replicas = self._node.registry.remote_replicas
+        return [name for name in names if not self._node.reaches(name) and not replicas(name)]
 
     async def _run(self, _argument: None) -> None:
         try:
             for name in self._names():
-                await self._look_through(name)
+                await self._search(name)
         except TransportError as error:
-            self._again = self._bus.tasks.now() + PAUSE
+            self._again = self._node.tasks.now() + PAUSE
             log().debug("given up jobs could not be taken out of their queue yet", error=str(error))
         finally:
             self._under_way = False
 
-    async def _look_through(self, name: str) -> None:
+    async def _search(self, name: str) -> None:
         unsent = frozenset(self._outbox.jobs())  # they may yet be stored
-        doomed = {
-            key: number
-            for key, number in self._claims.given_up.items()
-            if key[0] == name and (name, *key[2:]) not in unsent
+        revoked = {
+            key: number for key, number in self._given_up.items() if key[0] == name and (name, *key[2:]) not in unsent
         }
         frames = self._transport.waiting(name)
         places: list[str] = []
         after = ""
         for _ in range(MOST // PAGE):
             page = await frames.oldest(PAGE, after)
-            if not page or len(places) >= len(doomed):
+            if not page or len(places) >= len(revoked):
                 break
             after = page[-1].place
-            places += [frame.place for frame in page if self._is_given_up(frame.body, name, doomed)]
+            places += [frame.place for frame in page if _is_given_up(frame.body, name, revoked)]
         if places:
             await frames.discard(places)
-        for key, number in doomed.items():
-            if self._claims.given_up.get(key) == number:
-                del self._claims.given_up[key]
+        for key, number in revoked.items():
+            if self._given_up.get(key) == number:
+                del self._given_up[key]
 
-    def _is_given_up(self, body: bytes, name: str, doomed: dict[tuple[str, str, str, str], int]) -> bool:
-        try:
-            header, _ = decode_header(body, lane="queue", max_message_bytes=len(body))
-        except DecodeError:
-            return False  # who serves the queue buries it, and says so
-        asked = (name, header.origin, header.source, header.job_id or "")
-        return header.target == name and number_of(header.id) <= doomed.get(asked, -1)
+
+def _is_given_up(body: bytes, name: str, revoked: dict[Key, int]) -> bool:
+    try:
+        header, _ = decode_header(body, lane="queue", max_message_bytes=len(body))
+    except DecodeError:
+        return False  # who serves the queue buries it, and says so
+    asked = (name, header.origin, header.source, header.job_id or "")
+    return header.target == name and number_of(header.id) <= revoked.get(asked, -1)

@@ -195,11 +195,36 @@ class WorkerBus(EventSource):
         if message.destination and message.destination != self.address:
             return self._post_away(message)
         if message.target is None:
-            return self._broadcast(message)
+            return self.hand_out(message)
         route = self._routes.get(message.target)
         if route is not None:
             return route(message, force=force)
         return self._unrouted(message)
+
+    def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
+        """Hand a message to its target in this process; without one it is dropped and counted. See `post`."""
+        route = self._routes.get(message.target or "")
+        if route is None:
+            self._drop(message)
+            return None
+        return route(message, force=force)
+
+    def hand_out(self, message: BusMessage) -> Room | None:
+        """Hand a message for everybody to those of this process."""
+        routes = self._runners if isinstance(message, RUNNER_MESSAGES) else self._listeners
+        for name, route in tuple(routes.items()):
+            if name != message.source and route(message) is not None:
+                self._drop(message)  # one reader's full mailbox must not hold up the others
+        return None
+
+    def tell_runners(self, message: BusMessage) -> None:
+        """Hand a message to the runners of this process."""
+        for route in tuple(self._runners.values()):
+            route(message)
+
+    def reaches(self, name: str) -> bool:
+        """Whether a name is served in this process."""
+        return name in self._routes
 
     def route(self, name: str, route: Route, *, listens: bool = False, runner: bool = False) -> None:
         """Lead messages for `name` to `route`, beginning with the requests that are parked for it.
@@ -360,13 +385,6 @@ class WorkerBus(EventSource):
 
     def _post_away(self, message: BusMessage) -> Room | None:
         self._drop(message)
-        return None
-
-    def _broadcast(self, message: BusMessage) -> Room | None:
-        routes = self._runners if isinstance(message, RUNNER_MESSAGES) else self._listeners
-        for name, route in tuple(routes.items()):
-            if name != message.source and route(message) is not None:
-                self._drop(message)  # one reader's full mailbox must not hold up the others
         return None
 
     def _refuse_duplicate(self, name: str) -> None:

@@ -14,11 +14,66 @@ Handler = Callable[..., Awaitable[None] | None]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
 
+class EventHandlers:
+    """The handlers of a fixed set of events, any number for each, called in order as `handler(source, *details)`."""
+
+    __slots__ = ("_handlers", "_names", "_source")
+
+    def __init__(self, source: object, names: tuple[str, ...]) -> None:
+        self._source = source
+        self._names = names
+        self._handlers: dict[str, list[Handler]] = {}
+
+    def add(self, event_name: str, handler: Handler) -> None:
+        """Call `handler` when the event happens.
+
+        Raises:
+            ValueError: The event does not exist; the text names those that do.
+            TypeError: The handler cannot be called.
+        """
+        if not callable(handler):
+            raise TypeError(f"the handler of {event_name!r} cannot be called: {handler!r:.100}")
+        if event_name not in self._names:
+            guess = nearest(event_name, self._names) or self._names
+            raise ValueError(f"no event {event_name!r} on {self._source}: there is {', '.join(guess)}")
+        self._handlers.setdefault(event_name, []).append(handler)
+
+    def remove(self, event_name: str, handler: Handler) -> None:
+        """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
+        handlers = self._handlers.get(event_name, [])
+        for index in reversed(range(len(handlers))):
+            if handlers[index] == handler:
+                del handlers[index]
+                break
+
+    def listens(self, event_name: str) -> bool:
+        """Whether an event has a handler."""
+        return bool(self._handlers.get(event_name))
+
+    async def emit(self, event_name: str, *details: object) -> None:
+        """Call the handlers of an event, in order. One that raises is logged and the next is called."""
+        for handler in tuple(self._handlers.get(event_name, ())):
+            try:
+                result = handler(self._source, *details)
+                if inspect.isawaitable(result):
+                    await result
+            except BaseException as error:
+                if is_cancellation(error):
+                    raise
+                log().error(
+                    "event handler failed",
+                    owner=str(self._source),
+                    handler=event_name,
+                    error=text_of(error),
+                    exc_info=True,
+                )
+
+
 class EventSource:
     """Something with events: a fixed set of names, each with any number of handlers, called in order."""
 
     event_names: ClassVar[tuple[str, ...]] = ()
-    _event_handlers: dict[str, list[Handler]] | None = None
+    _handlers: EventHandlers | None = None
 
     def event_handler(self, event_name: str) -> Callable[[HandlerT], HandlerT]:
         """Decorate a function, sync or async, to be called as `handler(source, *details)` when the event happens.
@@ -38,38 +93,16 @@ class EventSource:
 
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """Call `handler(source, *details)` when the event happens; see `event_handler`."""
-        if not callable(handler):
-            raise TypeError(f"the handler of {event_name!r} cannot be called: {handler!r:.100}")
-        if event_name not in self.event_names:
-            guess = nearest(event_name, self.event_names) or self.event_names
-            raise ValueError(f"no event {event_name!r} on {self}: there is {', '.join(guess)}")
-        if self._event_handlers is None:
-            self._event_handlers = {}
-        self._event_handlers.setdefault(event_name, []).append(handler)
+        if self._handlers is None:
+            self._handlers = EventHandlers(self, self.event_names)
+        self._handlers.add(event_name, handler)
 
     def remove_event_handler(self, event_name: str, handler: Handler) -> None:
         """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
-        handlers = (self._event_handlers or {}).get(event_name, [])
-        for index in reversed(range(len(handlers))):
-            if handlers[index] == handler:
-                del handlers[index]
-                break
-
-    def _listens(self, event_name: str) -> bool:
-        return self._event_handlers is not None and bool(self._event_handlers.get(event_name))
+        if self._handlers is not None:
+            self._handlers.remove(event_name, handler)
 
     async def _emit(self, event_name: str, *details: object) -> None:
         """Call the handlers of an event, in order. One that raises is logged and the next is called."""
-        if self._event_handlers is None:
-            return
-        for handler in tuple(self._event_handlers.get(event_name, ())):
-            try:
-                result = handler(self, *details)
-                if inspect.isawaitable(result):
-                    await result
-            except BaseException as error:
-                if is_cancellation(error):
-                    raise
-                log().error(
-                    "event handler failed", owner=str(self), handler=event_name, error=text_of(error), exc_info=True
-                )
+        if self._handlers is not None:
+            await self._handlers.emit(event_name, *details)

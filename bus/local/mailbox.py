@@ -167,8 +167,8 @@ class Mailbox:
             lane.queue.extend(earlier)
         self._put(lane, key, item)
 
-    def apart(self, key: Hashable) -> None:
-        """Handle what waits and what comes of `key` in a lane of its own, beside the others, until `together(key)`.
+    def branch(self, key: Hashable) -> None:
+        """Handle what waits and what comes of `key` in a lane of its own, beside the others, until `join(key)`.
 
         For who waits, while he handles one message, for something that the handling of others brings about.
         """
@@ -188,8 +188,8 @@ class Mailbox:
                 for _, item in moved:
                     self._put(lane, key, item)
 
-    def together(self, key: Hashable) -> None:
-        """End what `apart(key)` began, once what waits is handled."""
+    def join(self, key: Hashable) -> None:
+        """End what `branch(key)` began, once what waits is handled."""
         if self._apart is not None and key in self._apart:
             if self._apart[key].busy:
                 self._apart[key].leaves = key

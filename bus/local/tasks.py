@@ -196,6 +196,28 @@ class Tasks:
         return True
 
 
+class Signal:
+    """Something that happens again and again, for the tasks that wait until it happens next."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[Waiter, None] = {}
+
+    def wake(self) -> None:
+        """It happened."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            wake(waiter)
+
+    async def wait(self, tasks: Tasks) -> None:
+        """Wait until it happens next."""
+        waiter = tasks.waiter()
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+
+
 def _same(after: Context, before: Context) -> bool:
     return len(after) == len(before) and all(map(is_, after.values(), before.values()))
 

@@ -34,7 +34,7 @@ class PeerRunner(msgspec.Struct):
     rival_asked: float = -1e9
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Reaction(msgspec.Struct, frozen=True):
     """What follows from having heard a runner.
 
     Attributes:
@@ -48,8 +48,8 @@ class Heard(msgspec.Struct, frozen=True):
     ignore: bool = False
 
 
-class PresenceStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Presence`.
+class LivenessStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Liveness`.
 
     Attributes:
         alive: Runners that are.
@@ -62,7 +62,7 @@ class PresenceStatistics(msgspec.Struct, frozen=True):
     dead: int
 
 
-class Presence:
+class Liveness:
     """The leases of the other runners.
 
     A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
@@ -87,19 +87,23 @@ class Presence:
         self._echo: float | None = None
         self._silent_since = 0.0
 
-    def statistics(self) -> PresenceStatistics:
+    def statistics(self) -> LivenessStatistics:
         """How many runners there are now."""
-        return PresenceStatistics(len(self._peers), len(self._silent), len(self._dead))
+        return LivenessStatistics(len(self._peers), len(self._silent), len(self._dead))
 
     @property
     def peers(self) -> list[PeerRunner]:
         """The runners that are alive."""
         return list(self._peers.values())
 
-    def hears(self, address: str) -> bool:
+    def is_alive(self, address: str) -> bool:
         """Whether that life of a runner is alive as far as we know."""
         peer = self._peers.get(address.partition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
+
+    def is_gone(self, address: str, now: float) -> bool:
+        """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
+        return self.connected(now) and not self.is_alive(address)
 
     def connected(self, now: float) -> bool:
         """Whether our own beats come back to us."""
@@ -109,14 +113,14 @@ class Presence:
         """Seconds since our own beats came back, or since we began to listen for them."""
         return now - self._silent_since
 
-    def heard_self(self, now: float) -> None:
+    def echoed(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
         self._echo = self._silent_since = now
 
-    def woke(self, now: float) -> None:
+    def resumed(self, now: float) -> None:
         """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
         for peer in self._peers.values():
             peer.seen = max(peer.seen, now)
@@ -124,13 +128,13 @@ class Presence:
             self._echo = max(self._echo, now)
         self._silent_since = now
 
-    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Heard:
+    def seen(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Reaction:
         """A runner gave a sign of life. `version` is the count of changes it says it is at.
 
         `to_us` tells what it said to us alone from what it said to everybody.
         """
         if address in self._dead:
-            return Heard(ignore=True)
+            return Reaction(ignore=True)
         peer = self._peers.get(runner)
         gone = None
         if peer is None or peer.address != address:
@@ -138,26 +142,26 @@ class Presence:
                 return self._doubt(peer, address, now)
             gone = peer
             if gone is not None:
-                self._bury(gone.address)
+                self._mark_dead(gone.address)
             peer = self._peers[runner] = PeerRunner(runner, address, now)
         silent = self._silent.get(runner)
         if silent is not None and (to_us or silent.address == address):
             del self._silent[runner]
             if silent.address != address:
-                self._bury(silent.address)  # with another life after it, it is over
+                self._mark_dead(silent.address)  # with another life after it, it is over
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
         ask = behind and now - peer.asked > self._lease / 3
         if ask:
             peer.asked = now
-        return Heard(gone=gone, ask=ask)
+        return Reaction(gone=gone, ask=ask)
 
-    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Heard:
+    def _doubt(self, peer: PeerRunner, address: str, now: float) -> Reaction:
         """Another life of a peer was heard, now or when what it said was recorded: it may tell us itself."""
         ask = address != peer.rival or now - peer.rival_asked > self._lease / 3
         if ask:
             peer.rival, peer.rival_asked = address, now
-        return Heard(ask=ask, ignore=True)
+        return Reaction(ask=ask, ignore=True)
 
     def changed(self, runner: str, version: int) -> bool:
         """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""
@@ -177,7 +181,7 @@ class Presence:
 
     def left(self, runner: str, address: str) -> PeerRunner | None:
         """A runner said goodbye, or its lease ended. The peer, if it was known."""
-        self._bury(address)
+        self._mark_dead(address)
         peer = self._peers.get(runner)
         if peer is None or peer.address != address:
             return None
@@ -213,7 +217,7 @@ class Presence:
             self._silent.popitem(last=False)
         return gone
 
-    def _bury(self, address: str) -> None:
+    def _mark_dead(self, address: str) -> None:
         self._dead[address] = None
         while len(self._dead) > MAX_DEAD:
             self._dead.popitem(last=False)

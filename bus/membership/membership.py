@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from bus.errors import TransportError
 from bus.local.mailbox import Mailbox
 from bus.log import log
-from bus.membership.liveness import PeerRunner, Presence, PresenceStatistics
+from bus.membership.liveness import Liveness, LivenessStatistics, PeerRunner
 from bus.messages import (
     BusMessage,
     BusRegistryRequestMessage,
@@ -20,17 +21,14 @@ from bus.messages import (
     BusWorkerRegistryMessage,
     WorkerRegistryEntry,
 )
-from bus.transport.connection import ECHO
-
-if TYPE_CHECKING:
-    from bus.network.bus import NetworkBus
-
+from bus.transport.connection import ECHO, Connection
+from bus.transport.node import Node
 
 LATE = 1.5
 """Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
 of it unheard before that is noticed."""
 
-BEATS_WAITING = 3
+HEARTBEATS_WAITING = 3
 """Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
 
 ENTRY_BYTES = 256
@@ -39,12 +37,12 @@ ENTRY_BYTES = 256
 TOPIC_BYTES = 66
 """As much as a topic in such an entry takes: 64 characters at most."""
 
-MAX_NEWS = 10_000
+MAX_CHANGES = 10_000
 """Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
 
 
-class FleetStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Fleet`.
+class MembershipStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Membership`.
 
     Attributes:
         runners: The other runners.
@@ -52,149 +50,159 @@ class FleetStatistics(msgspec.Struct, frozen=True):
         lists: Lists of which not all parts have come (at most one for each runner).
     """
 
-    runners: PresenceStatistics
+    runners: LivenessStatistics
     news: int
     lists: int
 
 
-BEATS_OF_A_TWIN = 2
+HEARTBEATS_OF_A_NAMESAKE = 2
 """Beats after which another process of our name is told of."""
-MAX_TWINS = 100
+MAX_NAMESAKES = 100
 
 
-class Fleet:
+class Membership:
     """Keeps a runner's registry true for all runners of a network.
 
     Changes are announced to everyone as they happen; beats say how many there have been, and who has missed one asks
     for the whole list. So a lost announcement costs a beat, and a newcomer learns everybody by asking each once.
     """
 
-    def __init__(self, bus: NetworkBus, *, heartbeat: float, lease: float, max_message_bytes: int) -> None:
-        self.presence = Presence(bus.address, lease=lease, patience=5 * lease)
-        self._bus = bus
+    def __init__(
+        self,
+        node: Node,
+        connection: Connection,
+        on_heartbeat: Callable[[], None],
+        *,
+        heartbeat: float,
+        lease: float,
+        max_message_bytes: int,
+    ) -> None:
+        self.liveness = Liveness(node.address, lease=lease, patience=5 * lease)
+        self._node = node
+        self._connection = connection
+        self._on_heartbeat = on_heartbeat
         self._heartbeat = heartbeat
         self._lease = lease
         self._version = 0
-        self._twins: dict[str, int] = {}
+        self._namesakes: dict[str, int] = {}
         self._part_bytes = max_message_bytes // 4
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._waiting = 0
-        self._news = Mailbox(bus.address, self._handle_news, bus.tasks)
+        self._changes = Mailbox(node.address, self._apply, node.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
         """Count a change of our own list."""
         self._version += 1
         message.version = self._version
 
-    def beat(self, *, leaving: bool = False) -> None:
+    def send_heartbeat(self, *, leaving: bool = False) -> None:
         """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
-        if self._waiting < BEATS_WAITING or leaving:
+        if self._waiting < HEARTBEATS_WAITING or leaving:
             self._waiting += 1
-            beat = self.sign_of_life(leaving=leaving)
-            self._bus._outbox.put(self._bus._framer.frame(beat, "everyone", "", self._bus.address), self._accepted)
+            self._node.put("everyone", "", self.heartbeat_message(leaving=leaving), accepted=self._accepted)
 
     def _accepted(self) -> None:
         self._waiting -= 1
 
-    def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
+    def heartbeat_message(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
         """What a beat says. May be called from any thread."""
-        name = self._bus.registry.runner_name
+        name = self._node.registry.runner_name
         return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
-    def statistics(self) -> FleetStatistics:
+    def statistics(self) -> MembershipStatistics:
         """What is held of others now."""
-        return FleetStatistics(self.presence.statistics(), self._news.statistics().data, len(self._parts))
+        return MembershipStatistics(self.liveness.statistics(), self._changes.statistics().data, len(self._parts))
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
-        self.presence.woke(self._bus.tasks.now())
+        self.liveness.resumed(self._node.tasks.now())
         while True:
-            self.beat()
-            before = self._bus.tasks.now()
+            self.send_heartbeat()
+            before = self._node.tasks.now()
             await anyio.sleep(self._heartbeat)
-            now = self._bus.tasks.now()
+            now = self._node.tasks.now()
             if now - before > LATE * self._heartbeat:
-                self.presence.woke(now)
+                self.liveness.resumed(now)
                 continue
             self._judge_echo(now)
-            for peer in self.presence.doubtful(now):
-                self._bus.put("inbox", peer.address, self.sign_of_life(asks=True))
-            for peer in self.presence.expired(now):
+            for peer in self.liveness.doubtful(now):
+                self._node.put("inbox", peer.address, self.heartbeat_message(asks=True))
+            for peer in self.liveness.expired(now):
                 self._gone(peer)
-            self._bus.look_round()
+            self._on_heartbeat()
 
-    def heard_self(self, now: float) -> None:
+    def echoed(self, now: float) -> None:
         """One of our own beats has come back."""
-        self.presence.heard_self(now)
-        self._bus.connection.works(ECHO)
+        self.liveness.echoed(now)
+        self._connection.works(ECHO)
 
     def _judge_echo(self, now: float) -> None:
         # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
-        silent = self.presence.silent_for(now)
+        silent = self.liveness.silent_for(now)
         if silent > self._lease:
             error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
-            self._bus.connection.failed(ECHO, error)
+            self._connection.failed(ECHO, error)
 
-    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+    def receive(self, message: Any, now: float, *, to_us: bool) -> None:
         """Take in what another runner says about itself and its workers, to us alone or to everybody."""
         runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
-            peer = self.presence.left(runner, message.origin)
+            peer = self.liveness.left(runner, message.origin)
             if peer is not None:
                 self._gone(peer)
             return
         version = None
         if isinstance(message, BusRunnerBeatMessage):
             version = message.version
-            if runner == self._bus.registry.runner_name:
-                self._meet_twin(message.origin)
+            if runner == self._node.registry.runner_name:
+                self._meet_namesake(message.origin)
             if message.asks:
-                self._bus.put("inbox", message.origin, self.sign_of_life())
-        heard = self.presence.heard(runner, message.origin, now, version, to_us=to_us)
-        if heard.ask:
-            request = BusRegistryRequestMessage(source=self._bus.registry.runner_name)
-            self._bus.put("inbox", message.origin, request)
-        if heard.ignore:
+                self._node.put("inbox", message.origin, self.heartbeat_message())
+        reaction = self.liveness.seen(runner, message.origin, now, version, to_us=to_us)
+        if reaction.ask:
+            request = BusRegistryRequestMessage(source=self._node.registry.runner_name)
+            self._node.put("inbox", message.origin, request)
+        if reaction.ignore:
             return
-        if heard.gone is not None:
-            self._gone(heard.gone)
+        if reaction.gone is not None:
+            self._gone(reaction.gone)
         self._take(message, runner)
 
-    def _meet_twin(self, address: str) -> None:
+    def _meet_namesake(self, address: str) -> None:
         """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
-        self._twins[address] = self._twins.get(address, 0) + 1
-        while len(self._twins) > MAX_TWINS:
-            del self._twins[next(iter(self._twins))]
-        if self._twins.get(address) == BEATS_OF_A_TWIN:
+        self._namesakes[address] = self._namesakes.get(address, 0) + 1
+        while len(self._namesakes) > MAX_NAMESAKES:
+            del self._namesakes[next(iter(self._namesakes))]
+        if self._namesakes.get(address) == HEARTBEATS_OF_A_NAMESAKE:
             log().error(
                 "two processes run under one runner name: all others take the later one for a new life of the first, "
                 "and that for dead. Give each WorkerRunner a name of its own, or none",
-                runner=self._bus.registry.runner_name,
-                here=self._bus.address,
+                runner=self._node.registry.runner_name,
+                here=self._node.address,
                 there=address,
             )
 
     def _take(self, message: Any, runner: str) -> None:
         if isinstance(message, BusRegistryRequestMessage):
             for part in self._list():
-                self._bus.put("inbox", message.origin, part)
+                self._node.put("inbox", message.origin, part)
         elif isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
-            if self.presence.changed(runner, message.version):
-                self._tell(message, runner)
+            if self.liveness.changed(runner, message.version):
+                self._queue(message, runner)
         elif isinstance(message, BusWorkerRegistryMessage):
-            if self._is_whole(message) and self.presence.listed(runner, message.version):
-                self._tell(message, runner)
+            if self._is_whole(message) and self.liveness.listed(runner, message.version):
+                self._queue(message, runner)
         elif not isinstance(message, BusRunnerBeatMessage):
-            self._news.put(message)
+            self._changes.put(message)
 
-    def _tell(self, message: BusMessage, runner: str) -> None:
-        if self._news.statistics().data >= MAX_NEWS:
-            self.presence.behind(runner)
+    def _queue(self, message: BusMessage, runner: str) -> None:
+        if self._changes.statistics().data >= MAX_CHANGES:
+            self.liveness.behind(runner)
         else:
-            self._news.put(message)
+            self._changes.put(message)
 
     def _list(self) -> list[BusWorkerRegistryMessage]:
-        registry = self._bus.registry
+        registry = self._node.registry
         name = registry.runner_name
         entries = registry.entries()
         parts: list[list[WorkerRegistryEntry]] = [[]]
@@ -231,7 +239,7 @@ class Fleet:
     def _gone(self, peer: PeerRunner) -> None:
         self._parts.pop(peer.address, None)
         nothing = BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
-        self._news.put(nothing)
+        self._changes.put(nothing)
 
-    async def _handle_news(self, message: BusMessage) -> None:
-        self._bus.tell_runners(message)
+    async def _apply(self, message: BusMessage) -> None:
+        self._node.tell_runners(message)

@@ -7,22 +7,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import anyio
 
 from bus.errors import BusError
 from bus.log import log, text_of
-from bus.transport.transport import Transport
-
-if TYPE_CHECKING:
-    from bus.delivery.claims import Claim
-    from bus.delivery.leases import Claimer
-    from bus.network.bus import NetworkBus
-    from bus.transport.outbox import Settling
-
+from bus.transport.outbox import Lease
+from bus.transport.transport import Keep, Outgoing
 
 BLOCK_LIMIT = 60.0
 """Seconds a blocked event loop is excused: ten default leases. No computation, driver or disk that is expected to
@@ -50,7 +43,7 @@ class Verdict(Enum):
     """It runs again since the last look."""
 
 
-class Watchdog:
+class LoopMonitor:
     """Judges from ticks whether an event loop is blocked. Pure: it decides, the pulse acts.
 
     Args:
@@ -71,7 +64,7 @@ class Watchdog:
         """The loop runs. One assignment: the loop calls it while another thread looks."""
         self._ticked = now
 
-    def look(self, now: float, overslept: float = 0.0) -> Verdict:
+    def judge(self, now: float, overslept: float = 0.0) -> Verdict:
         """Judge.
 
         Args:
@@ -96,7 +89,7 @@ class Watchdog:
         return self.verdict
 
 
-class Pulse:
+class Watchdog:
     """Keeps a runner alive for the others, and its claims its own, while its event loop is blocked.
 
     A thread looks at ticks of the loop. While there are none it says so, once, with the stack that blocks, and sends
@@ -108,9 +101,10 @@ class Pulse:
     no other thread reaches the network, there is none.
 
     Args:
-        bus: Whose runner to keep alive.
-        transport: Its network.
-        claimer: The jobs it holds.
+        address: Of the runner to keep alive.
+        keep: How the transport speaks for it from a thread; None if it cannot.
+        heartbeat: Makes the frame of a heartbeat, from any thread.
+        leases: What the runner holds now, from any thread.
         every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
             beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
             round, must end within a lease.
@@ -120,22 +114,24 @@ class Pulse:
 
     def __init__(
         self,
-        bus: NetworkBus,
-        transport: Transport,
-        claimer: Claimer,
+        address: str,
+        keep: Keep | None,
+        heartbeat: Callable[[], Outgoing],
+        leases: Callable[[], Sequence[Lease]],
         *,
         every: float,
         limit: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocked = 0
-        self._bus = bus
-        self._renew = transport.keep
-        self._claimer = claimer
+        self._address = address
+        self._keep = keep
+        self._heartbeat = heartbeat
+        self._leases = leases
         self._every = every
         self._period = every / 4
         self._clock = clock
-        self._watchdog = Watchdog(clock(), patience=every, limit=math.inf if limit is None else limit)
+        self._monitor = LoopMonitor(clock(), patience=every, limit=math.inf if limit is None else limit)
         self._looped_by = threading.get_ident()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -143,15 +139,15 @@ class Pulse:
 
     def start(self) -> None:
         """Start the thread. The loop must `run()` from now on."""
-        if self._renew is not None:
-            self._watchdog.tick(self._clock())
-            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._bus.address}", daemon=True)
+        if self._keep is not None:
+            self._monitor.tick(self._clock())
+            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._address}", daemon=True)
             self._thread.start()
 
     async def run(self) -> None:
         """Tick, until cancelled."""
         while self._thread is not None:
-            self._watchdog.tick(self._clock())
+            self._monitor.tick(self._clock())
             await anyio.sleep(self._period)
 
     async def stop(self) -> None:
@@ -168,15 +164,15 @@ class Pulse:
         due = before = self._clock()
         while not self._ended.wait(self._period):
             now = self._clock()
-            verdict = self._watchdog.look(now, now - before - self._period)
-            self._tell(verdict)
+            verdict = self._monitor.judge(now, now - before - self._period)
+            self._report(verdict)
             if verdict in {Verdict.BLOCKED, Verdict.STILL_BLOCKED} and now >= due:
                 due = now + self._every
-                self._keep()
+                self._renew()
             before = self._clock()
 
-    def _tell(self, verdict: Verdict) -> None:
-        seconds = f"{self._watchdog.seconds:.1f} seconds"
+    def _report(self, verdict: Verdict) -> None:
+        seconds = f"{self._monitor.seconds:.1f} seconds"
         if verdict is Verdict.BLOCKED:
             self.blocked += 1
             self._failure = ""
@@ -196,7 +192,7 @@ class Pulse:
         frame = sys._current_frames().get(self._looped_by)
         return "".join(traceback.format_stack(frame, FRAMES_SHOWN)) if frame is not None else "no stack: it has ended"
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         try:
             anyio.run(self._round)
         except Exception as error:  # noqa: BLE001 - the thread must try again, whatever it was
@@ -206,13 +202,10 @@ class Pulse:
                 log().warning("the leases of a blocked event loop could not be kept; trying again", error=failure)
 
     async def _round(self) -> None:
-        assert self._renew is not None
-        bus, now = self._bus, self._clock()
-        beat = bus._framer.frame(bus._fleet.sign_of_life(), "everyone", "", bus.address)
+        assert self._keep is not None
+        now = self._clock()
         with anyio.fail_after(ROUND_TIMEOUT):
-            kept = await self._renew([beat])
-        claims = self._claimer.claims
-        leases: list[Claim | Settling] = [*claims.all(), *claims.ending, *self._claimer._outbox.settling]
-        for lease in leases:
+            kept = await self._keep([self._heartbeat()])
+        for lease in self._leases():
             if lease.delivery is not None and lease.delivery.token in kept:
                 lease.renewed = now

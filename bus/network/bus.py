@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from random import Random
-from typing import Any, ClassVar, Literal, TypedDict, get_args
+from typing import ClassVar, TypedDict
 
-import anyio
-
-from bus.delivery.claims import Claim
-from bus.delivery.direct import Direct, Wire
-from bus.delivery.leases import Claimer
-from bus.errors import BusError, DataLostError
+from bus.errors import BusError, BusNotStartedError, MailboxFullError
 from bus.local.bus import WorkerBus
 from bus.local.dead_letters import DeadLetters
 from bus.local.mailbox import Room
 from bus.local.registry import WorkerReadyData, WorkerRegistry
 from bus.log import log
-from bus.membership.membership import Fleet
-from bus.membership.watchdog import BLOCK_LIMIT, Pulse
-from bus.messages import (
-    JOB_TALK,
-    TERMINAL_MESSAGES,
-    BusDataLostMessage,
-    BusJobCancelMessage,
-    BusJobInquiryMessage,
-    BusJobRequestMessage,
-    BusJobRunningMessage,
-    BusJobStreamDataMessage,
-    BusLocalMessage,
-    BusMessage,
-    BusTopicMessage,
-    BusWorkerLostMessage,
-    BusWorkerReadyMessage,
-)
-from bus.network.inbox import Reader
-from bus.network.session import NetworkStatistics, publish_elsewhere, statistics_of
-from bus.transport.connection import CONNECTING, READING, Connection
+from bus.membership.watchdog import BLOCK_LIMIT
+from bus.messages import BusJobRequestMessage, BusMessage, BusTopicMessage
+from bus.network.session import DeliveryKind, NetworkStatistics, Session, SessionOptions
 from bus.transport.framing import Framer
-from bus.transport.outbox import Outbox
 from bus.transport.server import UNPROTECTED
-from bus.transport.system_answers import later, to_orphan
-from bus.transport.transport import Lane, Prompt, Transport
+from bus.transport.transport import Transport
 from bus.wire.codec import MAX_MESSAGE_BYTES
 from bus.wire.signing import signer_for
-
-DeliveryKind = Literal["at_least_once", "at_most_once"]
-"""How often a job may run."""
-
-DELIVERIES: tuple[str, ...] = get_args(DeliveryKind)
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -64,39 +36,6 @@ class NetworkOptions(TypedDict, total=False):
     signing_key: bytes | tuple[bytes, ...] | None
     delivery: DeliveryKind
     rng: Random | None
-
-
-def checked(
-    heartbeat: float,
-    lease: float | None,
-    *,
-    max_deliver: int,
-    prefetch: int,
-    delivery: DeliveryKind,
-    block_limit: float | None,
-) -> float:
-    """Refuse what makes no sense, and say how long a lease is.
-
-    Raises:
-        ValueError: An option is out of its range.
-    """
-    if delivery not in DELIVERIES:
-        raise ValueError(f"delivery must be 'at_least_once' or 'at_most_once', not {delivery!r}")
-    for name, value in (("max_deliver", max_deliver), ("prefetch", prefetch)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, not {value!r}")
-    if block_limit is not None and not block_limit > 0:
-        raise ValueError(f"block_limit must be above 0 seconds, or None for no limit, not {block_limit!r}")
-    lease = 3 * heartbeat if lease is None else lease
-    if not 0 < heartbeat < lease:
-        raise ValueError(
-            f"heartbeat must be above 0 seconds and below the lease: heartbeat={heartbeat!r}, lease={lease!r}"
-        )
-    return lease
-
-
-FLUSH_TIMEOUT = 5.0
-"""Seconds `stop()` lets the last answers go out."""
 
 
 class NetworkBus(WorkerBus):
@@ -155,30 +94,22 @@ class NetworkBus(WorkerBus):
         rng: Random | None = None,
     ) -> None:
         super().__init__()
-        lease = checked(
-            heartbeat, lease, max_deliver=max_deliver, prefetch=prefetch, delivery=delivery, block_limit=block_limit
-        )
         self._transport = transport
-        self._heartbeat = heartbeat
-        self._lease = lease
-        self._max_deliver = max_deliver
-        self._delivery = delivery
-        self._prefetch = prefetch
-        self._max_bytes = max_message_bytes
-        self._block_limit = block_limit
-        self._signer = signer_for(signing_key)
-        self._rng = rng or Random(secrets.randbits(64))
-        self._incarnation = f"{self._rng.getrandbits(32):08x}"
-        self._framer = Framer(self._incarnation, self._signer, max_message_bytes)
-        self._closing = False
+        self._options = SessionOptions(
+            heartbeat=heartbeat,
+            lease=3 * heartbeat if lease is None else lease,
+            max_deliver=max_deliver,
+            prefetch=prefetch,
+            max_message_bytes=max_message_bytes,
+            block_limit=block_limit,
+            signer=signer_for(signing_key),
+            delivery=delivery,
+            rng=rng or Random(secrets.randbits(64)),
+        )
+        self._incarnation = self._new_incarnation()
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
-        self.connection: Connection
-        self._outbox: Outbox
-        self._claimer: Claimer
-        self._direct: Direct
-        self._fleet: Fleet
-        self._reader: Reader
-        self._pulse: Pulse
+        self._session: Session | None = None
+        self._last: NetworkStatistics | None = None
 
     @property
     def address(self) -> str:
@@ -188,7 +119,8 @@ class NetworkBus(WorkerBus):
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on, of the whole network."""
-        return DeadLetters(self._transport, max_message_bytes=self._max_bytes, verifier=self._signer)
+        options = self._options
+        return DeadLetters(self._transport, max_message_bytes=options.max_message_bytes, verifier=options.signer)
 
     async def attach(self, registry: WorkerRegistry) -> None:
         """Belong to a runner.
@@ -206,241 +138,114 @@ class NetworkBus(WorkerBus):
         if self.started:
             return
         await super().start()
-        self.connection = Connection(self.tasks, self._rng, self._emit, lambda: self._closing)
-        outbox = self._outbox = Outbox(self._transport, self.tasks, self._rng)
-        self._fleet = Fleet(self, heartbeat=self._heartbeat, lease=self._lease, max_message_bytes=self._max_bytes)
-        self._claimer = Claimer(
-            self, self._transport, outbox, max_deliver=self._max_deliver, prefetch=self._prefetch, lease=self._lease
+        if self._last is not None:  # others must not take it for the life that has ended
+            self._incarnation = self._new_incarnation()
+        framer = Framer(self._incarnation, self._options.signer, self._options.max_message_bytes)
+        session = self._session = Session(
+            self, self._transport, framer, self._options, registry=self.registry, emit=self._emit
         )
-        wire = Wire(self._transport, self.tasks, self._rng)
-        self._direct = Direct(self, self._claimer, self._fleet.presence, wire, lease=self._lease)
-        every = min(self._heartbeat, self._lease / 3, self._transport.ack_wait / 4)
-        self._pulse = Pulse(self, self._transport, self._claimer, every=every, limit=self._block_limit)
-        self.registry.listen(self._direct.changed)
-        self._reader = Reader(
-            self, self._claimer, self._direct, self._fleet, self._signer, max_message_bytes=self._max_bytes
-        )
-        if isinstance(self._transport, Prompt):
-            self._transport.hand_over(self._reader.read_direct)
-        if (where := self._exposed()) and self._signer is None:
+        if (where := self._exposed()) and self._options.signer is None:
             log().warning(UNPROTECTED, server=where)
+        opened = False
         try:
-            await self.connection.again(lambda: self._transport.open(self.address), CONNECTING)
-        except BaseException:
-            await super().stop()
-            raise
-        if self._closing:
-            await super().stop()
-            return
-        self._pulse.start()
-        for loop in (self._pulse.run, wire.run, self._outbox.run, self._read, self._fleet.run, self._claimer.run):
-            self.tasks.keep(loop)
+            opened = await session.open()
+        finally:
+            if not opened:
+                await self._stopped()
 
     async def stop(self) -> None:
         """Say goodbye, send what waits, give back what was not started, and disconnect."""
-        if not self.started:
+        if self._session is None:
             return
         for callback in tuple(self._stop_callbacks):
             callback()
-        self._claimer.unserve_all()
-        with anyio.CancelScope(shield=True):
-            await self._pulse.stop()
-            await self._direct.wire.flush(FLUSH_TIMEOUT)
-            self._fleet.beat(leaving=True)
-            await self._claimer.withdrawals.leave(FLUSH_TIMEOUT)
-            self._closing = True
-            self._outbox.close()
-            await self._transport.close()
-        self.registry.unlisten(self._direct.changed)
-        await super().stop()
+        await self._session.close()
+        await self._stopped()
 
-    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: PLR0911 - one return a way
+    def _new_incarnation(self) -> str:
+        return f"{self._options.rng.getrandbits(32):08x}"
+
+    async def _stopped(self) -> None:
+        try:
+            await super().stop()
+        finally:
+            if self._session is not None:
+                self._last, self._session = self._session.statistics(), None
+
+    def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
         """Hand a message over, here or to the network; see `WorkerBus.post`."""
+        if self._session is None:
+            return super().post(message, force=force)
         self._sent += 1
-        if message.destination:
-            return self._post_to(message)
-        if message.target is None:
-            return self._broadcast(message)
-        route = self._routes.get(message.target)
-        replicas = self.registry.remote_replicas(message.target)
-        if isinstance(message, BusJobRequestMessage):
-            if route is not None and not replicas:
-                return route(message, force=force)
-            return self._ask(message, message.target, force=force)
-        if isinstance(message, BusJobCancelMessage):
-            if self._direct.cancel(message):
-                return None
-            self._claimer.forbid(message, self.address, self._framer.new_id())  # in the queue, it may come back to us
-        elif route is None and not replicas:
-            self._drop(message)
-            return None
-        if route is not None and isinstance(message, JOB_TALK):
-            return route(message, force=force)  # of a job with both its ends here: replicas know nothing of it
-        for replica in () if message.urgent or force else replicas:
-            if room := self._outbox.full("inbox", replica.address):
-                return room
-        room = route(message, force=force) if route is not None else None
-        for replica in replicas if room is None else ():  # all at once or none: who has no room is tried again
-            self.put("inbox", replica.address, message, bounded=not message.urgent)
-        return room
+        return self._session.post(message, force=force)
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""
-        self._claimer.serve(name, free_slots)
+        if self._session is not None:
+            self._session.leases.serve(name, free_slots)
 
     def give_up(self) -> None:
         """Do not wait any longer for the network; see `WorkerBus.give_up`."""
-        self._closing = True
+        if self._session is not None:
+            self._session.closing = True
 
     def capacity_changed(self, name: str) -> None:
         """A worker has more or fewer slots free than before."""
-        self._claimer.capacity_changed(name)
+        if self._session is not None:
+            self._session.leases.capacity_changed(name)
 
     def unroute(self, name: str) -> None:
         """Forget a name."""
-        self._claimer.unserve(name)
+        if self._session is not None:
+            self._session.leases.unserve(name)
         super().unroute(name)
 
     def give_back(self, request: BusJobRequestMessage) -> None:
         """Return a request that was not started to where it came from; one of this process goes out to others."""
-        if self._claimer.give_back(request) or request.origin not in {"", self.address} or not self.started:
-            return
-        if (request.delivery or self._delivery) == "at_most_once":
-            self._direct.ask(request, force=True, not_here=True)
-        else:
-            self.put("queue", request.target or "", request)
+        if self._session is not None:
+            self._session.give_back(request)
 
     def known_workers(self) -> list[WorkerReadyData]:
         """None: other runners announce theirs."""
         return []
 
+    def unstored_jobs(self) -> list[tuple[str, str, str]]:
+        """The jobs asked for here of which the network has stored nothing: worker, requester, id."""
+        return self._session.unstored() if self._session is not None else []
+
     def network_statistics(self) -> NetworkStatistics:
-        """What the network side holds now."""
-        return statistics_of(self)
+        """What the network side holds now; of a bus that was stopped, what it held last.
+
+        Raises:
+            BusNotStartedError: It was never started.
+        """
+        if self._session is not None:
+            return self._session.statistics()
+        if self._last is None:
+            raise BusNotStartedError("look at its network")
+        return self._last
 
     def _exposed(self) -> str:
         """The server that frames travel to without encryption, beyond this machine; empty if they do not."""
         return ""
 
-    # --- out ---
-
-    def put(
-        self, lane: Lane, to: str, message: BusMessage, claim: Claim | None = None, *, bounded: bool = False
-    ) -> str:
-        """Send a message by a lane, and say in which frame; a `claim` that it answers ends once the network has it."""
-        if type(message) is BusJobStreamDataMessage and lane == "inbox":
-            return self._outbox.put_chunk(message, to, self._framer, self.address)
-        frame = self._framer.frame(message, lane, to, self.address)
-        if lane == "direct":
-            self._direct.wire.put(frame, bounded=bounded)
-        elif claim is None:
-            self._outbox.put(frame, bounded=bounded)
-        else:
-            self._claimer.send_answer(claim, message, frame)
-        return frame.id
-
-    def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
-        """Hand a message to its target in this process; what the network has accepted must fit, and is forced."""
-        route = self._routes.get(message.target or "")
-        if route is None:
-            self._drop(message)
-            if isinstance(message, BusJobRunningMessage) and message.origin:
-                self.send_to(message.origin, to_orphan(message))
-            return None
-        return route(message, force=force)
-
-    def reaches(self, name: str) -> bool:
-        """Whether a name is served in this process."""
-        return name in self._routes
-
-    def is_gone(self, address: str) -> bool:
-        """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
-        return self._fleet.presence.connected(self.tasks.now()) and not self._fleet.presence.hears(address)
-
-    def look_round(self) -> None:
-        """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
-        self._claimer.stop_orphans()
-        self._direct.look(self.tasks.now())
-
-    def answer_again(self, request: BusJobRequestMessage | BusJobInquiryMessage, answer: BusMessage) -> None:
-        """Send a remembered answer once more."""
-        if request.origin != self.address:
-            self.put("inbox", request.origin, answer)
-
-    def tell_runners(self, message: BusMessage) -> None:
-        """Hand a message to the runner of this process."""
-        for route in tuple(self._runners.values()):
-            route(message)
-
-    def tell_of_loss(self, error: DataLostError) -> None:
-        """What the network had accepted is gone: who waits for it is told."""
-        log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
-        self.tell_runners(BusDataLostMessage(source=self.registry.runner_name))
-
-    def hand_out(self, message: BusMessage) -> None:
-        """Hand a message for everybody to those of this process."""
-        super()._broadcast(message)
-
-    def send_to(self, address: str, message: BusMessage, claim: Claim | None = None) -> None:
-        """Send a message to one life of a runner; a `claim` that it answers ends once it is safe."""
-        if address != self.address:
-            self.put("inbox", address, message, claim)
-            return
-        message.origin = address
-        self.deliver(message)
-        if claim is not None:
-            self._claimer.answered(claim, message)
-
-    def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
-        """Ask a worker for a job: the one here as long as it has room, else another runner."""
-        if self._claimer.free(name) > 0:
-            room = self.deliver(request, force=force)
-            self._claimer.capacity_changed(name)  # else more jobs would be claimed than can begin here
-            return room
-        if (request.delivery or self._delivery) == "at_most_once":
-            return self._direct.ask(request, force=force)
-        room = None if force else self._outbox.full("queue", name)
-        if room is None:
-            self.put("queue", name, request, bounded=True)
-        return room
-
-    def _post_to(self, message: Any) -> Room | None:
-        """Send to one runner. What belongs to a job goes out only while we hold its claim."""
-        answered = None
-        if hasattr(message, "sequence") or isinstance(message, BusJobRunningMessage):
-            claim = self._claimer.of_answer(message)
-            if claim is None:  # its lease was lost: somebody else answers
-                return None
-            if claim.delivery is None:
-                self.put("direct", message.destination, message)
-                self._claimer.told(claim, message)
-                return None
-            if isinstance(message, TERMINAL_MESSAGES):
-                self._claimer.claims.end(claim, message)
-                answered = claim
-                if claim.delivery.attempt > message.attempt:  # it came again meanwhile: another may have had it before
-                    self.send_to(message.destination, message)
-                    message = later(message, claim.delivery.attempt)
-        self.send_to(message.destination, message, answered)
-        return None
-
-    def _broadcast(self, message: BusMessage) -> Room | None:
-        super()._broadcast(message)
-        if isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
-            self._fleet.number(message)
-        if not (isinstance(message, BusLocalMessage) or getattr(message, "session", "") is None):
-            self.put("everyone", "", message)
-        return None
-
     async def _publish_away(self, message: BusTopicMessage) -> None:
-        await publish_elsewhere(self, message)
+        """Send what was published once to each other runner that has a follower.
 
-    # --- in ---
-
-    async def _read(self) -> None:
-        while not self._closing:
-            for delivery in await self.connection.again(self._claimer.receive, READING) or ():
-                self._reader.read(delivery)
+        Raises:
+            EncodeError: It is too big for a message.
+            MailboxFullError: More waits to be sent to one of them than may, for 30 seconds; those before it get it.
+        """
+        assert self._session is not None
+        for address in self.registry.followers(message.topic):
+            send = partial(self._session.publish, message, address)
+            room = send()
+            if room is not None:
+                try:
+                    await self._send_later(room, send)
+                except MailboxFullError:
+                    if address in self.registry.followers(message.topic):
+                        raise
 
 
 class ServerBus(NetworkBus):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
+from bus.delivery.direct import Direct
+from bus.delivery.leases import Leases
 from bus.errors import DecodeError
+from bus.local.bus import WorkerBus
 from bus.log import log, text_of
+from bus.membership.membership import Membership
 from bus.messages import (
     JOB_TALK,
     RUNNER_MESSAGES,
@@ -22,26 +24,20 @@ from bus.messages import (
     BusRegistryRequestMessage,
     BusTopicMessage,
 )
-from bus.transport.deduplication import Freshness
+from bus.transport.deduplication import Deduplication
+from bus.transport.node import Node
 from bus.transport.refusals import Refusals
 from bus.transport.system_answers import for_unreadable_event, to_unreadable_request
 from bus.transport.transport import Delivery, Lane, Settlement
 from bus.wire.codec import Header, decode, decode_header
 from bus.wire.packing import unpack
-
-if TYPE_CHECKING:
-    from bus.delivery.direct import Direct
-    from bus.delivery.leases import Claimer
-    from bus.membership.membership import Fleet
-    from bus.network.bus import NetworkBus
-    from bus.wire.signing import Signer
-
+from bus.wire.signing import Signer
 
 EXCESS = 10_000
 """Messages from other processes that may wait beyond what the mailbox of their reader holds; others are dropped."""
 
 
-class Reader:
+class Inbox:
     """Reads frames for a bus. A frame that must not be read or cannot be is counted; it never stops the reader.
 
     In this order a frame is measured, its header read, its signature verified, and the way it came compared with where
@@ -51,21 +47,22 @@ class Reader:
 
     def __init__(
         self,
-        bus: NetworkBus,
-        claimer: Claimer,
+        node: Node,
+        bus: WorkerBus,
+        leases: Leases,
         direct: Direct,
-        fleet: Fleet,
-        signer: Signer | None,
+        membership: Membership,
         *,
+        signer: Signer | None,
         max_message_bytes: int,
     ) -> None:
         self.refusals = Refusals()
-        self.freshness = Freshness(strict=signer is not None)
+        self.deduplication = Deduplication(strict=signer is not None)
+        self._node = node
         self._bus = bus
-        self._address = bus.address
-        self._claimer = claimer
+        self._leases = leases
         self._direct = direct
-        self._fleet = fleet
+        self._membership = membership
         self._max_bytes = max_message_bytes
         self._signer = signer
         self._alone = True
@@ -86,32 +83,27 @@ class Reader:
             log().error("message could not be delivered", error=text_of(error), exc_info=True)
             self._refused(delivery, DecodeError(text_of(error), "undeliverable", sender))
 
-    def read_direct(self, delivery: Delivery) -> None:
-        """Take in one frame that the transport hands over as it comes."""
-        self._direct.wire.heard()
-        self.read(delivery)
-
     def _refused(self, delivery: Delivery, error: DecodeError) -> None:
         self.refusals.add(error, delivery.lane)
         if delivery.lane != "queue":
             return
-        if self._alone and error.reason in {"unsigned", "unknown_key"} and self._claimer.pass_on(delivery):
+        if self._alone and error.reason in {"unsigned", "unknown_key"} and self._leases.pass_on(delivery):
             return  # as long as nobody's frames could be verified, it may be our key that is the wrong one
-        self._claimer.settle(delivery, Settlement.TERM, self._bus.tasks.now())
+        self._leases.settle(delivery, Settlement.TERM, self._node.tasks.now())
 
     def _arrived(self, header: Header, body: memoryview, delivery: Delivery) -> None:
         self._check_way(header, delivery)
-        if self._alone and header.origin != self._address:
+        if self._alone and header.origin != self._node.address:
             self._alone = False
-            self._claimer.resume()
-        now = self._bus.tasks.now()
+            self._leases.resume()
+        now = self._node.tasks.now()
         if delivery.lane == "queue":
-            self._claimer.claimed(self._request(header, body, delivery), delivery, header.id, now)
+            self._leases.claimed(self._request(header, body, delivery), delivery, header.id, now)
             return
-        if not self.freshness.is_new(header, delivery.lane):
+        if not self.deduplication.is_new(header, delivery.lane):
             return
-        if header.origin == self._address:
-            self._fleet.heard_self(now)
+        if header.origin == self._node.address:
+            self._membership.echoed(now)
             return
         try:
             message = decode(header, body)
@@ -148,25 +140,25 @@ class Reader:
     def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
         if isinstance(message, JOB_TALK):
-            if self._direct.heard(message, now):
-                self._bus.deliver(message)
+            if self._direct.receive(message, now):
+                self._node.deliver(message)
             elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
                 raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
         elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
-            self._claimer.asked(message, frame_id, now)
+            self._leases.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
-            self._hear_runner(message, lane, now)
+            self._take_runner_message(message, lane, now)
         elif message.target is None:
             self._hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
-            self._claimer.inquired(message)
+            self._leases.inquired(message)
         elif isinstance(message, BusJobWantedMessage):
-            self._claimer.wanted(message, frame_id)
+            self._leases.wanted(message, frame_id)
         elif isinstance(message, BusJobReturnedMessage):
             self._direct.returned(message)
-        elif not isinstance(message, BusJobCancelMessage) or self._claimer.forbid(message, message.origin, frame_id):
+        elif not isinstance(message, BusJobCancelMessage) or self._leases.forbid(message, message.origin, frame_id):
             self._deliver(message)
 
     def _hand_out(self, message: BusMessage) -> None:
@@ -180,37 +172,39 @@ class Reader:
     def _deliver(self, message: BusMessage) -> None:
         """Hand over a message that nobody has asked for; how much of that waits is bounded."""
         if message.urgent:
-            self._bus.deliver(message)
+            self._node.deliver(message)
             return
-        room = self._bus.deliver(message, force=False)
+        room = self._node.deliver(message, force=False)
         if room is not None and room.taken < room.capacity + EXCESS:
-            self._bus.deliver(message)
+            self._node.deliver(message)
         elif room is not None:
             self._bus.undelivered(message.target or "", 1)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
-        """Refuse what was recorded elsewhere, and what only looks unsigned to who has no key.
+        """Refuse what was recorded elsewhere, what only looks unsigned to who has no key, and what nobody has sent.
 
         Raises:
-            DecodeError: It is for another inbox, queue or lane, or signed while we have no key.
+            DecodeError: It is for another inbox, queue or lane, or signed while we have no key, or has no origin.
         """
         if header.key_id and self._signer is None:
             sender = f"{header.source!r:.100} at {header.origin!r:.100}"
             raise DecodeError(f"a frame from {sender} is signed, and this process has no key", "unknown_key")
+        if not header.origin:
+            raise DecodeError(f"a frame of type {header.type!r:.100} does not say where it comes from", "malformed")
         if delivery.lane == "queue":
             right = not header.destination and header.target == delivery.queue
         else:
-            right = header.destination == ("" if delivery.lane == "everyone" else self._address)
+            right = header.destination == ("" if delivery.lane == "everyone" else self._node.address)
         if not right:
             meant = f"the inbox of {header.destination!r:.100}" if header.destination else f"{header.target!r:.100}"
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
             raise DecodeError(f"a frame of type {header.type!r:.100} for {meant} came by {came}", "misdirected")
 
-    def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
+    def _take_runner_message(self, message: BusMessage, lane: Lane, now: float) -> None:
         _check_runner(message)
         if isinstance(message, BusRegistryRequestMessage):
-            self._claimer.introductions.forget(runner=message.origin)  # it does not know us, or not all
-        self._fleet.heard(message, now, to_us=lane != "everyone")
+            self._leases.informed.forget(runner=message.origin)  # it does not know us, or not all
+        self._membership.receive(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
@@ -227,8 +221,8 @@ class Reader:
         """End the job that waits for what cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
-            if self._direct.heard(answer, self._bus.tasks.now()):
-                self._bus.deliver(answer)
+            if self._direct.receive(answer, self._node.tasks.now()):
+                self._node.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
             self._answer_unread(header, header.attempt, error)
 
@@ -236,7 +230,7 @@ class Reader:
         """Answer a request that cannot be read: nobody else would."""
         answer = to_unreadable_request(header, attempt, error)
         if answer is not None:
-            self._bus.send_to(header.origin, answer)
+            self._node.send_to(header.origin, answer)
 
 
 def _check_runner(message: BusMessage) -> None:

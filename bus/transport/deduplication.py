@@ -23,8 +23,8 @@ _Mark = tuple[_Sender, int]
 _UNMARKED: _Mark = (("", "inbox"), 0)
 
 
-class FreshnessStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Freshness`.
+class DeduplicationStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `Deduplication`.
 
     Attributes:
         doubles: Frames that came a second time and were dropped, as networks do that try again.
@@ -37,7 +37,7 @@ class FreshnessStatistics(msgspec.Struct, frozen=True):
     senders: int
 
 
-class Freshness:
+class Deduplication:
     """The frames that came by inbox and by `everyone`; those of queues are told by their claims.
 
     Frames of one life of a runner are numbered, and come by one lane in that order, but for what a retry doubles. So
@@ -53,9 +53,9 @@ class Freshness:
         self._seen: OrderedDict[str, _Mark] = OrderedDict()
         self._forgotten: OrderedDict[_Sender, int] = OrderedDict()
 
-    def statistics(self) -> FreshnessStatistics:
+    def statistics(self) -> DeduplicationStatistics:
         """What is remembered now."""
-        return FreshnessStatistics(self.doubles, len(self._seen), len(self._forgotten))
+        return DeduplicationStatistics(self.doubles, len(self._seen), len(self._forgotten))
 
     def is_new(self, header: Header, lane: Lane) -> bool:
         """Whether a frame has not come before; it is remembered.

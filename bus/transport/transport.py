@@ -105,7 +105,7 @@ class Transport(KeepsDeadLetters, Protocol):
       is gone and the answer is not there.
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
       given to another node, or the same, with `attempt + 1`.
-    * `everyone` may be lost: nothing but presence and session control travels there.
+    * `everyone` may be lost: nothing but membership and session control travels there.
     * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
       sent, except where the network reordered or doubled them.
 

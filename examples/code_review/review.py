@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -10,6 +11,7 @@ KINDS = ("unreadable file", "dangerous call", "complex function", "dead import",
 DANGEROUS = {"eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.loads", "tempfile.mktemp"}
 BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.BoolOp, ast.comprehension)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+PARSING = Lock()  # Python 3.11 counts the depth of all trees that are being made as one, and fails if that is not so
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -26,7 +28,7 @@ class Review(msgspec.Struct, frozen=True):
 def review(root: str, path: str) -> Review:
     """Review one file. That it cannot be read or parsed is a finding, the only one then."""
     try:
-        tree = ast.parse(Path(root, path).read_bytes())
+        tree = parsed(root, path)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", "") or getattr(error, "strerror", "") or str(error) or type(error).__name__
         return Review(path, (Finding("unreadable file", getattr(error, "lineno", 0) or 1, reason),))
@@ -34,9 +36,15 @@ def review(root: str, path: str) -> Review:
 
 
 def advise(root: str, path: str) -> str:  # where to begin with a file
-    functions = [node for node in ast.walk(ast.parse(Path(root, path).read_bytes())) if isinstance(node, FUNCTIONS)]
+    functions = [node for node in ast.walk(parsed(root, path)) if isinstance(node, FUNCTIONS)]
     worst = max(functions, key=branches, default=None)
     return f"begin with {worst.name} in line {worst.lineno}" if worst else "it has no functions"
+
+
+def parsed(root: str, path: str) -> ast.Module:
+    source = Path(root, path).read_bytes()
+    with PARSING:
+        return ast.parse(source)
 
 
 def branches(function: ast.AST) -> int:

@@ -12,6 +12,7 @@ from tests.chaos.checker import Verdict
 from tests.chaos.play import Played, play_on
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.stage import KINDS, Kind
+from tests.environment import leave_a_users_environment
 
 
 def main() -> int:
@@ -80,4 +81,5 @@ def times(what: str, seconds: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
+    leave_a_users_environment()
     sys.exit(main())

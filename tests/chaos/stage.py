@@ -21,8 +21,7 @@ from bus.brokers import BROKERS, Broker
 from tests.chaos.lines import Event, Journal, Line, Reader
 from tests.chaos.node import Ask, Settings
 from tests.chaos.proxy import Proxy
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.environment import ROOT, environment
 
 Kind = Literal["redis", "nats"]
 KINDS: tuple[Kind, ...] = ("redis", "nats")
@@ -47,7 +46,13 @@ class Node:
         said = stage.directory / f"{settings.name}.log"
         with said.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.life = f"{settings.name}#{self.process.pid}"
 

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 
 import anyio
 import pytest
@@ -20,11 +19,11 @@ from bus.redis.queues import MOST_POLLED
 from bus.redis.transport import RedisTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transport.transport import Delivery, Outgoing, Settlement
+from tests.environment import ROOT
 
 pytestmark = pytest.mark.anyio
 
 ACK_WAIT = 1.0
-ROOT = Path(__file__).resolve().parents[2]
 
 namespaces = (f"test{number}" for number in count())
 

@@ -33,6 +33,7 @@ from actors.runs.stores import sqlite as sqlite_store
 from actors.runs.stores.sqlite import SQLiteLedger
 from bus import EncodeError
 from bus.brokers import Broker, NatsBroker, RedisBroker
+from tests.environment import environment
 
 pytestmark = pytest.mark.anyio
 
@@ -170,7 +171,7 @@ async def test_two_processes_write_one_file_at_a_time(tmp_path: Path) -> None:
     async with SQLiteRunStore(path) as store:
         lease = await begun(store)
         command = [sys.executable, "-c", WRITER, str(path), lease.run_id, str(many)]
-        async with await anyio.open_process(command, stdout=subprocess.DEVNULL) as process:
+        async with await anyio.open_process(command, stdout=subprocess.DEVNULL, env=environment()) as process:
             for n in range(many):
                 await store.push_event(lease, RunEventType.UPDATE, "this", n)
                 await store.renew(lease)
@@ -205,7 +206,7 @@ async def test_what_was_accepted_survives_a_process_that_is_killed(tmp_path: Pat
     accepted = -1
     for _ in range(3):
         command = [sys.executable, "-c", KILLED, url, lease.run_id]
-        async with await anyio.open_process(command) as process:
+        async with await anyio.open_process(command, env=environment()) as process:
             assert process.stdout is not None
             lines = BufferedByteReceiveStream(process.stdout)
             for _ in range(50):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -10,7 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.environment import ROOT, environment
+
 DEADLINE = 100.0
 
 
@@ -25,10 +25,6 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         timeout=DEADLINE,
         check=False,
     )
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
 
 
 def assert_says(output: str, patterns: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.cli.failures import ExitCode
+from tests.environment import environment
 
-ROOT = Path(__file__).parents[2]
 DEADLINE = 90.0
 
 SHOP = """
@@ -70,13 +69,12 @@ class Shell:
         self.bus = bus
         (folder / "shop.py").write_text(textwrap.dedent(SHOP), "utf-8")
 
-    def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `actorbus`."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("ACTORBUS_")}
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "actors.cli", *arguments],
             cwd=self.folder,
-            env={**clean, "PYTHONPATH": str(ROOT), "ACTORBUS_BUS": self.bus, **environment},
+            env=environment(**{"ACTORBUS_BUS": self.bus, **variables}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

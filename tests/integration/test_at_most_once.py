@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,6 +18,7 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobStatus, WorkerRunner, job
 from bus import open_bus
 from bus.brokers import BROKERS, Broker
+from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK
 
 pytestmark = [
@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.parametrize("scheme", ["redis", "nats"]),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST_WAIT = 60.0
 SOON = QUICK["lease"] + 3 * QUICK["heartbeat"]
 """Seconds after which the death of a performer is known."""
@@ -104,7 +103,7 @@ async def test_more_than_a_performer_has_room_for_wait_and_run_once(broker: Brok
 def victim(url: str) -> Iterator[subprocess.Popen[str]]:
     """A process that serves `hanging`, and says what it does."""
     command = [sys.executable, "-m", "tests.integration.fleet_worker", "victim", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as process:
         try:
             yield process
         finally:

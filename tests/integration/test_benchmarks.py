@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.environment import environment
+
 
 @pytest.mark.parametrize("case", ["sequential", "group", "stream", "import"])
 def test_each_line_of_a_benchmark_holds_both_sides_and_the_judgement(case: str) -> None:
@@ -24,7 +26,7 @@ def test_the_benchmarks_over_a_network_measure_both_sides_in_processes_of_their_
 
 def assert_lines(count: int, module: str, *arguments: str) -> None:
     command = [sys.executable, "-m", module, "--quick", "--pairs", "1", *arguments]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+    printed = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True, timeout=100).stdout
     for line in map(json.loads, printed.splitlines()):
         assert line["ours"] > 0
         assert line["bare"] > 0
@@ -35,6 +37,6 @@ def assert_lines(count: int, module: str, *arguments: str) -> None:
 
 def test_an_unknown_case_is_refused_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "benchmarks.local", "--case", "nothing"]
-    refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    refused = subprocess.run(command, env=environment(), check=False, capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
     assert "'in_flight'" in refused.stderr

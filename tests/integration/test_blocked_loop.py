@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,12 +16,12 @@ import pytest
 from actors import BaseWorker, Client, WorkerRunner
 from bus import WorkerLostData, open_bus
 from bus.brokers import Broker
+from tests.environment import ROOT, environment
 from tests.integration.blocked_program import Blocking
 from tests.integration.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST_WAIT = 100.0
 LEASE = QUICK["lease"]
 
@@ -48,7 +47,8 @@ class Program:
 
     def __init__(self, url: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "tests.integration.blocked_program", "first", url, *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
     async def line(self) -> str:
         assert self.process.stdout is not None

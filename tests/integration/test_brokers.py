@@ -21,7 +21,8 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.integration.programs import DEADLINE, ROOT, run, wait_for_its_end
+from tests.environment import ROOT, environment
+from tests.integration.programs import DEADLINE, run, wait_for_its_end
 
 ANNOUNCE = """
 import sys, time
@@ -92,7 +93,12 @@ def test_a_directory_of_the_user_is_not_deleted(kind: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_broker_ends_with_the_process_that_started_it(kind: str, how: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", ANNOUNCE, kind], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", ANNOUNCE, kind],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as process:
         assert process.stdout is not None
         port, _, directory = process.stdout.readline().strip().partition(" ")
@@ -113,7 +119,10 @@ def test_a_directory_of_the_user_outlives_a_process_that_is_killed(kind: str, tm
     program = ANNOUNCE.replace("[sys.argv[1]]()", "[sys.argv[1]](directory=pathlib.Path(sys.argv[2]))")
     program = program.replace("broker._directory", "broker._keeper.pid")
     with subprocess.Popen(
-        [sys.executable, "-c", f"import pathlib\n{program}", kind, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-c", f"import pathlib\n{program}", kind, str(tmp_path)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         port, keeper = map(int, process.stdout.readline().split())
@@ -154,11 +163,12 @@ def test_a_broker_whose_keeper_is_gone_is_killed_all_the_same(kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("broker", "words"),
-    [(RedisBroker("no such thing"), "Bad directive"), (NatsBroker("no such {"), "Parse error")],
-    ids=["redis", "nats"],
+    ("kind", "settings", "words"),
+    [("redis", "no such thing", "Bad directive"), ("nats", "no such {", "Parse error")],
+    ids=BROKERS,
 )
-def test_a_broker_that_does_not_start_says_why(broker: Broker, words: str) -> None:
+def test_a_broker_that_does_not_start_says_why(kind: str, settings: str, words: str) -> None:
+    broker = BROKERS[kind](settings)
     with pytest.raises(BrokerError, match=rf"(?s)did not start at port {broker.port}:.*{words}"), broker:
         pass
     assert broker.pid == 0

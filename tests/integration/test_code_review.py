@@ -16,7 +16,8 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 import pytest
 
 from bus.brokers import BROKERS, Broker, RedisBroker
-from tests.integration.programs import DEADLINE, ROOT, assert_says, environment, run, wait_for_its_end
+from tests.environment import ROOT, environment
+from tests.integration.programs import DEADLINE, assert_says, run, wait_for_its_end
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
 
@@ -83,7 +84,7 @@ def demo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_demo_finds_what_there_is(tree: Path, tmp_path: Path) -> None:
     ended = demo(tree, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
     assert_says(
         ended.stdout, [r"8 files in .*source tree; skipped: 'na\\udcefve.py', knots/tests", "## Unreadable.*: 3"]
@@ -120,18 +121,36 @@ def test_the_demo_writes_the_same_report_again(tree: Path, tmp_path: Path) -> No
 def test_the_demo_of_an_empty_folder_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = demo("empty", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert table(ended.stdout)[:2] == (0, 0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
-def test_what_the_demo_may_not_read_is_a_finding(tree: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def as_a_user() -> list[str]:
+    """What runs a program for which modes of files count: root's, too, without the right to read all there is."""
+    if os.geteuid() != 0:
+        return []
+    command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"]
+    try:
+        subprocess.run([*command, "true"], env=environment(), check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing is unreadable for root, who cannot give up that right here")
+    return command
+
+
+def test_what_the_demo_may_not_read_is_a_finding(as_a_user: list[str], tree: Path, tmp_path: Path) -> None:
     (tree / "good.py").chmod(0)
     (tree / "knots").chmod(0)
-    ended = demo(tree, cwd=tmp_path)
-    (tree / "knots").chmod(0o700)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "skipped: [Errno 13] Permission denied" in ended.stdout
+    command = [*as_a_user, sys.executable, "-W", "error", "-m", "examples.code_review", str(tree)]
+    try:
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+    finally:
+        (tree / "knots").chmod(0o700)
+    assert (ended.returncode, STARVED.sub("", ended.stderr)) == (0, "")
+    skipped = r"5 files in .*source tree; skipped: .*, \[Errno 13\] Permission denied: '.*source tree/knots'"
+    assert_says(ended.stdout, [skipped])
     assert "- good.py:1 Permission denied" in (tmp_path / "code_review.md").read_text()
 
 
@@ -140,6 +159,29 @@ def test_the_demo_refuses_a_path_that_is_not_there(arguments: list[str], tmp_pat
     ended = demo(*arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert re.search(r"error: not a directory: .*missing", ended.stderr)
+
+
+THREADS = """
+import gc, sys, threading
+from examples.code_review.review import review
+gc.callbacks.append(lambda *_: [None for _ in range(3000)])  # as finalizers do: another thread has its turn
+said = []
+def work():
+    for _ in range(3):
+        said.append(len(review(*sys.argv[1:]).findings))
+threads = [threading.Thread(target=work) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(said)
+"""
+
+
+def test_many_threads_review_at_once(tmp_path: Path) -> None:
+    (tmp_path / "many.py").write_text(FUNCTIONS * 20)
+    ended = run("-c", THREADS, str(tmp_path), "many.py")
+    assert (ended.stdout, ended.stderr) == (f"{[600] * 24}\n", "")
 
 
 def test_a_report_that_cannot_be_written_is_told_without_a_traceback(tree: Path, tmp_path: Path) -> None:
@@ -227,7 +269,7 @@ def slow_tree(tmp_path: Path) -> Path:
 def test_the_demo_on_a_fleet_writes_the_same_report(bus: str, tree: Path, tmp_path: Path) -> None:
     assert demo(tree, cwd=tmp_path).returncode == 0
     ended = demo(tree, "--bus", bus, "--workers", "2", "--report", "fleet.md", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert_says(ended.stdout, [rf"the bus is {bus}://127.0.0.1:\d+", r"reviewer process 2 of 2 \(pid \d+\) started"])
     assert table(ended.stdout) == (8, 9, 8 + 1 + 1 + 4 + 1)
     assert (tmp_path / "fleet.md").read_bytes() == (tmp_path / "code_review.md").read_bytes()
@@ -240,7 +282,7 @@ def test_g33_the_report_is_complete_although_a_reviewer_process_is_killed(
 ) -> None:
     assert demo(slow_tree, cwd=tmp_path).returncode == 0
     ended = demo(slow_tree, "--bus", bus, "--workers", size, "--kill", "--report", "fleet.md", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     killed = rf"reviewer process \d of {size} \(pid \d+\) was killed by SIGKILL"
     again = r"reviews done again: [1-4]; missing: 0 of 6"
     replaced = ["no reviewer process is left: another one takes its place"] if size == 1 else []
@@ -258,7 +300,7 @@ def test_the_demo_uses_a_broker_that_is_there_and_does_not_show_its_password(
     if isinstance(each_broker, RedisBroker):
         url = each_broker.url.replace("//", "//:@")  # it has no users
     ended = demo(tree, "--bus", url, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     assert f"the bus is {each_broker.url}\n" in ended.stdout
     assert "secret" not in ended.stdout
     assert "reviewer process 3 of 3" in ended.stdout
@@ -320,9 +362,13 @@ def test_the_demo_says_what_is_wrong_with_its_arguments(arguments: list[str], to
     assert re.fullmatch(f"python -m examples.code_review: error: {told}", ended.stderr.splitlines()[-1])
 
 
-def test_make_demo_passes_on_what_it_is_given() -> None:
+@pytest.mark.parametrize("outer", ["w", " -j2 --jobserver-auth=3,4", "s", "n -- ARGS=-x", "-- BUS=nats"])
+def test_make_demo_passes_on_what_it_is_given(outer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a make is told within which the tests run."""
+    for name, value in (("MAKEFLAGS", outer), ("MFLAGS", outer), ("MAKELEVEL", "1"), ("ARGS", "-x"), ("KILL", "0")):
+        monkeypatch.setenv(name, value)
     command = ["make", "-n", "demo", "BUS=redis", "WORKERS=3", "KILL=1", "SOURCE=my tree"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
     told = said.replace("\\\n", " ").splitlines()[-1].split()
     assert told[1:] == ["-m", "examples.code_review", "--bus", "'redis'", "--workers", "'3'", "--kill", "'my", "tree'"]
 

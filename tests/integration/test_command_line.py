@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -22,7 +23,8 @@ from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.redis.transport import RedisTransport
 from bus.wire.codec import encode
-from tests.integration.shell import DEADLINE, ROOT, Shell, wait_for_ready
+from tests.environment import ROOT
+from tests.integration.shell import DEADLINE, Shell, wait_for_ready
 
 
 @pytest.fixture
@@ -238,6 +240,15 @@ def doctors_view(shell: Shell) -> dict[str, tuple[str, str]]:
     return {each["check"]: (each["state"], each["text"]) for each in json.loads(out)}
 
 
+def change_at_once(source: Path, old: str, new: str) -> None:
+    """As an editor does: put a file that is whole in place of the other, within the second of the last change."""
+    changed = source.with_suffix(".new")
+    changed.write_text(source.read_text("utf-8").replace(old, new), "utf-8")
+    then = source.stat().st_mtime_ns
+    os.utime(changed, ns=(then, then))
+    changed.replace(source)
+
+
 def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "")
     arguments = ("dev", "shop:Till", "--no-server", "--json")
@@ -248,8 +259,7 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
         shell.bus = json.loads(process.stdout.readline())["bus"]
         wait_for_ready(process)
         assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 5.0
-        source = tmp_path / "shop.py"
-        source.write_text(source.read_text("utf-8").replace("2.5", "3.5"), "utf-8")
+        change_at_once(tmp_path / "shop.py", "2.5", "3.5")
         wait_for_ready(process)
         assert shell.json("invoke", "Till", "--job", "charge", "-p", "2") == 7.0
         process.send_signal(signal.SIGINT)
@@ -259,6 +269,21 @@ def test_dev_brings_a_broker_and_starts_the_worker_again_when_its_file_changes(t
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_ends_well_while_its_worker_has_only_begun_to_start(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('starting', flush=True)\ntime.sleep(1000)\n", "utf-8")
+    process = Shell(tmp_path, "").begin("dev", "slow:Till", "--no-server")
+    try:
+        assert line_of(process, "starting")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == ExitCode.OK, out + err
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_nothing_of_dev_outlives_it_when_it_is_killed(tmp_path: Path) -> None:

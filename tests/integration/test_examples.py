@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.integration.programs import ROOT, assert_says, run
+from tests.environment import ROOT
+from tests.integration.programs import assert_says, run
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))

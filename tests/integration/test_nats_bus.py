@@ -8,7 +8,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,11 +19,11 @@ from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
 from bus.nats.transport import NatsTransport
+from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK, Hanging
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST_WAIT = 60.0
 KILLS = 5
 
@@ -149,7 +148,7 @@ async def test_a_server_that_comes_back_empty_works_again(namespace: str) -> Non
 async def test_g33_a_killed_process_leaves_its_job_to_another(server: NatsBroker) -> None:
     def start(name: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.integration.fleet_worker", name, server.url]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
 
     def next_line(process: subprocess.Popen[str]) -> str:
         assert process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ import pytest
 import redis
 
 from actors import BaseWorker, Client, JobTimeoutError, WorkerRunner, WorkerUnavailableError, job
+from actors.client.client import runner_of
 from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
 from bus.redis.admin import RIGHTS
-from tests.integration.programs import DEADLINE, ROOT, environment
+from tests.environment import ROOT, environment
+from tests.integration.programs import DEADLINE
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 README = (ROOT / "README.md").read_text("utf-8")
@@ -70,7 +73,7 @@ def lines_for_the_shell(url: str) -> tuple[str, str]:
     (block,) = re.findall(r"```sh\n(export ACTORBUS_BUS=.*?)```", README, re.DOTALL)
     setting, worker, script = (line.partition("#")[0].strip() for line in block.splitlines())
     assert setting == "export ACTORBUS_BUS=redis://localhost:6379"
-    prefix = f"export ACTORBUS_BUS={url}; exec '{sys.executable}'"
+    prefix = f"export ACTORBUS_BUS={url}; exec {shlex.quote(sys.executable)}"
     return prefix + worker.removeprefix(".venv/bin/python"), prefix + script.removeprefix(".venv/bin/python")
 
 
@@ -324,8 +327,7 @@ async def test_clients_of_other_processes_are_no_workers(each_broker: Broker) ->
     url = each_broker.url
     async with WorkerRunner("a", url) as runner, Client(url), Client(url) as client:
         await runner.add_workers(Counter("ann"))
-        assert client._runner is not None
-        registry = client._runner.registry
+        registry = runner_of(client).registry
         known = anyio.Event()
         registry.listen(lambda _change: known.set() if len(registry.remote_workers) == 2 else None)
         with anyio.fail_after(DEADLINE):

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,10 +19,9 @@ from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.redis.transport import RedisTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
+from tests.environment import ROOT, environment
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -227,7 +225,7 @@ async def _flush(transport: RedisTransport) -> None:
 
 def started(url: str, label: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.performer", url, label]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ async def failing(url: str, caplog: pytest.LogCaptureFixture) -> str:
     caplog.set_level(logging.DEBUG)
     bus = open_bus(url, signing_key=KEY)
     assert isinstance(bus, NetworkBus)
-    told = [repr(bus), str(bus), repr(bus._transport), repr(bus._signer)]
+    told = [repr(bus), str(bus), repr(bus._transport), repr(bus._options.signer), repr(bus._options)]
     with pytest.raises(BusError) as refused:
         await bus._transport.open("node#1")
     told += traceback.format_exception(refused.value)

@@ -10,6 +10,7 @@ import pytest
 
 from actors.server import serve
 from tests.asking import Desk, double, greet, listening
+from tests.environment import environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -34,7 +35,10 @@ async def test_no_request_gets_an_answer_that_is_not_documented(tmp_path: Path) 
         quietly = ["--warnings", "off", "--no-color", "--generation-database", "none", "--continue-on-failure"]
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
         result = await anyio.run_process(
-            [*command, "--header", "Authorization: Bearer op", *options, *quietly], cwd=tmp_path, check=False
+            [*command, "--header", "Authorization: Bearer op", *options, *quietly],
+            cwd=tmp_path,
+            env=environment(),
+            check=False,
         )
     output = result.stdout.decode()
     assert result.returncode == 0, output + result.stderr.decode()

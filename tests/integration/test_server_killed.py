@@ -15,7 +15,7 @@ import pytest
 
 from bus.brokers import free_port
 from tests.asking import Event, events_in, is_up
-from tests.integration.programs import environment
+from tests.environment import environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import httpx
@@ -16,10 +15,9 @@ from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
 from tests.asking import Desk, asking, events_in, events_of, listening
+from tests.environment import ROOT, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-ROOT = Path(__file__).parents[2]
 
 
 async def until_it_says(client: httpx.AsyncClient, path: str, status: int, text: str = "") -> httpx.Response:
@@ -66,7 +64,8 @@ async def test_what_becomes_of_the_jobs_of_other_processes_is_seen(each_broker: 
 @contextmanager
 def elsewhere(url: str) -> Iterator[None]:
     """Another process, which serves `desk`."""
-    with subprocess.Popen([sys.executable, "-m", "tests.integration.serving", url, "10"], cwd=ROOT) as process:
+    command = [sys.executable, "-m", "tests.integration.serving", url, "10"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment()) as process:
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.environment import ROOT, environment
 
 PROGRAM = Path(__file__).with_name("stopped_program.py")
 
@@ -25,7 +24,7 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, PROGRAM, backend, *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -30,12 +29,12 @@ from actors import (
 )
 from bus import open_bus
 from bus.brokers import Broker
+from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK
 from tests.integration.traced_program import told
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
-ROOT = Path(__file__).parents[2]
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 STATE = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
 
@@ -50,7 +49,7 @@ class Near(BaseWorker):
 
 def started(url: str, label: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.integration.traced_program", label, url]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic
 
 import anyio
@@ -14,6 +13,7 @@ import pytest
 
 from actors import Client
 from bus.brokers import BROKERS
+from tests.environment import ROOT, environment
 
 pytestmark = [
     pytest.mark.anyio,
@@ -21,15 +21,13 @@ pytestmark = [
     pytest.mark.parametrize("scheme", ["redis", "nats"]),
 ]
 
-ROOT = Path(__file__).parents[2]
-
 
 @contextmanager
 def desk(scheme: str, concurrency: int) -> Iterator[str]:
     """A broker, and a process that serves `desk` on it."""
     with BROKERS[scheme]() as broker:
         command = [sys.executable, "-m", "tests.integration.serving", broker.url, str(concurrency)]
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment())
         try:
             yield broker.url
             assert process.poll() is None

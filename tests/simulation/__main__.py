@@ -8,6 +8,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.environment import leave_a_users_environment
 from tests.simulation.run import Outcome, Tally, simulate
 
 
@@ -50,4 +51,5 @@ def _replay(seed: int) -> int:
 
 
 if __name__ == "__main__":
+    leave_a_users_environment()
     sys.exit(main())

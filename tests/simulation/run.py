@@ -9,7 +9,8 @@ from traceback import format_exception
 import anyio
 import msgspec
 
-from actors import JobGroupError, RunnerStateError, WorkerRunner
+from actors import JobGroupError, RunnerStateError, WorkerRunner, WorkerStatistics
+from actors.runner.runner import core_of_runner
 from actors.testing import Faults, Simulation, SimulationError
 from actors.testing.history import Happening, judge
 from tests.simulation.plan import NAMES, RUNNERS, Ask, Scenario, make_scenario
@@ -148,7 +149,7 @@ async def _ask(sim: Simulation, recorder: Recorder, runner: str, delay: float, a
     await anyio.sleep(delay)
     host = sim.runner(runner)
     boss = host.get_worker(f"boss-{runner}") if host is not None else None
-    if not isinstance(boss, Asker) or host is None or not host.accepting:
+    if not isinstance(boss, Asker) or host is None or not core_of_runner(host).accepting:
         return
     # It runs as a background task of the boss, so that it dies with its runner.
     task = boss.create_task(_attempt(boss, ask), "ask")
@@ -174,7 +175,7 @@ class _Chaos:
         """Do one of them after a while, unless that runner is down or ending."""
         await anyio.sleep(delay)
         host = self._sim.runner(label)
-        if host is not None and host.accepting:
+        if host is not None and core_of_runner(host).accepting:
             self._recorder.note("disturbed", what, number=int(what in CLAIMS_END))
             self._recorder.lossy = self._recorder.lossy or what not in {"remove", "sleep", "slow_broker"}
             await getattr(self, what)(label, host)
@@ -235,7 +236,7 @@ class _Chaos:
         name = self._sim.rng.choice(NAMES)
         if label in self._scenario.homes[name] and await host.remove_worker(name):
             await anyio.sleep(self._sim.rng.uniform(0, 5))
-            if host.accepting and host.get_worker(name) is None:
+            if core_of_runner(host).accepting and host.get_worker(name) is None:
                 await host.add_workers(_make(self._scenario, self._recorder, name))
 
     async def sleep(self, label: str, host: WorkerRunner) -> None:
@@ -244,7 +245,7 @@ class _Chaos:
         if boss is not None:
             await boss.deactivate_worker(name)
             await anyio.sleep(self._sim.rng.uniform(0, 10))
-            if host.accepting:
+            if core_of_runner(host).accepting:
                 await boss.activate_worker(name)
 
     async def _start_again(self, label: str, within: float) -> None:
@@ -296,7 +297,7 @@ def _left(sim: Simulation) -> list[str]:
                 left.append(f"runner {label} keeps {count} {what}")
         for name in host.registry.local_workers:
             worker = host.get_worker(name)
-            executor = worker._executor if worker is not None else None
-            if executor is not None and (executor.statistics().running or executor.statistics().pending):
-                left.append(f"worker {name} of {label} keeps {executor.statistics()}")
+            held = worker.statistics() if worker is not None else WorkerStatistics()
+            if held.running or held.pending:
+                left.append(f"worker {name} of {label} keeps {held}")
     return left

@@ -16,6 +16,7 @@ from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 from bus.simulation.network import SimulatedTransport
 from bus.wire.codec import decode_header, encode
+from tests.running import session_of
 
 HEARTBEAT, LEASE = 2.0, 6.0
 SOON = LEASE + 3 * HEARTBEAT
@@ -95,7 +96,7 @@ def nothing_left(sim: Simulation) -> None:
         direct = sim.bus(label).network_statistics().direct
         assert (direct.asked, direct.parked, direct.waiting) == (0, 0, 0)
         assert sim.bus(label).network_statistics().claims.held == 0
-        assert sim.bus(label)._direct._load == {}
+        assert session_of(sim.bus(label))._direct._load == {}
 
 
 def error_of(failure: pytest.ExceptionInfo[JobError]) -> str:
@@ -471,7 +472,7 @@ def test_a_cancellation_reaches_the_performer_and_no_other_replica() -> None:
             await boss.job("w", name="sleep", payload=100.0)
         await anyio.sleep(2)
         assert [*workers[0].stopped, *workers[1].stopped] == [100.0]
-        assert sum(len(bus._claimer.claims._forbidden) for bus in map(sim.bus, "bc")) == 0
+        assert sum(len(session_of(bus).leases.claims._forbidden) for bus in map(sim.bus, "bc")) == 0
         nothing_left(sim)
 
     run(program)
@@ -583,7 +584,8 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
     async def program(sim: Simulation) -> None:
         boss = await pair(sim, Worker())
         bus = sim.bus("a")
-        put = bus._direct.wire.put
+        outbox = session_of(bus)._direct_outbox
+        put = outbox.put
 
         def spoil(frame: Outgoing, *, bounded: bool = False) -> None:
             request = BusJobRequestMessage(source="boss", target="w", job_id="mine", job_name="echo")
@@ -591,7 +593,7 @@ def test_g40_a_request_that_cannot_be_read_is_answered() -> None:
             _, body = decode_header(whole)
             put(Outgoing("direct", frame.to, frame.id, whole[: len(whole) - len(body)] + b"\xc1" * 4), bounded=bounded)
 
-        bus._direct.wire.put = spoil  # type: ignore[method-assign]
+        outbox.put = spoil  # type: ignore[method-assign]
         with pytest.raises(JobError) as failure:
             await boss.job("w", name="echo", payload=1, job_id="mine")
         assert error_of(failure) == "DecodeError"

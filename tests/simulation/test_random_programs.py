@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from actors import JobStatus
 from actors.testing import Simulation
 from actors.testing.history import judge
+from tests.environment import environment
 from tests.simulation.plan import Ask, Step
 from tests.simulation.program import Actor, Asker, Recorder
 from tests.simulation.run import Tally, simulate
@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_trace_in_another_process() -> None:
     command = [sys.executable, "-c", "from tests.simulation.run import simulate; print(simulate(7).digest)"]
     digests = [
         subprocess.run(
-            command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True, text=True
+            command, env=environment(PYTHONHASHSEED=hash_seed), check=True, capture_output=True, text=True
         ).stdout.strip()
         for hash_seed in ("1", "2")
     ]

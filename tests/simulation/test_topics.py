@@ -11,6 +11,7 @@ import pytest
 from actors import BaseWorker, subscribe
 from actors.testing import Faults, Simulation
 from bus import EncodeError, MailboxFullError, NetworkBus
+from bus.network.session import Session
 
 ADAPTING = 3.0
 """Seconds in which runners learn of each other's workers, without faults."""
@@ -38,12 +39,12 @@ def run(program: Any, seed: int = 1, **options: Any) -> Any:
 def test_g44_what_is_published_reaches_each_follower_of_the_fleet_and_no_other_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    put, sent = NetworkBus.put, []
+    put, sent = Session.put, []
 
-    def seen(bus: NetworkBus, lane: Any, to: str, message: Any, *arguments: Any, **options: Any) -> str:
+    def seen(session: Session, lane: Any, to: str, message: Any, *arguments: Any, **options: Any) -> str:
         if type(message).__name__ == "BusTopicMessage":
             sent.append((lane, to.partition("#")[0]))
-        return put(bus, lane, to, message, *arguments, **options)
+        return put(session, lane, to, message, *arguments, **options)
 
     async def program(sim: Simulation) -> None:
         writer, here = BaseWorker("writer"), Reader("here")
@@ -63,7 +64,7 @@ def test_g44_what_is_published_reaches_each_follower_of_the_fleet_and_no_other_p
         assert sent == [("inbox", "b"), ("inbox", "c")] * 20
         assert sim.bus("d").statistics().undeliverable == 0
 
-    monkeypatch.setattr(NetworkBus, "put", seen)
+    monkeypatch.setattr(Session, "put", seen)
     run(program)
 
 
@@ -262,14 +263,14 @@ def test_who_ends_while_a_publisher_waits_for_another_runner_is_sent_nothing(mon
             assert 0 < len(read) < 30
             address = sim.bus("c").address
             await sim.end("c")
-            put = NetworkBus.put
+            put = Session.put
             sent = []
 
-            def seen(bus: NetworkBus, lane: Any, to: str, *arguments: Any, **options: Any) -> str:
+            def seen(session: Session, lane: Any, to: str, *arguments: Any, **options: Any) -> str:
                 sent.append(to)
-                return put(bus, lane, to, *arguments, **options)
+                return put(session, lane, to, *arguments, **options)
 
-            monkeypatch.setattr(NetworkBus, "put", seen)
+            monkeypatch.setattr(Session, "put", seen)
         assert address not in sent
 
     monkeypatch.setattr("bus.transport.outbox.CAPACITY", 10)

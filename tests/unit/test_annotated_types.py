@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from actors import BaseWorker, Client, Function, Job, WorkerRunner, function, job
+from actors.worker.handlers import definition_of
 from bus import register_type
 from bus.wire.shapes import REGISTERED
 
@@ -115,4 +116,4 @@ def test_a_type_registered_under_a_tag_of_its_own_keeps_it() -> None:
             return value
 
     assert REGISTERED.by_class[Tagged].tag == "tagged"
-    assert Other._table.jobs["go"].type is Tagged
+    assert definition_of(Other).jobs["go"].type is Tagged

@@ -1,7 +1,7 @@
 """How the code is laid out and who may import whom, read from the syntax trees.
 
 A rule is a function from one source file to its violations. Each runs over the tree, and over a bad and a good snippet,
-so that none passes because it looks at nothing.
+so that none passes because it looks at nothing. The plan of floors and folders is in `tests/house.py`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ import sys
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pytest
 
 import actors
 import bus
+from tests import house
+from tests.environment import ROOT, environment
+from tests.house import (
+    CODE,
+    LONGEST_FILE,
+    Source,
+    Violation,
+    files_are_short,
+    imports,
+    imports_go_down,
+    sources,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-CODE = ("bus", "actors")
 PROGRAMS = (*CODE, "tests", "examples", "benchmarks")
 ROOT_FILES = ("pyproject.toml", "Makefile", ".ci/run", "README.md")
 
-LONGEST_FILE = 600
 SHORTEST_SLEEP = 1.0
 NO_NOUNS = {"utils", "helpers", "manager", "base"}
 
@@ -98,52 +105,6 @@ HEAVY = {
 """Libraries that `import actors` must not load: they are imported when used."""
 
 
-class Violation(NamedTuple):
-    line: int
-    message: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file: `path` relative to the repository, with forward slashes."""
-
-    path: str
-    text: str
-
-    @property
-    def module(self) -> str:
-        return ".".join(PurePosixPath(self.path).with_suffix("").parts).removesuffix(".__init__")
-
-    @property
-    def is_package_root(self) -> bool:
-        return self.path.endswith("/__init__.py")
-
-    def nodes(self) -> Iterator[ast.AST]:
-        return ast.walk(ast.parse(self.text, self.path))
-
-
-class Import(NamedTuple):
-    """`names` is empty for `import module`."""
-
-    line: int
-    module: str
-    names: tuple[str, ...]
-
-
-def imports(source: Source) -> Iterator[Import]:
-    """Every import of a file, also inside functions and for type checkers only, relative ones resolved."""
-    for node in source.nodes():
-        if isinstance(node, ast.Import):
-            yield from (Import(node.lineno, alias.name, ()) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:
-                package = PurePosixPath(source.path).parent.parts
-                parts = package[: len(package) - node.level + 1]
-                module = ".".join((*parts, module)) if module else ".".join(parts)
-            yield Import(node.lineno, module, tuple(alias.name for alias in node.names))
-
-
 def is_inside(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
@@ -193,12 +154,6 @@ def randomness_comes_from_outside(source: Source) -> Iterator[Violation]:
                 yield Violation(node.lineno, f"random.{name} has hidden state: take a random.Random as argument")
 
 
-def files_are_short(source: Source) -> Iterator[Violation]:
-    length = len(source.text.splitlines())
-    if length > LONGEST_FILE:
-        yield Violation(length, f"{length} lines, at most {LONGEST_FILE}: a noun is missing")
-
-
 def files_are_named_for_a_noun(source: Source) -> Iterator[Violation]:
     for part in PurePosixPath(source.path).with_suffix("").parts:
         if part in NO_NOUNS:
@@ -214,6 +169,28 @@ def a_sleep_in_a_test_is_not_short(source: Source) -> Iterator[Violation]:
                 args=[ast.Constant(value=int() | float() as time)],
             ) if time < SHORTEST_SLEEP:
                 yield Violation(node.lineno, f"sleep({time}): wait for an event, or use wait_all_tasks_blocked()")
+
+
+STARTERS = {
+    "anyio": {"open_process", "run_process"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "os": {"popen", "posix_spawn", "posix_spawnp", "system"},
+    "pty": {"fork", "spawn"},
+    "subprocess": {"Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"},
+}
+"""What starts programs, by module."""
+
+
+def a_program_under_test_has_a_users_environment(source: Source) -> Iterator[Violation]:
+    for line, module, names in imports(source):
+        for name in STARTERS.get(module, set()).intersection(names):
+            yield Violation(line, f"say {module}.{name} where a program is started: so it is seen")
+    for node in source.nodes():
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if name in STARTERS.get(module, ()):
+                given = next((keyword.value for keyword in node.keywords if keyword.arg == "env"), None)
+                if not (isinstance(given, ast.Call) and ast.unparse(given.func) == "environment"):
+                    yield Violation(node.lineno, f"{module}.{name} without env=environment(): see tests/environment.py")
 
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/\w|\b[A-Z]:\\\\?\w")
@@ -320,6 +297,24 @@ RULES = (
         good=("bus/a.py", "#\n" * LONGEST_FILE),
     ),
     Rule(
+        imports_go_down,
+        CODE,
+        bad=("bus/wire/a.py", "def f():\n    from bus.local.tasks import Tasks"),
+        good=("bus/local/a.py", "from bus.local.tasks import Tasks\nfrom bus.wire.codec import encode"),
+    ),
+    Rule(
+        imports_go_down,
+        CODE,
+        bad=("bus/redis/a.py", "from bus.nats.layout import token"),
+        good=("actors/runs/stores/a.py", "from actors.runs.run import Run"),
+    ),
+    Rule(
+        imports_go_down,
+        CODE,
+        bad=("actors/new/a.py", "x = 1"),
+        good=("actors/worker/__init__.py", "from actors.runner.runner import WorkerRunner"),
+    ),
+    Rule(
         files_are_named_for_a_noun,
         PROGRAMS,
         bad=("bus/helpers/a.py", ""),
@@ -330,6 +325,18 @@ RULES = (
         ("tests",),
         bad=("tests/a.py", "async def f():\n    await anyio.sleep(0.1)"),
         good=("tests/a.py", "time.sleep(1)\nsleep(delay)"),
+    ),
+    Rule(
+        a_program_under_test_has_a_users_environment,
+        ("tests",),
+        bad=("tests/a.py", "subprocess.run([], env={**os.environ})"),
+        good=("tests/a.py", "subprocess.run([], env=environment(A='b'))\nanyio.run(main)"),
+    ),
+    Rule(
+        a_program_under_test_has_a_users_environment,
+        ("tests",),
+        bad=("tests/a.py", "from subprocess import PIPE, Popen"),
+        good=("tests/a.py", "from subprocess import PIPE"),
     ),
     Rule(
         the_project_speaks_of_itself,
@@ -348,13 +355,6 @@ RULES = (
 each_rule = pytest.mark.parametrize(
     "rule", RULES, ids=[f"{rule.check.__name__}-{number}" for number, rule in enumerate(RULES)]
 )
-
-
-@cache
-def sources(scope: str) -> tuple[Source, ...]:
-    """The files of a folder, or one file."""
-    found = sorted((ROOT / scope).rglob("*.py")) if (ROOT / scope).is_dir() else [ROOT / scope]
-    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in found)
 
 
 @each_rule
@@ -378,6 +378,45 @@ def test_the_rule_catches_a_violation(rule: Rule) -> None:
 @each_rule
 def test_the_rule_lets_good_code_pass(rule: Rule) -> None:
     assert not list(rule.check(Source(*rule.good)))
+
+
+def test_the_house_is_in_order() -> None:
+    assert list(house.faults()) == []
+
+
+def test_every_room_of_the_plan_is_there() -> None:
+    for package, floors in house.FLOORS.items():
+        for room in (room for rooms in floors for room in rooms):
+            assert (ROOT / package / room).is_dir() or (ROOT / package / f"{room}.py").is_file(), f"{package}/{room}"
+
+
+def test_circles_are_found_also_those_for_types_and_inside_functions() -> None:
+    circle = [
+        Source("bus/wire/a.py", "from bus.wire import b"),
+        Source("bus/wire/b.py", "if TYPE_CHECKING:\n    from bus.wire.c import C"),
+        Source("bus/wire/c.py", "def f():\n    import bus.wire.a"),
+        Source("bus/wire/d.py", "from bus.wire.a import x"),
+        Source("bus/wire/__init__.py", "from bus.wire.d import y"),
+    ]
+    assert house.circles(circle) == [["bus.wire.a", "bus.wire.b", "bus.wire.c"]]
+    assert house.circles(circle[:2]) == []
+
+
+def test_a_reach_into_another_folder_is_found() -> None:
+    tree = [
+        Source("bus/wire/a.py", "class One:\n    def __init__(self):\n        self._x = 1\n    def _f(self): ...\n"),
+        Source("bus/wire/b.py", "def f(a):\n    return a._x, a._f(), a.__dict__"),
+        Source("bus/local/c.py", "def f(a):\n    return a._x"),
+        Source("bus/local/d.py", "class Four:\n    def f(self, other):\n        self._own = other.part._f()"),
+    ]
+    found = [(source.path, line) for source, (line, _) in house.nobody_reaches_into_another_folder(tree)]
+    assert found == [("bus/local/c.py", 2), ("bus/local/d.py", 3)]
+
+
+def test_a_crowd_is_found() -> None:
+    crowd = [Source(f"bus/wire/file_{number}.py", "") for number in range(house.CROWD + 1)]
+    assert list(house.folders_are_not_crowded(crowd)) == [f"bus/wire/ holds {house.CROWD + 1} files"]
+    assert list(house.folders_are_not_crowded(crowd[1:])) == []
 
 
 def test_the_imports_of_the_tree_are_seen() -> None:
@@ -417,7 +456,9 @@ def test_a_wrong_all_is_noticed() -> None:
 def loaded_by(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has after a statement."""
     program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    )
     return set(result.stdout.split())
 
 

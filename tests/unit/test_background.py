@@ -7,6 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, JobError
+from actors.worker.verbs import core_of
 from tests.cast import Performer
 from tests.running import running
 
@@ -30,7 +31,7 @@ async def test_a_background_task_runs_beside_its_worker_and_tells_when_it_is_don
         await task.wait()
         assert task.done()
         assert seen == ["ran"]
-        assert not worker._background
+        assert not core_of(worker).background
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
@@ -45,7 +46,7 @@ async def test_what_a_background_task_raises_is_reported_and_goes_no_further(kin
         await worker.create_task(background()).wait()
         await anyio.wait_all_tasks_blocked()
         assert errors == [f"background task 'worker::task' failed: {kind.__name__}: no"]
-        assert worker.state.name == "READY"
+        assert core_of(worker).state.name == "READY"
 
 
 async def test_a_background_task_can_be_cancelled_before_and_while_it_runs() -> None:

@@ -25,7 +25,7 @@ from bus import (
     BusSystemMessage,
     MailboxFullError,
 )
-from tests.running import running
+from tests.running import execution_of, running
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -182,7 +182,7 @@ async def test_g24_senders_that_give_up_waiting_for_room_leave_nothing_behind() 
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await job.update("never sent")
-            left.append(len(job._waiters or ()))
+            left.append(len(execution_of(self, job.id)._waiters or ()))
             done.set()
             return {}
 
@@ -653,11 +653,18 @@ async def test_g25_a_plain_subscriber_has_bounded_room_too() -> None:
 
 
 @pytest.mark.parametrize(("attribute", "value"), [("mailbox_size", 0), ("max_concurrency", 0), ("when_full", "drop")])
-async def test_g47_bounds_that_nobody_could_keep_are_refused_when_the_worker_is_added(
+def test_g47_bounds_that_nobody_could_keep_are_refused_when_they_are_set(attribute: str, value: object) -> None:
+    worker = BaseWorker("worker")
+    with pytest.raises(ValueError, match=attribute):
+        setattr(worker, attribute, value)
+    assert getattr(worker, attribute) == getattr(BaseWorker, attribute)
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("mailbox_size", 0), ("max_concurrency", 0), ("when_full", "drop")])
+async def test_g47_bounds_that_are_computed_and_that_nobody_could_keep_are_refused_when_the_worker_is_added(
     attribute: str, value: object
 ) -> None:
-    worker = BaseWorker("worker")
-    setattr(worker, attribute, value)
+    worker = type("Computed", (BaseWorker,), {attribute: property(lambda _: value)})("worker")
     async with running(BaseWorker("other")) as runner:
         with pytest.raises(ValueError, match=attribute):
             await runner.add_workers(worker)

@@ -11,8 +11,10 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStateError, JobStatus, JobTimeoutError, job
+from actors.runner.runner import core_of_runner
+from actors.worker.verbs import core_of
 from bus import BusDataMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
-from tests.running import running
+from tests.running import execution_of, running
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -168,7 +170,7 @@ async def test_waiting_for_a_group_may_be_given_up_without_cancelling_it() -> No
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await group.wait()
-        assert not group._waiters
+        assert not core_of(client).groups[group.job_id]._waiters
         assert not group.is_done
         assert patient.cancelled == []
         group.cancel()
@@ -317,10 +319,10 @@ async def test_g19_a_handler_that_swallows_its_cancellation_is_answered_after_th
     async with running(stubborn, client, cancel_grace=0.05) as runner:
         group = await client.create_job_group_and_request_job(["stubborn"], name="swallow", job_id="mine")
         await anyio.wait_all_tasks_blocked()
-        job_object = stubborn._executor.jobs["mine"]  # type: ignore[union-attr]
+        execution = execution_of(stubborn, "mine")
         group.cancel()
         with anyio.fail_after(30):
-            while not job_object.ended:
+            while not execution.answered:
                 await anyio.lowlevel.checkpoint()
         before = stubborn.swallowed
         assert before > 0
@@ -353,7 +355,7 @@ async def test_g19_the_slot_of_a_handler_that_answers_once_it_was_told_to_stop_i
         stubborn.released.set()
         await anyio.wait_all_tasks_blocked()
         assert stubborn.statistics().quarantined == 0
-        assert runner.deadlines.statistics().armed == 0
+        assert core_of_runner(runner).deadlines.statistics().armed == 0
 
 
 async def test_g19_a_handler_that_answers_when_told_to_stop_and_then_ends_leaves_no_deadline() -> None:
@@ -368,7 +370,7 @@ async def test_g19_a_handler_that_answers_when_told_to_stop_and_then_ends_leaves
         await anyio.wait_all_tasks_blocked()
         assert stubborn.answered == 1
         assert stubborn.statistics().running == 0
-        assert runner.deadlines.statistics().armed == 0
+        assert core_of_runner(runner).deadlines.statistics().armed == 0
 
 
 @pytest.mark.parametrize("answers", ["before", "once told to stop"])
@@ -452,7 +454,7 @@ async def test_g19_g30_a_runner_ends_although_a_handler_has_swallowed_its_cancel
             await anyio.wait_all_tasks_blocked()
             if quarantined:
                 assert stubborn.statistics().quarantined == 1
-                stubborn._executor._quarantined = 0  # type: ignore[union-attr] # for the check of what is left behind
+                core_of(stubborn).admission._quarantined = 0  # type: ignore[union-attr] # for the check of what is left behind
 
 
 @virtual_time()

@@ -64,8 +64,8 @@ class Teller(BaseWorker):
 
     @job(name="riddle")
     async def riddle(self, job: Job[Any]) -> AsyncIterator[Any]:
-        for each in (1, 2, job.host.bus, 4):
-            yield Unknown() if each is job.host.bus else each
+        for each in (1, 2, self.bus, 4):
+            yield Unknown() if each is self.bus else each
 
 
 class Unknown(msgspec.Struct):

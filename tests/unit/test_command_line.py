@@ -30,6 +30,7 @@ from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
 from actors.runs.run import RunState, RunStatus
 from actors.runs.stores.record import is_id
 from bus import BrokerError, BusError, DecodeError, InvalidNameError, TransportError
+from tests.environment import ROOT, environment
 
 SHOP = """
     from collections.abc import AsyncIterator
@@ -80,11 +81,8 @@ SHOP = """
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to be in, an environment that says nothing, and modules that are forgotten afterwards."""
+    """An empty folder to be in, and modules that are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("ACTORBUS_"):
-            monkeypatch.delenv(name)
     path, modules = sys.path.copy(), set(sys.modules)
     yield tmp_path
     sys.path[:] = path
@@ -618,7 +616,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     write("shop.py", SHOP)
     process = subprocess.Popen(
         [sys.executable, "-m", "actors.cli", "schema", "shop:Till"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -635,7 +633,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_what_is_written_of_commands_and_exit_codes_is_so() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     for code, meaning in MEANINGS.items():
         assert f"| {code.value} | {meaning} |\n" in text
     for name in actorbus.commands:

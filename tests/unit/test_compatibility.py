@@ -25,6 +25,7 @@ from actors import (
     job,
     worker_ready,
 )
+from actors.worker.verbs import core_of
 from bus import (
     AsyncQueueBus,
     BusActivateWorkerMessage,
@@ -554,7 +555,7 @@ async def test_children_belong_to_their_parent_and_are_watched() -> None:
         assert parent.told("failed") == [("c1", "broken")]
         assert (await parent.job_group("c1", "c2")).responses == {"c1": {}, "c2": {}}
         assert await runner.remove_worker("parent")
-        assert all(child.state.name == "STOPPED" for child in children)
+        assert all(core_of(child).state.name == "STOPPED" for child in children)
 
 
 async def test_a_decorated_method_is_told_when_a_worker_is_ready() -> None:

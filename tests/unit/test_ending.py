@@ -16,6 +16,7 @@ from actors import (
     WorkerRunner,
     job,
 )
+from actors.worker.verbs import core_of
 from tests.cast import Asker, Performer, quiet
 from tests.running import running
 from tests.virtual_time import virtual_time
@@ -170,7 +171,7 @@ async def test_g30_no_child_outlives_its_parent_even_if_it_is_added_while_the_pa
         parent.gate.set()
         await parent.wait()
         assert runner.registry.local_workers == ["asker"]
-    assert late.state.name in {"NEW", "STOPPED"}
+    assert core_of(late).state.name in {"NEW", "STOPPED"}
     assert not refused or "is ending: it takes no new children" in refused[0]
 
 
@@ -204,12 +205,12 @@ async def test_g30_an_ending_runner_lets_running_jobs_finish_and_takes_no_new_on
         await anyio.wait_all_tasks_blocked()
         await runner.end("enough")
         await anyio.wait_all_tasks_blocked()
-        assert worker.state.name == "DRAINING"
+        assert core_of(worker).state.name == "DRAINING"
         with pytest.raises(RunnerStateError, match="is ending: it takes no new jobs"):
             await asker.job("worker", name="work")
         worker.gate.set()
     assert asker.outcomes == {"j": "done by worker"}
-    assert worker.state.name == asker.state.name == "STOPPED"
+    assert core_of(worker).state.name == core_of(asker).state.name == "STOPPED"
     assert not runner.running
 
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from actors import Backoff, BaseWorker, RestartPolicy, RunnerStateError, SupervisionError, WorkerRunner
+from actors.worker.verbs import core_of
 from tests.cast import Child, Parent, Team, quiet
 from tests.running import running
 from tests.virtual_time import virtual_time
@@ -78,7 +79,7 @@ async def test_g29_past_the_limit_the_parent_fails_and_at_the_top_run_raises(lim
         f"runner 'top': worker 'child' failed again after {limit} restarts within 7 s; "
         "last error: ValueError: child failed"
     )
-    assert other.state.name == "STOPPED"
+    assert core_of(other).state.name == "STOPPED"
     assert not runner.running
 
 
@@ -115,7 +116,7 @@ async def test_g29_a_failure_goes_up_one_level_at_a_time_and_each_level_tries_ag
     assert len(tops) == 2
     assert len(middles) == 2 * 3
     assert team.counts == {"leaf": 2 * 3 * 2, "sibling": 2 * 3}
-    assert all(each.state.name == "STOPPED" for each in (*tops, *middles, *team.made["sibling"]))
+    assert all(core_of(each).state.name == "STOPPED" for each in (*tops, *middles, *team.made["sibling"]))
     assert runner.registry.local_workers == []
     assert [data.error.split(":")[0] for data in tops[0].failed] == ["SupervisionError"] * 3
 

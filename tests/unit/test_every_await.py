@@ -16,6 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Client, Job, JobError, JobStatus, RunnerStateError, WorkerRunner, job, subscribe
+from actors.runner.runner import core_of_runner
 from bus import BusDataMessage, BusJobRequestMessage, BusJobUpdateMessage, BusMessage
 from tests.running import leftovers, running
 
@@ -477,8 +478,8 @@ async def test_f14_a_runner_cancelled_at_any_await_tells_everybody_and_leaves_no
         assert told.count("asked") == told.count("told")
         assert [performer.active_handlers for performer in performers] == [0, 0]
         assert not runner.running
-        assert not runner.open_groups
-        assert runner.tasks.statistics().tasks == 0
+        assert not core_of_runner(runner).open_groups
+        assert core_of_runner(runner).tasks.statistics().tasks == 0
         assert runner.bus.statistics().subscribers == 0
         assert runner.bus.statistics().parked == 0
         assert runner.registry.statistics().local_workers == 0

@@ -18,6 +18,8 @@ from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobStreamCreditMessage,
+    BusMessage,
+    BusRegistryRequestMessage,
     BusRunnerBeatMessage,
     BusWorkerRegistryMessage,
     JobStatus,
@@ -25,10 +27,11 @@ from bus import (
     WorkerRegistryEntry,
 )
 from bus.memory.broker import MemoryBroker
-from bus.transport.transport import Delivery, Outgoing
+from bus.transport.transport import Delivery, Lane, Outgoing
 from bus.wire.codec import MAX_MESSAGE_BYTES, Header, decode, decode_header, encode
 from bus.wire.signing import MAC_BYTES, Signer
 from tests.interceptor import Forger, Interceptor
+from tests.running import session_of
 from tests.virtual_time import virtual_time
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -294,7 +297,7 @@ async def test_g39_a_job_that_comes_again_after_its_answer_is_forgotten_is_not_d
         monkeypatch.setattr("bus.delivery.claims.MAX_REMEMBERED", 1)
         assert await it.boss.job("w", name="echo", payload=2) == 2
         before = len(it.b.link.sent)
-        it.b.bus._reader.read(Delivery("queue", "w", request.body, attempt=2))
+        session_of(it.b.bus)._inbox.read(Delivery("queue", "w", request.body, attempt=2))
         await anyio.sleep(3)
         (answer,) = [frame for header, frame in headers(it.b.link)[before:] if header.type == "BusJobResponseMessage"]
         told: Any = decode(*decode_header(answer.body))
@@ -345,15 +348,15 @@ async def test_g28_g40_what_an_earlier_life_said_does_not_end_the_present_one() 
             await anyio.sleep(3)
             for _ in range(5):
                 await play(it, beat, "everyone", "")
-                assert newcomer.bus._fleet.presence.hears(present.bus.address)
+                assert session_of(newcomer.bus)._membership.liveness.is_alive(present.bus.address)
             assert [data.address for data in newcomer.runner.registry.replicas("serves")] == [present.bus.address]
         async with node(it.broker, "e", BaseWorker("asks")) as unlucky:  # it hears the echo of a life and nothing else
             await play(it, beat, "everyone", "")
-            assert unlucky.bus._fleet.presence.hears(earlier.bus.address)
+            assert session_of(unlucky.bus)._membership.liveness.is_alive(earlier.bus.address)
             unlucky.link.lose = lambda delivery: b"BusRegistryRequestMessage" in delivery.body
             async with node(it.broker, "c", Worker("serves")) as latest:
                 await anyio.sleep(3)
-                assert unlucky.bus._fleet.presence.hears(latest.bus.address)
+                assert session_of(unlucky.bus)._membership.liveness.is_alive(latest.bus.address)
                 assert [data.address for data in unlucky.runner.registry.replicas("serves")] == [latest.bus.address]
 
 
@@ -371,9 +374,12 @@ async def test_g40_only_who_has_a_job_at_most_once_answers_it_and_only_who_asked
             answer = BusJobResponseMessage(
                 source="w", target="boss", job_id="j", status=JobStatus.COMPLETED, response="forged"
             )
-            c.bus.send_to(it.a.bus.address, answer)
-            c.bus.send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
-            c.bus.send_to(it.b.bus.address, BusJobStreamCreditMessage(source="boss", target="w", job_id="j", limit=999))
+            session = session_of(c.bus)
+            session.send_to(it.a.bus.address, answer)
+            session.send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
+            session.send_to(
+                it.b.bus.address, BusJobStreamCreditMessage(source="boss", target="w", job_id="j", limit=999)
+            )
             await anyio.sleep(3)
             assert it.a.refused == {"misattributed": 1}
             assert not results
@@ -392,7 +398,7 @@ async def test_g40_a_job_is_cancelled_by_its_requester_and_by_none_of_the_same_n
 
             tasks.start_soon(ask)
             await it.worker.begun.wait()
-            c.bus.send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
+            session_of(c.bus).send_to(it.b.bus.address, BusJobCancelMessage(source="boss", target="w", job_id="j"))
             await anyio.sleep(3)
             assert not results
             it.worker.gate.set()
@@ -412,6 +418,22 @@ async def test_g40_who_seems_to_have_sent_a_forged_request_hears_nothing_of_it()
             assert said == {"BusRunnerBeatMessage"}
         assert it.b.refused == {"unknown_key": 1, "unsigned": 1}
         assert not it.worker.runs
+
+
+@pytest.mark.parametrize("lane", ["queue", "inbox", "everyone", "direct"])
+async def test_g40_a_frame_that_comes_from_nowhere_is_refused_as_nobody_can_be_answered(lane: Lane) -> None:
+    broker, worker = MemoryBroker(), Worker()
+    async with node(broker, "b", worker, key=None) as b:
+        message: BusMessage = BusRegistryRequestMessage(source="x")
+        if lane in {"queue", "direct"}:
+            message = BusJobRequestMessage(source="x", target="w", job_id="j", job_name="echo")
+        to = b.bus.address if lane in {"inbox", "direct"} else ""
+        body = encode(message, id="x-1", origin="", destination=to)
+        session_of(b.bus)._inbox.read(Delivery(lane, "w" if lane == "queue" else "", body))
+        await anyio.sleep(60)
+        assert b.refused == {"malformed": 1}
+        assert not worker.runs
+        assert {frame.to for frame in b.link.sent if frame.lane == "inbox"} == set()
 
 
 async def test_g40_a_signed_request_that_cannot_be_read_is_answered() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from actors import BaseWorker, Function, HandlerError, JobError, JobStatus, function
 from actors.jobs.nesting import current_job
+from actors.performer.execution import Execution
 from tests.running import running
 
 pytestmark = pytest.mark.anyio
@@ -78,8 +79,9 @@ async def forever() -> None:
 @function()
 async def asks_further(name: str) -> str:
     work = current_job.get()
-    assert work is not None
-    inner: str = await work.host.get_worker("boss").job("hello", payload=name)  # type: ignore[union-attr]
+    assert isinstance(work, Execution)
+    worker = work.slots.doer.instance
+    inner: str = await worker.job("hello", payload=name)
     return f"they say {inner}"
 
 

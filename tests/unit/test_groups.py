@@ -19,6 +19,7 @@ from actors import (
     JobStatus,
     job,
 )
+from actors.worker.verbs import core_of
 from bus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -315,7 +316,8 @@ async def test_g12_the_newest_attempt_wins_and_older_ones_are_ignored() -> None:
                 **fields, attempt=attempt, sequence=sequence, status=JobStatus.COMPLETED, response=response
             )
 
-        group.listen()
+        asked = core_of(boss).groups[group.job_id]
+        asked.listening = True
         for message in (
             from_far(1, 0, update="first attempt"),
             from_far(2, 0, update="second attempt"),
@@ -324,7 +326,7 @@ async def test_g12_the_newest_attempt_wins_and_older_ones_are_ignored() -> None:
             from_far(2, 1, response="the owner's"),
         ):
             await runner.bus.send(message)
-        while (event := await group.next_event()) is not None:
+        while (event := await asked.next_event()) is not None:
             listened.append((event.attempt, event.data))
         await group.wait()
         assert listened == [(1, "first attempt"), (2, "second attempt")]

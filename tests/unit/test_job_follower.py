@@ -12,6 +12,7 @@ import pytest
 
 from actors import BaseWorker, Client, JobError, JobNews, RunnerStateError, WorkerRunner, follow_jobs, job
 from actors.observability.job_events import BATCH, KEPT, LONGEST_TEXT, TOPIC
+from actors.runner.runner import core_of_runner
 from bus import AsyncQueueBus, BusTopicMessage, MailboxFullError, WorkerErrorData
 from tests.cast import quiet
 from tests.running import running
@@ -76,7 +77,7 @@ async def known(runner: WorkerRunner, name: str) -> None:
 async def all_publish(runners: dict[str, WorkerRunner], *, publish: bool = True) -> None:
     """Wait until every runner knows of a follower, or that there is none any more."""
     for runner in runners.values():
-        while runner.job_events.wanted is not publish:
+        while core_of_runner(runner).job_events.wanted is not publish:
             changed = anyio.Event()
 
             def listener(_: object, changed: anyio.Event = changed) -> None:
@@ -153,7 +154,7 @@ async def test_a_runner_with_handlers_of_its_own_publishes_nothing_for_them(monk
         runner.add_event_handler("on_job_complete", lambda _, record: told.append(record.job_id))
         await client.request("desk", "hello", name="echo", job_id="j1")
         await anyio.wait_all_tasks_blocked()
-        assert runner.job_events._quiet is None
+        assert core_of_runner(runner).job_events._quiet is None
     assert told == ["j1"]
 
 

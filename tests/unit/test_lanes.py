@@ -652,7 +652,7 @@ async def test_g23_activation_messages_sent_by_hand_work_as_well() -> None:
         assert states == [(True, {"metadata": {}}), (False, None)]
 
 
-@pytest.mark.parametrize("name", ["wait", "start", "_route", "on_bus_message"])
+@pytest.mark.parametrize("name", ["wait", "start", "job", "on_bus_message"])
 def test_g22_a_handler_that_would_replace_a_method_of_the_machinery_is_refused_where_it_is_defined(name: str) -> None:
     async def handler(self: BaseWorker, message: BusJobRequestMessage) -> None:
         pass

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from enum import Enum
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import anyio
 import pytest
 
 from actors import BaseWorker, JobError, job
-from actors.jobs.lifecycle import ALIVE, ENDING, JOB_STEPS, WORKER_STEPS, JobState, WorkerState, moved
+from actors.jobs.lifecycle import (
+    ADMISSION_STEPS,
+    ALIVE,
+    ENDING,
+    JOB_STEPS,
+    WORKER_STEPS,
+    AdmissionState,
+    JobState,
+    WorkerState,
+    moved,
+)
+from actors.worker.core import WorkerCore
 from bus.memory.queues import TRANSITIONS, Entry, EntryState
-from tests.running import running
+from tests.running import execution_of, running
 
 WORKER_LIFE = {
     "NEW ATTACHED",
@@ -29,13 +40,31 @@ WORKER_LIFE = {
 }
 
 JOB_LIFE = {
-    "PENDING RUNNING",
-    "PENDING ENDED",
+    "WAITING RUNNING",
+    "WAITING ENDED",
     "RUNNING OPEN",
-    "RUNNING CANCELLING",
+    "RUNNING ANSWERED",
+    "RUNNING STOPPING",
     "RUNNING ENDED",
     "OPEN ENDED",
-    "CANCELLING ENDED",
+    "ANSWERED CLOSING",
+    "ANSWERED ENDED",
+    "STOPPING CLOSING",
+    "STOPPING QUARANTINED",
+    "STOPPING ENDED",
+    "CLOSING QUARANTINED",
+    "CLOSING ENDED",
+    "QUARANTINED ENDED",
+}
+
+ADMISSION_LIFE = {
+    "PAUSED SERVING",
+    "PAUSED DRAINING",
+    "PAUSED CLOSED",
+    "SERVING PAUSED",
+    "SERVING DRAINING",
+    "SERVING CLOSED",
+    "DRAINING CLOSED",
 }
 
 ENTRY_LIFE = {
@@ -65,6 +94,15 @@ def test_a_job_makes_each_step_of_its_life_and_no_other(old: JobState, new: JobS
             moved(JOB_STEPS, old, new)
 
 
+@pytest.mark.parametrize(("old", "new"), list(product(AdmissionState, repeat=2)))
+def test_an_admission_makes_each_step_of_its_life_and_no_other(old: AdmissionState, new: AdmissionState) -> None:
+    if f"{old.name} {new.name}" in ADMISSION_LIFE:
+        assert moved(ADMISSION_STEPS, old, new) is new
+    else:
+        with pytest.raises(AssertionError, match=f"{old.name}.*{new.name}"):
+            moved(ADMISSION_STEPS, old, new)
+
+
 @pytest.mark.parametrize(("old", "new"), list(product(EntryState, repeat=2)))
 def test_a_queued_frame_makes_each_step_of_its_life_and_no_other(old: EntryState, new: EntryState) -> None:
     entry = Entry("queue", "frame", b"")
@@ -82,10 +120,11 @@ def test_a_queued_frame_makes_each_step_of_its_life_and_no_other(old: EntryState
     ("steps", "states", "first", "ends"),
     [
         (WORKER_STEPS, WorkerState, WorkerState.NEW, {WorkerState.STOPPED}),
-        (JOB_STEPS, JobState, JobState.PENDING, {JobState.ENDED}),
+        (JOB_STEPS, JobState, JobState.WAITING, {JobState.ENDED}),
+        (ADMISSION_STEPS, AdmissionState, AdmissionState.PAUSED, {AdmissionState.CLOSED}),
         (TRANSITIONS, EntryState, EntryState.READY, {EntryState.DELETED, EntryState.DEAD}),
     ],
-    ids=["worker", "job", "frame"],
+    ids=["worker", "job", "admission", "frame"],
 )
 def test_every_state_can_be_reached_and_leads_to_an_end(
     steps: dict[Any, tuple[Any, ...]], states: type[Enum], first: Enum, ends: set[Enum]
@@ -114,12 +153,7 @@ class Witness(BaseWorker):
 
     def __init__(self, name: str, *, fails_in: str = "") -> None:
         super().__init__(name)
-        self.seen = [self.state]
         self.fails_in = fails_in
-
-    def _move(self, state: WorkerState) -> None:
-        super()._move(state)
-        self.seen.append(state)
 
     async def start(self) -> None:
         if self.fails_in == "start":
@@ -132,14 +166,25 @@ class Witness(BaseWorker):
     async def sleep(self) -> None:
         await anyio.sleep_forever()
 
-    @property
-    def life(self) -> str:
-        assert all(f"{old.name} {new.name}" in WORKER_LIFE for old, new in pairwise(self.seen))
-        return " ".join(state.name for state in self.seen)
+
+@pytest.fixture
+def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The states that each worker goes through, by its name."""
+    seen: dict[str, list[str]] = {}
+    move = WorkerCore.move
+
+    def noted(core: WorkerCore, state: WorkerState) -> None:
+        life = seen.setdefault(core.name, [core.state.name])
+        move(core, state)
+        assert f"{life[-1]} {state.name}" in WORKER_LIFE
+        life.append(state.name)
+
+    monkeypatch.setattr(WorkerCore, "move", noted)
+    return seen
 
 
 @pytest.mark.anyio
-async def test_the_state_of_a_worker_is_shown_where_it_is_printed() -> None:
+async def test_the_state_of_a_worker_is_shown_where_it_is_printed(lives: dict[str, list[str]]) -> None:
     removed, stopped = Witness("removed"), Witness("stopped")
     assert repr(removed) == "<Witness removed new>"
     async with running(Witness("other"), removed, stopped) as runner:
@@ -148,8 +193,8 @@ async def test_the_state_of_a_worker_is_shown_where_it_is_printed() -> None:
         await runner.remove_worker("removed")
         await stopped.stop()
         assert repr(stopped) == "<Witness stopped stopped>"
-    assert removed.life == "NEW ATTACHED STARTING READY DRAINING STOPPING STOPPED"
-    assert stopped.life == "NEW ATTACHED STARTING READY STOPPING STOPPED"
+    assert " ".join(lives["removed"]) == "NEW ATTACHED STARTING READY DRAINING STOPPING STOPPED"
+    assert " ".join(lives["stopped"]) == "NEW ATTACHED STARTING READY STOPPING STOPPED"
 
 
 @pytest.mark.anyio
@@ -160,11 +205,13 @@ async def test_the_state_of_a_worker_is_shown_where_it_is_printed() -> None:
         ("run", "NEW ATTACHED STARTING READY STOPPING STOPPED"),
     ],
 )
-async def test_a_worker_that_fails_goes_straight_to_its_end(fails_in: str, life: str) -> None:
+async def test_a_worker_that_fails_goes_straight_to_its_end(
+    fails_in: str, life: str, lives: dict[str, list[str]]
+) -> None:
     failing = Witness("failing", fails_in=fails_in)
     async with running(Witness("other"), failing):
         await failing.wait()
-    assert failing.life == life
+    assert " ".join(lives["failing"]) == life
 
 
 @pytest.mark.anyio
@@ -179,7 +226,6 @@ async def test_the_state_of_a_job_is_shown_where_it_is_printed() -> None:
 
         tasks.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        assert worker._executor is not None
-        assert repr(worker._executor.jobs["j1"]) == "<Job j1 sleep running attempt=1>"
+        assert repr(execution_of(worker, "j1")) == "<Job j1 sleep running attempt=1>"
         assert repr(asker.job_groups["j1"]) == "<JobGroup j1 1 open workers=worker>"
         await context.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import types
 from collections.abc import Iterator
 from contextvars import copy_context
 from typing import Any
@@ -13,6 +15,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from actors import BaseWorker, Client, JobError, job, tracing
+from actors.observability.log_fields import _variable
 from bus import BusJobRequestMessage
 from bus.log import log
 from tests.running import TasksBegun, running
@@ -88,6 +91,14 @@ def lines() -> Iterator[list[EventDict]]:
 
 def test_the_processor_that_shows_the_fields_is_in_the_default_configuration_of_structlog() -> None:
     assert structlog.contextvars.merge_contextvars in structlog.get_config()["processors"]
+
+
+async def test_a_job_does_not_wait_for_a_thread_that_imports_structlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    _variable.cache_clear()
+    monkeypatch.setitem(sys.modules, "structlog", types.ModuleType("structlog"))  # so far it is, and nothing in it yet
+    monkeypatch.delitem(sys.modules, "structlog.contextvars")
+    async with running(Talking("ann")) as runner, Client(runner) as client:
+        assert await client.request("ann", "hello", name="talk") == "hello"
 
 
 async def test_a_line_of_a_handler_says_of_which_job_it_is(lines: list[EventDict]) -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, RunnerStateError, WorkerActivationArgs, job
+from actors.worker.verbs import core_of
 from bus import (
     AsyncQueueBus,
     BusAddWorkerMessage,
@@ -232,7 +233,7 @@ async def test_an_error_of_a_child_reaches_its_parent_and_one_of_a_root_the_runn
         await parent.send_bus_error_message("the parent too")
         await anyio.wait_all_tasks_blocked()
         assert errors == [WorkerErrorData("parent", "the parent too")]
-        assert child.state.name == parent.state.name == "READY"
+        assert core_of(child).state.name == core_of(parent).state.name == "READY"
 
 
 # --- activation ---

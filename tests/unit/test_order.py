@@ -11,6 +11,8 @@ import pytest
 
 from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobRecord, JobStateError, JobStatus, job
 from actors.requester.delivery import WINDOW
+from actors.worker.dispatch import deliver
+from actors.worker.verbs import core_of
 from bus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -390,7 +392,7 @@ async def test_g14_g12_events_that_come_reordered_and_doubled_are_seen_once_in_o
             rng.shuffle(messages)
             group = client.job_groups[job_id]
             for message in messages:
-                client._route(message)
+                deliver(core_of(client), message)
                 assert group.statistics().early <= 201
             assert group.is_done
             assert group.statistics().early == 0
@@ -403,7 +405,7 @@ async def test_g12_g47_an_event_that_comes_again_after_its_turn_is_not_kept() ->
         group = await client.create_job_group_and_request_job(["ghost"])
         withdraw(client, group.job_id)
         for number in (0, 1, 2, 1, 0, 2):
-            client._route(event(group.job_id, number))
+            deliver(core_of(client), event(group.job_id, number))
         assert group.statistics().early == 0
         assert runner.statistics().late_answers == 3
         group.cancel()
@@ -413,10 +415,10 @@ async def test_g14_an_answer_that_overtakes_events_waits_for_them() -> None:
     async with running(client := BaseWorker("client")):
         group = await client.create_job_group_and_request_job(["ghost"])
         withdraw(client, group.job_id)
-        client._route(answer(group.job_id, 2))
-        client._route(event(group.job_id, 1))
+        deliver(core_of(client), answer(group.job_id, 2))
+        deliver(core_of(client), event(group.job_id, 1))
         assert not group.is_done
-        client._route(event(group.job_id, 0))
+        deliver(core_of(client), event(group.job_id, 0))
         assert group.is_done
 
 
@@ -425,13 +427,13 @@ async def test_g12_a_newer_attempt_begins_again_and_what_comes_of_the_older_one_
         async with client.job("ghost") as asked:
             job_id = asked.job_id
             withdraw(client, job_id)
-            client._route(event(job_id, 0))
-            client._route(event(job_id, 2))
-            client._route(event(job_id, 0, attempt=2))
-            client._route(event(job_id, 1))
-            client._route(answer(job_id, 3))
-            client._route(answer(job_id, 1, attempt=2))
-            client._route(answer(job_id, 1, attempt=2))
+            deliver(core_of(client), event(job_id, 0))
+            deliver(core_of(client), event(job_id, 2))
+            deliver(core_of(client), event(job_id, 0, attempt=2))
+            deliver(core_of(client), event(job_id, 1))
+            deliver(core_of(client), answer(job_id, 3))
+            deliver(core_of(client), answer(job_id, 1, attempt=2))
+            deliver(core_of(client), answer(job_id, 1, attempt=2))
             seen = [(each.attempt, each.data) async for each in asked]
         assert seen == [(1, (1, 0)), (2, (2, 0))]
         assert asked.response == {"attempt": 2}
@@ -444,8 +446,8 @@ async def test_g12_events_of_strangers_are_ignored() -> None:
         withdraw(client, group.job_id)
         message = event(group.job_id, 0)
         message.source = "stranger"
-        client._route(message)
-        client._route(BusJobCancelMessage(source="stranger", target="client", job_id=group.job_id))
+        deliver(core_of(client), message)
+        deliver(core_of(client), BusJobCancelMessage(source="stranger", target="client", job_id=group.job_id))
         assert not group.is_done
         assert runner.statistics().late_answers == 1
         group.cancel()

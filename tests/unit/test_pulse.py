@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from bus.errors import TransportError
-from bus.membership.liveness import Presence
-from bus.membership.watchdog import Verdict, Watchdog
+from bus.membership.liveness import Liveness
+from bus.membership.watchdog import LoopMonitor, Verdict
 from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 from bus.network.bus import NetworkBus
@@ -22,68 +22,68 @@ from bus.wire.codec import decode_header
 LONGEST_WAIT = 60.0
 
 
-def verdicts(watchdog: Watchdog, *times: float) -> list[Verdict]:
-    return [watchdog.look(now) for now in times]
+def verdicts(monitor: LoopMonitor, *times: float) -> list[Verdict]:
+    return [monitor.judge(now) for now in times]
 
 
 def test_a_loop_that_ticks_runs() -> None:
-    watchdog = Watchdog(0.0, patience=2.0, limit=60.0)
+    monitor = LoopMonitor(0.0, patience=2.0, limit=60.0)
     for now in range(10):
-        watchdog.tick(now)
-        assert watchdog.look(now + 2.0) is Verdict.RUNS
+        monitor.tick(now)
+        assert monitor.judge(now + 2.0) is Verdict.RUNS
 
 
 def test_a_blocked_loop_is_reported_once_and_kept_until_it_ticks() -> None:
-    watchdog = Watchdog(0.0, patience=2.0, limit=60.0)
-    watchdog.tick(10.0)
-    assert verdicts(watchdog, 12.0, 12.1, 13.0, 69.0) == [
+    monitor = LoopMonitor(0.0, patience=2.0, limit=60.0)
+    monitor.tick(10.0)
+    assert verdicts(monitor, 12.0, 12.1, 13.0, 69.0) == [
         Verdict.RUNS,
         Verdict.BLOCKED,
         Verdict.STILL_BLOCKED,
         Verdict.STILL_BLOCKED,
     ]
-    watchdog.tick(69.5)
-    assert verdicts(watchdog, 70.0, 71.0) == [Verdict.RESUMED, Verdict.RUNS]
-    assert watchdog.seconds == 59.0
-    assert watchdog.look(72.0) is Verdict.BLOCKED, "and the next time it is reported again"
+    monitor.tick(69.5)
+    assert verdicts(monitor, 70.0, 71.0) == [Verdict.RESUMED, Verdict.RUNS]
+    assert monitor.seconds == 59.0
+    assert monitor.judge(72.0) is Verdict.BLOCKED, "and the next time it is reported again"
 
 
 def test_past_its_limit_a_blocked_loop_is_given_up_once_until_it_ticks() -> None:
-    watchdog = Watchdog(0.0, patience=2.0, limit=6.0)
-    assert verdicts(watchdog, 3.0, 6.0, 6.5, 7.0, 100.0) == [
+    monitor = LoopMonitor(0.0, patience=2.0, limit=6.0)
+    assert verdicts(monitor, 3.0, 6.0, 6.5, 7.0, 100.0) == [
         Verdict.BLOCKED,
         Verdict.STILL_BLOCKED,
         Verdict.TOO_LONG,
         Verdict.GIVEN_UP,
         Verdict.GIVEN_UP,
     ]
-    watchdog.tick(101.0)
-    assert verdicts(watchdog, 101.0, 104.0) == [Verdict.RESUMED, Verdict.BLOCKED]
+    monitor.tick(101.0)
+    assert verdicts(monitor, 101.0, 104.0) == [Verdict.RESUMED, Verdict.BLOCKED]
 
 
 def test_without_a_limit_a_blocked_loop_is_never_given_up() -> None:
-    watchdog = Watchdog(0.0, patience=2.0, limit=math.inf)
-    assert verdicts(watchdog, 3.0, 1e9) == [Verdict.BLOCKED, Verdict.STILL_BLOCKED]
+    monitor = LoopMonitor(0.0, patience=2.0, limit=math.inf)
+    assert verdicts(monitor, 3.0, 1e9) == [Verdict.BLOCKED, Verdict.STILL_BLOCKED]
 
 
 def test_a_process_that_stood_still_as_a_whole_is_not_excused_for_it() -> None:
-    watchdog = Watchdog(0.0, patience=2.0, limit=60.0)
-    assert watchdog.look(30.0, overslept=29.5) is Verdict.RUNS, "the loop has not had its chance to tick yet"
-    assert watchdog.look(31.0, overslept=0.1) is Verdict.RUNS
-    assert watchdog.look(32.5, overslept=0.1) is Verdict.BLOCKED
-    assert watchdog.seconds == 2.5
+    monitor = LoopMonitor(0.0, patience=2.0, limit=60.0)
+    assert monitor.judge(30.0, overslept=29.5) is Verdict.RUNS, "the loop has not had its chance to tick yet"
+    assert monitor.judge(31.0, overslept=0.1) is Verdict.RUNS
+    assert monitor.judge(32.5, overslept=0.1) is Verdict.BLOCKED
+    assert monitor.seconds == 2.5
 
 
 def test_who_was_asleep_declares_nobody_dead_for_what_it_did_not_hear() -> None:
-    presence = Presence("me#1", lease=6.0, patience=30.0)
-    presence.heard("other", "other#1", 0.0, to_us=True)
-    presence.heard_self(0.0)
-    presence.woke(100.0)
-    assert presence.expired(100.0) == []
-    assert presence.connected(100.0), "that no beat of ours came back meanwhile says nothing about the network"
-    assert presence.expired(106.0) == []
-    presence.heard_self(105.0)
-    assert [peer.runner for peer in presence.expired(107.0)] == ["other"], "it has had its lease since we woke"
+    liveness = Liveness("me#1", lease=6.0, patience=30.0)
+    liveness.seen("other", "other#1", 0.0, to_us=True)
+    liveness.echoed(0.0)
+    liveness.resumed(100.0)
+    assert liveness.expired(100.0) == []
+    assert liveness.connected(100.0), "that no beat of ours came back meanwhile says nothing about the network"
+    assert liveness.expired(106.0) == []
+    liveness.echoed(105.0)
+    assert [peer.runner for peer in liveness.expired(107.0)] == ["other"], "it has had its lease since we woke"
 
 
 class Kept(MemoryTransport):

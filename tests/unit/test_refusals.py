@@ -10,7 +10,7 @@ from bus import NetworkBus
 from bus.errors import DecodeError
 from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
-from bus.transport.deduplication import Freshness
+from bus.transport.deduplication import Deduplication
 from bus.transport.refusals import MAX_LOGGED, Refusals
 from bus.wire.codec import Header
 from bus.wire.signing import ENVIRONMENT, Signer, signer_for
@@ -34,21 +34,23 @@ def test_each_sender_and_reason_is_logged_once_and_inventing_senders_fills_no_lo
 def test_g47_what_is_remembered_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bus.transport.deduplication.SEEN", 10)
     monkeypatch.setattr("bus.transport.deduplication.MAX_SENDERS", 5)
-    freshness = Freshness(strict=True)
+    deduplication = Deduplication(strict=True)
     for number in range(100):
-        assert freshness.is_new(Header("t", f"{number}-1", "s", origin=f"a#{number}"), "inbox")
-    assert len(freshness._seen) == 10
-    assert len(freshness._forgotten) == 5
+        assert deduplication.is_new(Header("t", f"{number}-1", "s", origin=f"a#{number}"), "inbox")
+    assert len(deduplication._seen) == 10
+    assert len(deduplication._forgotten) == 5
     with pytest.raises(DecodeError, match="is older than"):
-        freshness.is_new(Header("t", "89-1", "s", origin="a#89"), "inbox")
-    assert freshness.is_new(Header("t", "89-1", "s", origin="a#89"), "everyone"), "each lane has an order of its own"
-    assert freshness.is_new(Header("t", "7-50", "s", origin="a#7"), "everyone")
+        deduplication.is_new(Header("t", "89-1", "s", origin="a#89"), "inbox")
+    assert deduplication.is_new(Header("t", "89-1", "s", origin="a#89"), "everyone"), (
+        "each lane has an order of its own"
+    )
+    assert deduplication.is_new(Header("t", "7-50", "s", origin="a#7"), "everyone")
     for number in range(200, 220):
-        assert freshness.is_new(Header("t", f"{number}-1", "s", origin=f"a#{number}"), "inbox")
-    assert freshness.is_new(Header("t", "7-40", "s", origin="a#7"), "inbox"), "what overtook it went another way"
+        assert deduplication.is_new(Header("t", f"{number}-1", "s", origin=f"a#{number}"), "inbox")
+    assert deduplication.is_new(Header("t", "7-40", "s", origin="a#7"), "inbox"), "what overtook it went another way"
     for frame_id in ("90-2", "89-x", "89", "89-" + "1" * 30, ""):
         with pytest.raises(DecodeError, match="is none of a frame from"):
-            freshness.is_new(Header("t", frame_id, "s", origin="a#89"), "inbox")
+            deduplication.is_new(Header("t", frame_id, "s", origin="a#89"), "inbox")
 
 
 def test_g42_keys_come_from_the_argument_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import anyio
 import pytest
 
 from actors import BaseWorker, job, worker_ready
+from actors.runner.runner import core_of_runner
+from actors.worker.verbs import core_of
 from bus import AsyncQueueBus, InvalidNameError, WorkerLostData, WorkerReadyData, WorkerRegistry, WorkerRegistryEntry
 from bus.local.registry import RegistryStatistics
 from tests.cast import quiet
@@ -380,7 +382,7 @@ async def test_a_watcher_that_blocks_does_not_keep_the_session_from_ending() -> 
             assert worker is not None
             await worker.end()
             await anyio.wait_all_tasks_blocked()
-            assert not first.accepting
+            assert not core_of_runner(first).accepting
 
 
 async def forever(_: Any) -> None:
@@ -401,7 +403,7 @@ async def test_a_worker_that_is_stopped_by_who_is_told_of_it_stays_stopped() -> 
         handler: Callable[[Any], Any] = stop
         await runner.registry.watch("brief", handler)
         await runner.add_workers(brief)
-        assert brief.state.name == "STOPPED"
+        assert core_of(brief).state.name == "STOPPED"
         assert "brief" not in runner.registry
         assert runner.registry.local_workers == ["other"]
 

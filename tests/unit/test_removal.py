@@ -16,6 +16,7 @@ from actors import (
     WorkerUnavailableError,
     job,
 )
+from actors.worker.verbs import core_of
 from bus import AsyncQueueBus, BusCancelWorkerMessage, BusEndWorkerMessage
 from tests.cast import Asker, Performer
 from tests.running import running
@@ -82,7 +83,7 @@ async def test_g26_a_removed_worker_drains_and_gives_what_it_has_not_begun_to_it
         tasks.start_soon(runner.remove_worker, "worker")
         await anyio.wait_all_tasks_blocked()
         assert worker.begun == ["first"]
-        assert worker.state.name == "DRAINING"
+        assert core_of(worker).state.name == "DRAINING"
         worker.gate.set()
         await worker.wait()
         successor = Performer("worker")
@@ -115,7 +116,7 @@ async def test_g26_a_removal_goes_on_when_its_caller_is_cancelled() -> None:
         await anyio.wait_all_tasks_blocked()
         with anyio.move_on_after(1):
             await runner.remove_worker("worker")
-        assert worker.state.name == "DRAINING"
+        assert core_of(worker).state.name == "DRAINING"
         await worker.wait()
         assert runner.get_worker("worker") is None
     assert asker.outcomes["j"].status is JobStatus.CANCELLED
@@ -184,7 +185,7 @@ async def test_g26_an_overridden_stop_runs_once_however_the_worker_is_stopped(ho
 
     class Tidy(BaseWorker):
         async def stop(self) -> None:
-            calls.append(f"before, {self.state.name.lower()}")
+            calls.append(f"before, {core_of(self).state.name.lower()}")
             await super().stop()
             calls.append("after")
 

@@ -12,6 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
+from actors.client.client import runner_of
+from actors.worker.verbs import core_of
 from bus import BusJobRunningMessage, JobStatus
 from bus.errors import TransportError
 from bus.memory.broker import MemoryBroker
@@ -102,7 +104,7 @@ class Cutting(Once):
 
 def another_had_it(client: Client, attempt: int = 2) -> None:
     """Between the first claim and the second another runner had the job, and has died: the requester had heard it."""
-    (group,) = client._worker._groups.values()
+    (group,) = core_of(client._worker).groups.values()
     running = BusJobRunningMessage(
         source="once", target=client._worker.name, origin="other#1", job_id=group.job_id, attempt=attempt
     )
@@ -256,9 +258,7 @@ async def test_g33_who_has_a_job_that_its_requester_hears_from_another_is_not_to
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
                 another_had_it(client, attempt)
-                requester = client._runner
-                assert requester is not None
-                while requester.late_answers < 2:  # "I have it", said at each third of a lease
+                while runner_of(client).statistics().late_answers < 2:  # "I have it", said at each third of a lease
                     await anyio.lowlevel.checkpoint()
                 transport.repeated = anyio.Event()
                 lose_lease(broker)
@@ -376,7 +376,7 @@ async def test_g33_a_job_that_comes_again_while_its_handler_is_being_stopped_run
                 await anyio.wait_all_tasks_blocked()
                 assert worker.ran == 1
                 if cancelled:
-                    (group,) = client._worker._groups.values()
+                    (group,) = core_of(client._worker).groups.values()
                     group.cancel()
                     await anyio.wait_all_tasks_blocked()
                 worker.gate.set()

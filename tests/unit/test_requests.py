@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Client, Job, JobTimeoutError, WorkerRunner, job
+from actors.runner.runner import core_of_runner
 from actors.testing import Simulation
 from bus import AsyncQueueBus
 from bus.local.mailbox import Room
@@ -55,7 +56,7 @@ async def test_g25_members_whose_room_is_given_back_while_they_are_refused_are_a
 
 async def test_who_waits_for_room_that_is_there_or_gone_does_not_wait() -> None:
     async with WorkerRunner(handle_sigint=False, handle_sigterm=False) as runner:
-        room = Room("w", 1, runner.tasks)
+        room = Room("w", 1, core_of_runner(runner).tasks)
         await room.wait()
         assert room.take()
         room.close()
@@ -95,7 +96,7 @@ async def test_runners_seeded_alike_make_different_ids() -> None:
     async with AsyncQueueBus() as bus:
         runners = [WorkerRunner(name, bus, handle_sigint=False, handle_sigterm=False, rng=Random(7)) for name in "ab"]
         async with runners[0], runners[1]:
-            assert runners[0].new_id() != runners[1].new_id()
+            assert core_of_runner(runners[0]).new_id() != core_of_runner(runners[1]).new_id()
 
 
 async def test_an_exception_that_cannot_be_shown_ends_nothing_but_its_own_handler() -> None:

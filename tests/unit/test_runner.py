@@ -16,6 +16,7 @@ from actors import (
     SupervisionError,
     WorkerRunner,
 )
+from actors.worker.verbs import core_of
 from bus import AsyncQueueBus, DuplicateNameError
 from tests.cast import Asker, Performer, quiet
 from tests.running import running
@@ -76,7 +77,7 @@ async def test_a_worker_removed_before_the_run_does_not_end_the_run() -> None:
     await runner.add_workers(removed, stopped)
     assert await runner.remove_worker("removed")
     await stopped.stop()
-    assert (removed.state.name, stopped.state.name) == ("STOPPED", "STOPPED")
+    assert (core_of(removed).state.name, core_of(stopped).state.name) == ("STOPPED", "STOPPED")
     await runner.add_workers(Running("removed"))
     await runner.run()
     assert ran.is_set()
@@ -87,7 +88,7 @@ async def test_a_runner_told_to_end_before_its_run_runs_nothing() -> None:
     await runner.add_workers(worker)
     await runner.end()
     await runner.run()
-    assert worker.state.name == "STOPPED"
+    assert core_of(worker).state.name == "STOPPED"
 
 
 async def test_a_runner_lives_once() -> None:
@@ -165,7 +166,7 @@ async def test_the_context_raises_what_the_body_raised_and_has_stopped_everythin
 
     with pytest.raises(KeyError, match="body"):
         await script()
-    assert worker.state.name == "STOPPED"
+    assert core_of(worker).state.name == "STOPPED"
     assert not runner.running
 
 
@@ -209,4 +210,4 @@ async def test_a_context_whose_entering_is_cancelled_stops_everything() -> None:
         tasks.start_soon(enter)
         await entered.wait()
         tasks.cancel_scope.cancel()
-    assert worker.state.name == "STOPPED"
+    assert core_of(worker).state.name == "STOPPED"

@@ -9,7 +9,9 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobParams, JobRecord, JobStatus, WorkerRunner, job, tracing
-from actors.jobs.outcome import refusal
+from actors.jobs.outcome import cancelled, refusal
+from actors.runner.runner import core_of_runner
+from actors.worker.verbs import core_of
 from bus import DEAD_LETTERED, BusJobRequestMessage, WorkerErrorData
 from tests.cast import Asker, Performer, quiet
 from tests.running import running
@@ -158,10 +160,10 @@ async def test_a_job_that_became_a_dead_letter_is_told_to_on_job_error_where_it_
         with pytest.raises(JobError):
             await asker.job("worker")
         await anyio.wait_all_tasks_blocked()
-        executor = runner.get_worker("worker")._executor  # type: ignore[union-attr]
-        assert executor is not None
-        for job_id in tuple(executor.jobs):
-            executor.cancel(job_id, "it was answered")
+        admission = core_of(runner.get_worker("worker")).admission
+        assert admission is not None
+        for job_id in tuple(admission.executions):
+            admission.stop(job_id, cancelled("it was answered"))
         await anyio.wait_all_tasks_blocked()
     assert told == [DEAD_LETTERED, "JobCancelled"]
 
@@ -240,7 +242,7 @@ async def test_a_handler_that_was_removed_is_not_called_and_the_others_are() -> 
             told.append("-")
             runner.remove_event_handler("on_job_start", first if told.count("-") < 3 else second)
         runner.remove_event_handler("on_job_complete", first)
-        assert not runner.job_events.wanted
+        assert not core_of_runner(runner).job_events.wanted
     assert "".join(told) == "firstsecondfirst-firstsecond-second---"
 
 
@@ -285,7 +287,7 @@ async def test_a_handler_that_blocks_delays_no_job() -> None:
 
 async def test_the_runner_is_ready_once_and_after_its_workers() -> None:
     runner, worker, told = quiet(), BaseWorker("worker"), list[str]()
-    runner.add_event_handler("on_ready", lambda _: told.append(worker.state.name))
+    runner.add_event_handler("on_ready", lambda _: told.append(core_of(worker).state.name))
     await runner.add_workers(worker)
     async with runner:
         assert told == ["READY"]

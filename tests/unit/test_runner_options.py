@@ -53,13 +53,13 @@ async def test_the_concurrency_of_a_runner_bounds_each_of_its_workers(
 def test_a_runner_opens_the_bus_of_a_url_with_its_options() -> None:
     bus = WorkerRunner("a", "redis://127.0.0.1:1/0", **NETWORK).bus
     assert isinstance(bus, RedisBus)
-    assert (bus._prefetch, bus._heartbeat, bus._transport.ack_wait) == (4, 0.5, 9.0)
+    assert (bus._options.prefetch, bus._options.heartbeat, bus._transport.ack_wait) == (4, 0.5, 9.0)
     bus = WorkerRunner("a", "nats://127.0.0.1:1", **NETWORK).bus
     assert isinstance(bus, NatsBus)
-    assert (bus._prefetch, bus._heartbeat, bus._transport.ack_wait) == (4, 0.5, 9.0)
+    assert (bus._options.prefetch, bus._options.heartbeat, bus._transport.ack_wait) == (4, 0.5, 9.0)
     bus = WorkerRunner("a", "memory://x", **NETWORK).bus
     assert isinstance(bus, NetworkBus)
-    assert (bus._prefetch, bus._heartbeat) == (4, 0.5)
+    assert (bus._options.prefetch, bus._options.heartbeat) == (4, 0.5)
     assert isinstance(WorkerRunner("a", "memory://", **NETWORK).bus, AsyncQueueBus)
 
 

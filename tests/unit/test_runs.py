@@ -440,7 +440,7 @@ async def test_a_client_that_submits_several_at_once_opens_its_store_once() -> N
             for _ in range(5):
                 tasks.start_soon(submit)
         assert [await run.result(60) for run in runs] == ["X"] * 5
-        assert sum(isinstance(entry.worker, RunOwner) for entry in runner._roster.entries.values()) == 1
+        assert sum(isinstance(worker, RunOwner) for worker in runner.workers) == 1
 
 
 async def test_what_is_wrong_with_a_submission_is_said() -> None:

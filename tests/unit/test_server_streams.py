@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
 import socket
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from starlette.applications import Starlette
 
 from actors import WorkerRunner
+from actors.runner.runner import core_of_runner
 from actors.server import create_app, listen, serve
 from actors.server import listening as listening_module
 from actors.server.app import service_of
@@ -183,8 +186,8 @@ async def test_what_happens_in_the_fleet_is_seen() -> None:
 async def test_a_runner_that_a_server_has_left_tells_nobody_of_its_jobs() -> None:
     async with WorkerRunner(handle_sigint=False, handle_sigterm=False) as runner:
         async with asking(create_app(runner)):
-            assert runner.job_events.wanted
-        assert not runner.job_events.wanted
+            assert core_of_runner(runner).job_events.wanted
+        assert not core_of_runner(runner).job_events.wanted
 
 
 async def test_the_feed_goes_on_behind_an_event_and_says_what_was_missed() -> None:
@@ -270,6 +273,45 @@ async def test_cancelling_it_ends_it_in_order() -> None:
             await until(lambda: service_of(app).alive)
             tasks.cancel_scope.cancel()
     assert not service_of(app).alive
+
+
+class HalfWritten(logging.Handler):
+    """Has a signal come in the middle of a line, where no other can be written: so it is with a buffered stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.is_writing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.is_writing:
+            raise RuntimeError("reentrant call")
+        self.is_writing = True
+        if record.msg == "a line":
+            signal.raise_signal(signal.SIGTERM)
+        self.lines.append(record.msg)
+        self.is_writing = False
+
+
+@over_a_port
+async def test_a_signal_in_the_middle_of_a_line_of_the_log_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    logger, handler = logging.getLogger("actorbus"), HalfWritten()
+    app = serve(functions=[double])
+    logger.addHandler(handler)
+    try:
+        with anyio.fail_after(50):
+            async with anyio.create_task_group() as tasks:
+
+                async def run() -> None:
+                    await listen(app, port=0, log_config=None)
+
+                tasks.start_soon(run)
+                await until(lambda: service_of(app).alive)
+                logger.info("a line")
+    finally:
+        logger.removeHandler(handler)
+    assert handler.lines == ["a line", "signal: draining, once more to stop at once signal='SIGTERM'"]
 
 
 @over_a_port

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from actors import Backoff, BaseWorker, JobStatus, RestartPolicy
+from actors.worker.verbs import core_of
 from bus import WorkerErrorData
 from tests.cast import Asker, Parent, Team
 from tests.running import running
@@ -47,7 +48,7 @@ async def test_g29_the_parent_of_a_child_that_raises_is_told_and_lives_on(
         assert errors == ["child"]
         assert parent.children == []
         assert runner.get_worker("child") is None
-        assert parent.state.name == "READY"
+        assert core_of(parent).state.name == "READY"
         await parent.add_workers(BaseWorker("child"))
 
 
@@ -96,7 +97,7 @@ async def test_g29_a_strategy_says_who_is_made_again_in_which_order(strategy: An
         assert made == [f"make {name}" for name in affected]
         others = [name for name in reversed(affected) if name != names[failing]]
         assert stops == [f"stop {name}" for name in (names[failing], *others)]
-        assert all(team.now(name).state.name == "READY" for name in names)
+        assert all(core_of(team.now(name)).state.name == "READY" for name in names)
         assert all((first[name] is team.now(name)) is (name not in affected) for name in names)
 
 

@@ -42,9 +42,9 @@ from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunK
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
+from tests.environment import ROOT, environment
 from tests.running import LONGEST_WAIT
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = Path("/proc/self/fd")
 
 
@@ -353,7 +353,13 @@ with Client.sync("memory://") as client:
 
 def test_a_fork_of_the_process_is_told_to_make_its_own_and_ends() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_WAIT, check=False
+        [sys.executable, "-c", FORK],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_WAIT,
+        check=False,
     )
     assert done.stdout == "this client was made before the process forked: make a new one in each process\n3 []\n"
     assert done.returncode == 0

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -26,12 +25,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from actors import BaseWorker, Client, Job, JobError, install_telemetry, job, remove_telemetry, tracing
 from actors.observability.trace import watching
 from tests.cast import quiet
+from tests.environment import ROOT, environment
 from tests.running import TasksBegun, running
 
 pytestmark = pytest.mark.anyio
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-ROOT = Path(__file__).parents[2]
 NUMBERS = itertools.count()
 
 Delivery = Literal["at_least_once", "at_most_once"]
@@ -393,8 +392,8 @@ def test_a_program_sends_where_the_environment_says_and_else_nowhere(configured:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if configured else {}
-        subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=100)
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if configured else {}
+        subprocess.run([sys.executable, "-c", PROGRAM], env=environment(**told), check=True, timeout=100)
         server.shutdown()
     if configured:
         assert {path for path, _ in asked} == {"/v1/traces", "/v1/metrics"}

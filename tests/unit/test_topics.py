@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, HandlerError, subscribe
+from actors.worker.handlers import definition_of
 from bus import AsyncQueueBus, EncodeError, InvalidNameError, MailboxFullError, WorkerErrorData, open_bus
 from tests.running import running
 from tests.virtual_time import virtual_time
@@ -181,7 +182,7 @@ def test_a_worker_follows_a_bounded_number_of_topics() -> None:
     def methods(count: int) -> dict[str, Any]:
         return {f"on_{number}": _marked(follow, f"topic-{number}") for number in range(count)}
 
-    assert len(type("Many", (BaseWorker,), methods(100))._table.topics) == 100  # type: ignore[attr-defined]
+    assert len(definition_of(type("Many", (BaseWorker,), methods(100))).topics) == 100
     with pytest.raises(HandlerError, match="TooMany follows 101 topics, more than 100: publish under fewer topics"):
         type("TooMany", (BaseWorker,), methods(101))
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, Client, Job, Trace, WorkerRunner, job, tracing
+from actors.client.client import runner_of
 from bus import BusJobRequestMessage
 from bus.wire.codec import decode, decode_header, encode
 from tests.cast import quiet
@@ -215,8 +216,7 @@ async def test_what_others_send_that_is_no_trace_is_left_out_and_the_job_is_done
     fields: dict[str, Any], seen: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_runners() as (_, _, client):
-        assert client._runner is not None
-        post = client._runner.bus.post
+        post = runner_of(client).bus.post
 
         def forging(message: Any, *, force: bool = False) -> Any:
             if isinstance(message, BusJobRequestMessage):
@@ -224,7 +224,7 @@ async def test_what_others_send_that_is_no_trace_is_left_out_and_the_job_is_done
                     setattr(message, name, value)
             return post(message, force=force)
 
-        monkeypatch.setattr(client._runner.bus, "post", forging)
+        monkeypatch.setattr(runner_of(client).bus, "post", forging)
         assert await client.request("first", name="tell") == seen
 
 

@@ -11,9 +11,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bus.delivery.direct import Wire
 from bus.errors import TransportError
 from bus.local.tasks import Tasks
+from bus.transport.outbox import DirectOutbox
 from bus.transport.transport import Delivery, Outgoing
 
 pytestmark = pytest.mark.anyio
@@ -52,9 +52,9 @@ def frame(name: str, to: str = "b#1") -> Outgoing:
 
 
 @asynccontextmanager
-async def wire(transport: Any) -> AsyncGenerator[Wire]:
+async def wire(transport: Any) -> AsyncGenerator[DirectOutbox]:
     async with anyio.create_task_group() as task_group:
-        wire = Wire(transport, Tasks(task_group), Random(1))
+        wire = DirectOutbox(transport, Tasks(task_group), Random(1))
         task_group.start_soon(wire.run)
         await anyio.wait_all_tasks_blocked()
         yield wire
@@ -97,12 +97,12 @@ async def test_requests_take_room_until_they_are_sent() -> None:
 async def test_what_follows_on_a_single_frame_goes_at_once_and_what_follows_on_several_together() -> None:
     transport = Prompt()
     async with wire(transport) as sender:
-        sender.heard()
+        sender.received()
         for name in "ab":
             sender.put(frame(name))
         await sender.flush(60)
         for _ in range(2):
-            sender.heard()
+            sender.received()
         for name in "cd":
             sender.put(frame(name))
         await sender.flush(60)
@@ -113,11 +113,11 @@ async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_f
     transport = Prompt()
     async with wire(transport) as sender:
         sender.put(frame("a"))
-        sender.heard()
+        sender.received()
         sender.put(frame("b"))
         await sender.flush(60)
         transport.busy = True
-        sender.heard()
+        sender.received()
         sender.put(frame("c"))
         await sender.flush(60)
     assert transport.sent == [["a", "b"], ["c"]]
@@ -126,7 +126,7 @@ async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_f
 async def test_many_frames_do_not_wait_for_the_turn_to_end_each_node_gets_its_own_and_room_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 3)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 3)
     transport = Prompt()
     async with wire(transport) as sender:
         for number in range(7):
@@ -137,7 +137,7 @@ async def test_many_frames_do_not_wait_for_the_turn_to_end_each_node_gets_its_ow
 
 
 async def test_many_frames_for_a_busy_transport_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 2)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 2)
     transport = Prompt()
     transport.busy = True
     async with wire(transport) as sender:
@@ -155,7 +155,7 @@ async def test_what_is_on_its_way_is_not_sent_at_once_as_well(monkeypatch: pytes
             await self.gate.wait()
             await super().tell(frames)
 
-    monkeypatch.setattr("bus.delivery.direct.SHARE", 2)
+    monkeypatch.setattr("bus.transport.outbox.SHARE", 2)
     transport = Slow()
     async with wire(transport) as sender:
         sender.put(frame("a"))

@@ -14,6 +14,7 @@ from actors.cli.connection import connected
 from actors.cli.failures import one_line
 from actors.cli.output import emit, moment, table
 from actors.cli.settings import ABOVE_ZERO, CONNECTION, settings
+from actors.client.client import runner_of
 from actors.client.job_follower import follow_jobs
 from actors.observability.job_events import JobNews
 from bus import WorkerLostData, WorkerReadyData
@@ -78,14 +79,14 @@ async def events(*, seconds: float | None, everything: bool, json: bool, **conne
         click.echo(f"{kind:<13}  {change.worker_name}  on {change.runner}{reason}")
 
     async with connected(**connection) as client:
-        assert client._runner is not None
-        registry = client._runner.registry
+        runner = runner_of(client)
+        registry = runner.registry
         changes, news = anyio.create_memory_object_stream[WorkerReadyData | WorkerLostData | JobNews](math.inf)
         for known in client.workers():
             changes.send_nowait(known)
         registry.listen(changes.send_nowait)
         try:
-            async with follow_jobs(client._runner, changes.send_nowait):
+            async with follow_jobs(runner, changes.send_nowait):
                 with anyio.move_on_after(seconds):
                     async for change in news:
                         show(change)

@@ -16,6 +16,7 @@ from actors.cli.settings import settings
 from actors.cli.target import Target, targets
 from actors.performer.handler import Shape
 from actors.worker.function import Function
+from actors.worker.handlers import definition_of
 
 
 @click.command(cls=Command, example="actorbus schema shop:Till --asyncapi > till.json")
@@ -69,8 +70,8 @@ def operations(target: Target) -> list[Operation]:
         return [
             Operation(target.name, None, _summary(served.call), served.arguments, _returned(served.call), streams=False)
         ]
-    cls = target.source
-    handlers = [*cls._table.jobs.values(), *([cls._default] if cls._default is not None else [])]
+    definition = definition_of(target.source)
+    handlers = [*definition.jobs.values(), *([definition.default] if definition.default is not None else [])]
     return [
         Operation(
             target.name,

@@ -23,7 +23,7 @@ from actors.cli.process import end_with_parent, reloaded, tethered_option
 from actors.cli.settings import settings
 from actors.cli.target import Target, targets
 from actors.jobs.errors import SupervisionError
-from actors.runner.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner, core_of_runner
 from actors.runs.errors import RunStoreError
 from actors.runs.owner import RunOwner
 from actors.runs.store import RunStore
@@ -136,7 +136,7 @@ async def run_workers(url: str, found: list[Target], **values: Any) -> int:
             await runner.run(auto_end=False)
         except SupervisionError as error:
             raise CommandError(f"{text_of(error)}; the log says more", ExitCode.FAILED) from error
-        return ExitCode.INTERRUPTED if runner.cancelling else ExitCode.OK
+        return ExitCode.INTERRUPTED if core_of_runner(runner).cancelling else ExitCode.OK
 
 
 async def _opened(url: str, namespace: str, stack: AsyncExitStack, signals: Sized) -> RunStore | None:

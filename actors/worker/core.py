@@ -1,0 +1,421 @@
+"""The core of a worker: all of its state, in one object that nothing of a user's class reaches.
+
+The machinery holds cores and never workers. Of the user's object it calls the methods that are handlers or hooks, reads
+the public options, and nothing else; so a user's class may use any other name, be equal to others, or not hashable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from actors.host import AskingHost, DoingHost
+from actors.jobs.errors import RunnerStateError
+from actors.jobs.lifecycle import ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
+from actors.jobs.nesting import current_event, current_hook, waits_for_hook
+from actors.performer.admission import Admission
+from actors.performer.handler import Handler
+from actors.requester.delivery import Member
+from actors.requester.group import Group
+from actors.worker.handlers import Definition, definition_of
+from bus import WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
+from bus.local.events import EventHandlers
+from bus.local.mailbox import Mailbox, Room
+from bus.local.tasks import Signal, Waiter, wake
+
+if TYPE_CHECKING:
+    from actors.jobs.policies import RestartPolicy
+    from actors.worker.background import BackgroundTask
+
+
+class WorkerStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a worker: everything it holds.
+
+    Attributes:
+        running: Jobs that hold a slot (at most `max_concurrency`, plus jobs asked for inside them).
+        pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
+        quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
+        messages: Messages of others that wait to be handled (at most `mailbox_size`).
+        hooks: Hooks that wait in line, for messages and for the jobs it does and asks for (256 for events of each).
+        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
+        groups: Groups it asked for that have not ended.
+    """
+
+    running: int = 0
+    pending: int = 0
+    quarantined: int = 0
+    messages: int = 0
+    hooks: int = 0
+    senders: int = 0
+    groups: int = 0
+
+
+class Runner(Protocol):
+    """A `WorkerRunner`, as its workers have it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def bus(self) -> WorkerBus:
+        """How its messages travel."""
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """The workers it knows."""
+
+    async def add_workers(self, *workers: Any) -> None:
+        """Add root workers; see `WorkerRunner.add_workers`."""
+
+    async def remove_worker(self, name: str) -> bool:
+        """End one worker; see `WorkerRunner.remove_worker`."""
+
+    async def end(self, reason: str | None = None) -> None:
+        """Begin to end gracefully, and return."""
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Begin to stop at once, and return."""
+
+
+class WorkerHost(AskingHost, DoingHost, Protocol):
+    """The runner of a worker, as its core needs it."""
+
+    session: str | None
+    drained: Signal
+    """Wakes those that wait for workers to have nothing left to do."""
+
+    @property
+    def face(self) -> Runner:
+        """The runner that its users hold."""
+
+    def new_name(self, kind: str) -> str:
+        """A name for a worker that was given none."""
+
+    def report(self, core: WorkerCore, what: str, error: BaseException) -> None:
+        """Log what a worker's own code raised, and tell those who listen for errors."""
+
+    def late_answer(self, core: WorkerCore, message: Any, *, known: bool) -> None:
+        """Count an answer that nobody waits for; who still works for a job that is not `known` is told to stop."""
+
+    def end(self, core: WorkerCore, reason: str, *, drain: bool = True) -> None:
+        """Begin to end a worker and its children."""
+
+    async def stop(self, core: WorkerCore) -> None:
+        """Stop a worker for its own `stop()`."""
+
+    async def ready(self, core: WorkerCore) -> None:
+        """A worker has started: enter it, tell its watchers, give it what waits for it."""
+
+    async def announce(self, core: WorkerCore, *, ready: bool = True) -> None:
+        """Enter a worker, or its change, in the registry, and tell the other runners."""
+
+    async def guarded(self, core: WorkerCore, what: str, function: Callable[..., Any], *arguments: object) -> None:
+        """Call one of a worker's hooks: what it raises is reported and goes no further."""
+
+    async def add_children(self, core: WorkerCore, workers: tuple[Any, ...], *, watch: bool) -> None:
+        """Add children of a worker."""
+
+    async def supervise_children(
+        self, core: WorkerCore, factories: tuple[Callable[[], Any], ...], restart: RestartPolicy | None
+    ) -> None:
+        """Add supervised children of a worker."""
+
+
+class WorkerCore:
+    """What the machinery knows of one worker. It is a `Doer` to its jobs and an `Asker` to its groups."""
+
+    __slots__ = (
+        "_events",
+        "_waiters",
+        "activation_args",
+        "active",
+        "admission",
+        "background",
+        "children",
+        "definition",
+        "groups",
+        "hears",
+        "held",
+        "host",
+        "instance",
+        "mailbox",
+        "name",
+        "parent",
+        "room",
+        "started_at",
+        "state",
+        "wanted",
+        "watched",
+    )
+
+    def __init__(self, instance: Any, name: str, *, active: bool) -> None:
+        self.instance = instance
+        self.definition: Definition = definition_of(type(instance))
+        self.name = name
+        self.active = active
+        self.state = WorkerState.NEW
+        self.host: WorkerHost | None = None
+        self.parent: WorkerCore | None = None
+        self.children: dict[WorkerCore, None] | None = None
+        self.started_at: float | None = None
+        self.activation_args: dict[str, Any] | None = None
+        self.groups: dict[str, Group] = {}
+        self.admission: Admission | None = None
+        self.mailbox: Mailbox | None = None
+        self.room: Room | None = None
+        self.held: list[tuple[Any, ...]] | None = None
+        self.background: dict[BackgroundTask, None] | None = None
+        self.watched: dict[str, None] | None = None
+        self.wanted = self.definition.hooks
+        self.hears = "on_bus_message" in self.wanted
+        self._events: EventHandlers | None = None
+        self._waiters: list[Waiter] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self.instance).__name__} {self.name or '(unnamed)'} {self.state.name.lower()}>"
+
+    # --- life ---
+
+    def move(self, state: WorkerState) -> None:
+        """Go to another state; see `lifecycle`."""
+        self.state = moved(WORKER_STEPS, self.state, state)
+
+    @property
+    def hosted(self) -> WorkerHost:
+        """The runner it was added to.
+
+        Raises:
+            RunnerStateError: There is none yet.
+        """
+        if self.host is None:
+            raise RunnerStateError(f"worker {self.name!r} has no runner yet: add it with runner.add_workers(worker)")
+        return self.host
+
+    def host_for(self, action: str) -> WorkerHost:
+        """The running runner that hosts it.
+
+        Raises:
+            RunnerStateError: There is none; the text names the action.
+        """
+        host = self.host
+        if host is None or not host.running or self.state is WorkerState.STOPPED:
+            raise RunnerStateError(
+                f"worker {self.name or type(self.instance).__name__!r} cannot {action}: it is "
+                f"{self.state.name.lower()}; add it to a runner and run that (`await runner.run()` or `async with "
+                "runner:`)"
+            )
+        return host
+
+    async def wait(self) -> None:
+        """Wait until it has stopped."""
+        while self.state is not WorkerState.STOPPED:
+            waiter = self.host_for("wait").tasks.waiter()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    def stopped(self) -> None:
+        """It has stopped: wake those who wait for that."""
+        for waiter in tuple(self._waiters or ()):
+            wake(waiter)
+
+    def statistics(self) -> WorkerStatistics:
+        """What it holds now."""
+        jobs = self.admission.statistics() if self.admission is not None else None
+        room = self.room.statistics() if self.room is not None else None
+        lanes = self.mailbox.statistics() if self.mailbox is not None else None
+        return WorkerStatistics(
+            running=jobs.running if jobs else 0,
+            pending=jobs.pending if jobs else 0,
+            quarantined=jobs.quarantined if jobs else 0,
+            messages=room.taken if room else 0,
+            hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
+            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
+            groups=len(self.groups),
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether one of its jobs has not ended."""
+        return self.admission is not None and self.admission.busy
+
+    # --- doing ---
+
+    @property
+    def max_concurrency(self) -> int:
+        """Jobs that may run at once."""
+        return self.instance.max_concurrency  # type: ignore[no-any-return]
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has ever taken jobs."""
+        return self.started_at is not None
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs could start now."""
+        if self.admission is not None:
+            return self.admission.free_slots
+        limit = min(self.max_concurrency, self.hosted.concurrency)
+        return limit if self.active and self.state is WorkerState.READY else 0
+
+    def handler_for(self, job_name: str | None) -> Handler | None:
+        """What does a job of that name."""
+        handler = self.definition.jobs.get(job_name) if job_name is not None else None
+        return handler or self.definition.default
+
+    def no_handler(self, job_name: str | None) -> str:
+        """Why a job of that name cannot be done, and which can."""
+        return self.definition.missing(job_name, self.name)
+
+    def job_left(self) -> None:
+        """A job has ended or was handed back: who waits for that may look again."""
+        if self.state in ENDING:
+            self.hosted.drained.wake()
+
+    def admit(self) -> Admission:
+        """What takes its requests; made when it is first needed."""
+        admission = self.admission
+        if admission is None:
+            if self.state in {WorkerState.STOPPING, WorkerState.STOPPED}:
+                state = AdmissionState.CLOSED
+            elif self.state is WorkerState.DRAINING:
+                state = AdmissionState.DRAINING if self.active and self.was_ready else AdmissionState.CLOSED
+            else:
+                serves = self.active and self.state is WorkerState.READY
+                state = AdmissionState.SERVING if serves else AdmissionState.PAUSED
+            admission = self.admission = Admission(self, self.hosted, self.new_room(), state)
+        return admission
+
+    def new_room(self) -> Room:
+        """Room for what waits for it.
+
+        One is made for jobs and one for messages: a hook that waits for a job must not keep it out by the messages that
+        wait for the hook.
+        """
+        worker = self.instance
+        return Room(self.name, worker.mailbox_size, self.hosted.tasks, refuses=worker.when_full == "refuse")
+
+    # --- hooks ---
+
+    @property
+    def events(self) -> EventHandlers:
+        """The handlers of its events; made when it is first needed."""
+        if self._events is None:
+            self._events = EventHandlers(self.instance, type(self.instance).event_names)
+        return self._events
+
+    def listens(self, event: str) -> bool:
+        """Whether an event has a handler."""
+        return self._events is not None and self._events.listens(event)
+
+    async def emit(self, event: str, *details: object) -> None:
+        """Call the handlers of an event."""
+        if self._events is not None:
+            await self._events.emit(event, *details)
+
+    def want(self, hook: str) -> None:
+        """Somebody wants a hook from now on."""
+        self.wanted |= {hook}
+        if hook == "on_bus_message" and not self.hears:
+            self.hears = True
+            if self.host is not None and self.host.running:
+                self.host.bus.listen(self.name)
+
+    def lanes(self) -> Mailbox:
+        """Where hooks wait; made when it is first needed."""
+        if self.mailbox is None:
+            self.mailbox = Mailbox(self.name, self._handle, self.hosted.tasks)
+        return self.mailbox
+
+    def queue_hook(
+        self,
+        hook: str,
+        argument: Any,
+        group: Group | None = None,
+        member: Member | None = None,
+        *,
+        last: bool = True,
+    ) -> bool:
+        """Put a hook in line, if anybody wants it. Whether it was."""
+        if hook not in self.wanted:
+            return False
+        job_id = getattr(argument, "job_id", None)
+        item = (self.call_hook, hook, argument, group, member, last)
+        if getattr(argument, "urgent", False):
+            self.lanes().put_urgent(item, job_id)
+        else:
+            self.lanes().put(item, job_id)
+        return True
+
+    def queue_event(self, hook: str, message: Any, group: Any, member: Member) -> bool:
+        """Put the hooks of a job's event in line; the last of them tells the group. Whether there is any."""
+        if not self.hears:
+            return self.queue_hook(hook, message, group, member)
+        self.queue_hook(hook, message, group, member, last=False)
+        return self.queue_hook("on_bus_message", message, group, member)
+
+    async def call_hook(
+        self,
+        hook: str,
+        argument: Any,
+        group: Group | None = None,
+        member: Member | None = None,
+        last: bool = True,  # noqa: FBT002 - it comes from a tuple in the mailbox
+    ) -> None:
+        """Call a hook, and the handlers of its event; the `last` one of a job's event tells its group."""
+        arguments = () if hook == "on_deactivated" else (argument,)
+        token = current_event.set(None if group is None or member is None else (group, member))
+        try:
+            await self.hosted.guarded(self, hook, getattr(self.instance, hook), *arguments)
+            await self.emit(hook, *arguments)
+        finally:
+            current_event.reset(token)
+            if group is not None and member is not None and last:
+                group.delivery.hook_done(member)
+
+    def waits_inside_hook(self) -> bool:
+        """Whether a hook of its own would have to wait for whatever the current task waits for."""
+        return bool(self.wanted) and waits_for_hook(self.name)
+
+    async def _handle(self, item: tuple[Any, ...]) -> None:
+        token = current_hook.set(self.name)
+        try:
+            await item[0](*item[1:])
+        finally:
+            current_hook.reset(token)
+
+    # --- who it watches, and what runs beside its jobs ---
+
+    def watches(self, worker_name: str) -> bool:
+        """Whether it asked itself to be told of a worker, as opposed to being told of its children."""
+        return worker_name in self.definition.ready or worker_name in (self.watched or ())
+
+    def on_ready(self, data: WorkerReadyData) -> None:
+        """A worker that it watches came up."""
+        method = self.definition.ready.get(data.worker_name)
+        if method is not None:
+            guarded = self.hosted.guarded
+            self.lanes().put((guarded, self, method, getattr(self.instance, method), data))
+        self.queue_hook("on_worker_ready", data)
+
+    def on_lost(self, data: WorkerLostData) -> None:
+        """A worker that it watches is gone."""
+        self.queue_hook("on_worker_lost", data)
+
+    def background_ended(self, task: BackgroundTask, error: BaseException | None) -> None:
+        """A background task has ended."""
+        if self.background is not None:
+            self.background.pop(task, None)
+        host = self.host
+        if host is not None and self.state in ENDING:
+            host.drained.wake()
+        if host is not None and error is not None:
+            host.report(self, f"background task {task.get_name()!r} failed", error)
