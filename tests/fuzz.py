@@ -205,7 +205,7 @@ class Fuzz:
             if self.signed:  # what b has not heard, because it was not there yet, would be new to it
                 await self._work(boss)
                 taps[0].sent = []
-                session_of(buses[0])._membership.beat()
+                session_of(buses[0])._membership.send_heartbeat()
             await self._converse(boss)
             for _ in range(10):  # nothing of what was kept is under way any more
                 await self._work(boss)

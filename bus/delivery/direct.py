@@ -64,7 +64,7 @@ class _Ask(msgspec.Struct):
     frame_id: str = ""
     refused: tuple[str, ...] = ()
     sent: float = 0.0
-    heard: float = 0.0
+    seen: float = 0.0
     inquired: float = 0.0
     expected: int = 0
     known: int = 0
@@ -139,14 +139,14 @@ class Direct:
             self._unpark(ask)
         return ask is not None
 
-    def heard(self, message: _Talk, now: float) -> bool:
+    def receive(self, message: _Talk, now: float) -> bool:
         """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or getattr(message, "asked", None) not in {None, ask.request.asked}:
             return True
         if message.origin != ask.address:
             return False
-        ask.heard = now
+        ask.seen = now
         if isinstance(message, BusJobRunningMessage):
             ask.known = max(ask.known, message.events)
         elif hasattr(message, "sequence"):
@@ -184,12 +184,12 @@ class Direct:
             ask.refused = tuple(address for address in ask.refused if address != change.address)
             self._retry(ask)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """At every heartbeat: give up what is lost, ask about what is silent, try again with what nobody took."""
         for ask in list(self._asked.values()):
             if self._asked.get(ask.key) is not ask:
                 continue  # the end of another one has ended it
-            if self._liveness.hears(ask.address):
+            if self._liveness.is_alive(ask.address):
                 ask.gone_since = None
             elif ask.gone_since is None:
                 ask.gone_since = now  # its last words may be on their way
@@ -198,7 +198,7 @@ class Direct:
                 continue
             if ask.gap_since is not None and now - ask.gap_since > self._lease:
                 self._fail(ask, self._loss(ask, "an answer of its performer was lost"))
-            elif now - max(ask.heard, ask.inquired) > self._lease:
+            elif now - max(ask.seen, ask.inquired) > self._lease:
                 ask.inquired = now
                 self._inquire(ask)
         for name in list(self._parked):
@@ -214,7 +214,7 @@ class Direct:
         addresses = [
             address
             for replica in self._node.registry.remote_replicas(name)
-            if replica.active and (address := replica.address) not in ask.refused and self._liveness.hears(address)
+            if replica.active and (address := replica.address) not in ask.refused and self._liveness.is_alive(address)
         ]
         if len(addresses) > 1:
             self._turn += 1
@@ -234,7 +234,7 @@ class Direct:
             ask.request.timeout = max(ask.deadline - now, 0.0)
         ask.frame_id = self._node.put("direct", address, ask.request, bounded=True)
         ask.address = address
-        ask.sent = ask.heard = ask.inquired = now
+        ask.sent = ask.seen = ask.inquired = now
         ask.gone_since = None
         self._asked[ask.key] = ask
         self._load[address] = self._load.get(address, 0) + 1

@@ -314,7 +314,7 @@ class Leases:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self._revocation.look()
+        self._revocation.check()
         now = self._node.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._liveness.is_gone(claim.request.origin, now):

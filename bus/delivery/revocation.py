@@ -53,13 +53,13 @@ class Revocation:
         if len(self._given_up) > MAX_GIVEN_UP:
             self._given_up.popitem(last=False)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """At every heartbeat: begin, if there is something to do."""
         if not self._under_way and self._node.tasks.now() >= self._again and self._names():
             self._under_way = True
             self._node.tasks.start(self._run, None)
 
-    async def leave(self, seconds: float) -> None:
+    async def finish(self, seconds: float) -> None:
         """Let all that waits go out, and then take out what was given up: for at most `seconds` each."""
         await self._outbox.flush(seconds)
         if self._node.connected and self._names():
@@ -74,16 +74,16 @@ class Revocation:
     async def _run(self, _argument: None) -> None:
         try:
             for name in self._names():
-                await self._look_through(name)
+                await self._search(name)
         except TransportError as error:
             self._again = self._node.tasks.now() + PAUSE
             log().debug("given up jobs could not be taken out of their queue yet", error=str(error))
         finally:
             self._under_way = False
 
-    async def _look_through(self, name: str) -> None:
+    async def _search(self, name: str) -> None:
         unsent = frozenset(self._outbox.jobs())  # they may yet be stored
-        doomed = {
+        revoked = {
             key: number for key, number in self._given_up.items() if key[0] == name and (name, *key[2:]) not in unsent
         }
         frames = self._transport.waiting(name)
@@ -91,21 +91,21 @@ class Revocation:
         after = ""
         for _ in range(MOST // PAGE):
             page = await frames.oldest(PAGE, after)
-            if not page or len(places) >= len(doomed):
+            if not page or len(places) >= len(revoked):
                 break
             after = page[-1].place
-            places += [frame.place for frame in page if _is_given_up(frame.body, name, doomed)]
+            places += [frame.place for frame in page if _is_given_up(frame.body, name, revoked)]
         if places:
             await frames.discard(places)
-        for key, number in doomed.items():
+        for key, number in revoked.items():
             if self._given_up.get(key) == number:
                 del self._given_up[key]
 
 
-def _is_given_up(body: bytes, name: str, doomed: dict[Key, int]) -> bool:
+def _is_given_up(body: bytes, name: str, revoked: dict[Key, int]) -> bool:
     try:
         header, _ = decode_header(body, lane="queue", max_message_bytes=len(body))
     except DecodeError:
         return False  # who serves the queue buries it, and says so
     asked = (name, header.origin, header.source, header.job_id or "")
-    return header.target == name and number_of(header.id) <= doomed.get(asked, -1)
+    return header.target == name and number_of(header.id) <= revoked.get(asked, -1)

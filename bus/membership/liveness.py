@@ -96,14 +96,14 @@ class Liveness:
         """The runners that are alive."""
         return list(self._peers.values())
 
-    def hears(self, address: str) -> bool:
+    def is_alive(self, address: str) -> bool:
         """Whether that life of a runner is alive as far as we know."""
         peer = self._peers.get(address.partition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
 
     def is_gone(self, address: str, now: float) -> bool:
         """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
-        return self.connected(now) and not self.hears(address)
+        return self.connected(now) and not self.is_alive(address)
 
     def connected(self, now: float) -> bool:
         """Whether our own beats come back to us."""
@@ -113,14 +113,14 @@ class Liveness:
         """Seconds since our own beats came back, or since we began to listen for them."""
         return now - self._silent_since
 
-    def heard_self(self, now: float) -> None:
+    def echoed(self, now: float) -> None:
         """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
         self._echo = self._silent_since = now
 
-    def woke(self, now: float) -> None:
+    def resumed(self, now: float) -> None:
         """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
         for peer in self._peers.values():
             peer.seen = max(peer.seen, now)
@@ -128,7 +128,7 @@ class Liveness:
             self._echo = max(self._echo, now)
         self._silent_since = now
 
-    def heard(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Reaction:
+    def seen(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Reaction:
         """A runner gave a sign of life. `version` is the count of changes it says it is at.
 
         `to_us` tells what it said to us alone from what it said to everybody.
@@ -142,13 +142,13 @@ class Liveness:
                 return self._doubt(peer, address, now)
             gone = peer
             if gone is not None:
-                self._bury(gone.address)
+                self._mark_dead(gone.address)
             peer = self._peers[runner] = PeerRunner(runner, address, now)
         silent = self._silent.get(runner)
         if silent is not None and (to_us or silent.address == address):
             del self._silent[runner]
             if silent.address != address:
-                self._bury(silent.address)  # with another life after it, it is over
+                self._mark_dead(silent.address)  # with another life after it, it is over
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
         ask = behind and now - peer.asked > self._lease / 3
@@ -181,7 +181,7 @@ class Liveness:
 
     def left(self, runner: str, address: str) -> PeerRunner | None:
         """A runner said goodbye, or its lease ended. The peer, if it was known."""
-        self._bury(address)
+        self._mark_dead(address)
         peer = self._peers.get(runner)
         if peer is None or peer.address != address:
             return None
@@ -217,7 +217,7 @@ class Liveness:
             self._silent.popitem(last=False)
         return gone
 
-    def _bury(self, address: str) -> None:
+    def _mark_dead(self, address: str) -> None:
         self._dead[address] = None
         while len(self._dead) > MAX_DEAD:
             self._dead.popitem(last=False)

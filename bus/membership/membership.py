@@ -28,7 +28,7 @@ LATE = 1.5
 """Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
 of it unheard before that is noticed."""
 
-BEATS_WAITING = 3
+HEARTBEATS_WAITING = 3
 """Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
 
 ENTRY_BYTES = 256
@@ -37,7 +37,7 @@ ENTRY_BYTES = 256
 TOPIC_BYTES = 66
 """As much as a topic in such an entry takes: 64 characters at most."""
 
-MAX_NEWS = 10_000
+MAX_CHANGES = 10_000
 """Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
 
 
@@ -55,9 +55,9 @@ class MembershipStatistics(msgspec.Struct, frozen=True):
     lists: int
 
 
-BEATS_OF_A_TWIN = 2
+HEARTBEATS_OF_A_NAMESAKE = 2
 """Beats after which another process of our name is told of."""
-MAX_TWINS = 100
+MAX_NAMESAKES = 100
 
 
 class Membership:
@@ -84,56 +84,56 @@ class Membership:
         self._heartbeat = heartbeat
         self._lease = lease
         self._version = 0
-        self._twins: dict[str, int] = {}
+        self._namesakes: dict[str, int] = {}
         self._part_bytes = max_message_bytes // 4
         self._parts: dict[str, tuple[int, dict[int, list[WorkerRegistryEntry]]]] = {}
         self._waiting = 0
-        self._news = Mailbox(node.address, self._handle_news, node.tasks)
+        self._changes = Mailbox(node.address, self._apply, node.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
         """Count a change of our own list."""
         self._version += 1
         message.version = self._version
 
-    def beat(self, *, leaving: bool = False) -> None:
+    def send_heartbeat(self, *, leaving: bool = False) -> None:
         """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
-        if self._waiting < BEATS_WAITING or leaving:
+        if self._waiting < HEARTBEATS_WAITING or leaving:
             self._waiting += 1
-            self._node.put("everyone", "", self.sign_of_life(leaving=leaving), accepted=self._accepted)
+            self._node.put("everyone", "", self.heartbeat_message(leaving=leaving), accepted=self._accepted)
 
     def _accepted(self) -> None:
         self._waiting -= 1
 
-    def sign_of_life(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
+    def heartbeat_message(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
         """What a beat says. May be called from any thread."""
         name = self._node.registry.runner_name
         return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
     def statistics(self) -> MembershipStatistics:
         """What is held of others now."""
-        return MembershipStatistics(self.liveness.statistics(), self._news.statistics().data, len(self._parts))
+        return MembershipStatistics(self.liveness.statistics(), self._changes.statistics().data, len(self._parts))
 
     async def run(self) -> None:
         """Beat, and forget who does not, until cancelled."""
-        self.liveness.woke(self._node.tasks.now())
+        self.liveness.resumed(self._node.tasks.now())
         while True:
-            self.beat()
+            self.send_heartbeat()
             before = self._node.tasks.now()
             await anyio.sleep(self._heartbeat)
             now = self._node.tasks.now()
             if now - before > LATE * self._heartbeat:
-                self.liveness.woke(now)
+                self.liveness.resumed(now)
                 continue
             self._judge_echo(now)
             for peer in self.liveness.doubtful(now):
-                self._node.put("inbox", peer.address, self.sign_of_life(asks=True))
+                self._node.put("inbox", peer.address, self.heartbeat_message(asks=True))
             for peer in self.liveness.expired(now):
                 self._gone(peer)
             self._on_heartbeat()
 
-    def heard_self(self, now: float) -> None:
+    def echoed(self, now: float) -> None:
         """One of our own beats has come back."""
-        self.liveness.heard_self(now)
+        self.liveness.echoed(now)
         self._connection.works(ECHO)
 
     def _judge_echo(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Membership:
             error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
             self._connection.failed(ECHO, error)
 
-    def heard(self, message: Any, now: float, *, to_us: bool) -> None:
+    def receive(self, message: Any, now: float, *, to_us: bool) -> None:
         """Take in what another runner says about itself and its workers, to us alone or to everybody."""
         runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
@@ -155,25 +155,25 @@ class Membership:
         if isinstance(message, BusRunnerBeatMessage):
             version = message.version
             if runner == self._node.registry.runner_name:
-                self._meet_twin(message.origin)
+                self._meet_namesake(message.origin)
             if message.asks:
-                self._node.put("inbox", message.origin, self.sign_of_life())
-        heard = self.liveness.heard(runner, message.origin, now, version, to_us=to_us)
-        if heard.ask:
+                self._node.put("inbox", message.origin, self.heartbeat_message())
+        reaction = self.liveness.seen(runner, message.origin, now, version, to_us=to_us)
+        if reaction.ask:
             request = BusRegistryRequestMessage(source=self._node.registry.runner_name)
             self._node.put("inbox", message.origin, request)
-        if heard.ignore:
+        if reaction.ignore:
             return
-        if heard.gone is not None:
-            self._gone(heard.gone)
+        if reaction.gone is not None:
+            self._gone(reaction.gone)
         self._take(message, runner)
 
-    def _meet_twin(self, address: str) -> None:
+    def _meet_namesake(self, address: str) -> None:
         """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
-        self._twins[address] = self._twins.get(address, 0) + 1
-        while len(self._twins) > MAX_TWINS:
-            del self._twins[next(iter(self._twins))]
-        if self._twins.get(address) == BEATS_OF_A_TWIN:
+        self._namesakes[address] = self._namesakes.get(address, 0) + 1
+        while len(self._namesakes) > MAX_NAMESAKES:
+            del self._namesakes[next(iter(self._namesakes))]
+        if self._namesakes.get(address) == HEARTBEATS_OF_A_NAMESAKE:
             log().error(
                 "two processes run under one runner name: all others take the later one for a new life of the first, "
                 "and that for dead. Give each WorkerRunner a name of its own, or none",
@@ -188,18 +188,18 @@ class Membership:
                 self._node.put("inbox", message.origin, part)
         elif isinstance(message, (BusWorkerReadyMessage, BusWorkerLostMessage)):
             if self.liveness.changed(runner, message.version):
-                self._tell(message, runner)
+                self._queue(message, runner)
         elif isinstance(message, BusWorkerRegistryMessage):
             if self._is_whole(message) and self.liveness.listed(runner, message.version):
-                self._tell(message, runner)
+                self._queue(message, runner)
         elif not isinstance(message, BusRunnerBeatMessage):
-            self._news.put(message)
+            self._changes.put(message)
 
-    def _tell(self, message: BusMessage, runner: str) -> None:
-        if self._news.statistics().data >= MAX_NEWS:
+    def _queue(self, message: BusMessage, runner: str) -> None:
+        if self._changes.statistics().data >= MAX_CHANGES:
             self.liveness.behind(runner)
         else:
-            self._news.put(message)
+            self._changes.put(message)
 
     def _list(self) -> list[BusWorkerRegistryMessage]:
         registry = self._node.registry
@@ -239,7 +239,7 @@ class Membership:
     def _gone(self, peer: PeerRunner) -> None:
         self._parts.pop(peer.address, None)
         nothing = BusWorkerRegistryMessage(source=peer.runner, origin=peer.address, runner=peer.runner, workers=[])
-        self._news.put(nothing)
+        self._changes.put(nothing)
 
-    async def _handle_news(self, message: BusMessage) -> None:
+    async def _apply(self, message: BusMessage) -> None:
         self._node.tell_runners(message)

@@ -64,7 +64,7 @@ class LoopMonitor:
         """The loop runs. One assignment: the loop calls it while another thread looks."""
         self._ticked = now
 
-    def look(self, now: float, overslept: float = 0.0) -> Verdict:
+    def judge(self, now: float, overslept: float = 0.0) -> Verdict:
         """Judge.
 
         Args:
@@ -164,14 +164,14 @@ class Watchdog:
         due = before = self._clock()
         while not self._ended.wait(self._period):
             now = self._clock()
-            verdict = self._monitor.look(now, now - before - self._period)
-            self._tell(verdict)
+            verdict = self._monitor.judge(now, now - before - self._period)
+            self._report(verdict)
             if verdict in {Verdict.BLOCKED, Verdict.STILL_BLOCKED} and now >= due:
                 due = now + self._every
                 self._renew()
             before = self._clock()
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _report(self, verdict: Verdict) -> None:
         seconds = f"{self._monitor.seconds:.1f} seconds"
         if verdict is Verdict.BLOCKED:
             self.blocked += 1

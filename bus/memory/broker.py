@@ -287,9 +287,9 @@ class MemoryBroker:
             return []
         return [WaitingFrame(entry.id, entry.body) for entry in islice(entries, most)]
 
-    def withdraw(self, queue: str, places: Sequence[str]) -> None:
+    def remove(self, queue: str, places: Sequence[str]) -> None:
         """Take frames out of a queue, unless they are claimed."""
-        self._queues.withdraw(queue, places)
+        self._queues.remove(queue, places)
 
     def statistics(self) -> BrokerStatistics:
         """What the broker holds now and has counted so far."""

@@ -180,7 +180,7 @@ class Queues:
         queue = self._by_name.get(name)
         return queue.ready if queue is not None else ()
 
-    def withdraw(self, name: str, ids: Sequence[str]) -> None:
+    def remove(self, name: str, ids: Sequence[str]) -> None:
         """Delete the entries of these frames from a queue; claimed ones stay."""
         queue = self._by_name.get(name)
         if queue is not None:

@@ -65,7 +65,7 @@ class MemoryWaitingFrames:
     async def discard(self, places: Sequence[str]) -> None:
         """Take frames out; claimed ones stay."""
         await checkpoint()
-        self._broker.withdraw(self._queue, places)
+        self._broker.remove(self._queue, places)
 
 
 class MemoryTransport:

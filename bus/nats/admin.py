@@ -1,4 +1,4 @@
-"""What was given up on, on a NATS server: stored, listed, thrown away. For asyncio."""
+"""What people look after on a NATS server: its settings, a user's rights, dead letters, waiting frames. For asyncio."""
 
 from __future__ import annotations
 
@@ -12,27 +12,50 @@ import anyio
 
 from bus.errors import BusError, TransportError
 from bus.local.dead_letters import DeadFrame
-from bus.nats.connection import Answers, NatsLink, connect, status_of
-from bus.nats.layout import NO_MESSAGE, Layout, refusal, token
+from bus.nats.connection import NatsLink, connect
+from bus.nats.layout import NO_MESSAGE, NatsLayout, error_code, refusal, token
 from bus.transport.server import Finding
 from bus.transport.transport import WaitingFrame
 
+OLDEST = (2, 9)
+"""The first version of the server that the transport runs on."""
 
-async def bury(link: NatsLink, layout: Layout, queue: str, frame_id: str, body: bytes, *, attempt: int) -> None:
-    """Store a dead letter.
+
+def inspect_server(link: NatsLink, max_message_bytes: int) -> None:
+    """Refuse a server that takes smaller messages.
 
     Raises:
-        TransportError: It may be stored or not.
+        BusError: It does.
     """
-    answers = Answers(link)
-    headers = {"Nats-Msg-Id": f"dead-{frame_id}", "Actorbus-Queue": queue, "Actorbus-Attempt": str(attempt)}
-    await answers.ask(layout.dead_subject(queue), body, headers)
-    (message,) = await answers.wait()
-    if status_of(message) == "503" or b'"error"' in message.data:
-        raise TransportError(f"the dead letters are refused: {message.data.decode(errors='replace') or 'no stream'}")
+    taken = link.client.max_payload
+    if taken < max_message_bytes:
+        raise BusError(
+            f"{link.where} takes messages of at most {taken} bytes, this bus sends up to {max_message_bytes}: "
+            "raise its max_payload, or lower max_message_bytes"
+        )
 
 
-class JetStreamDeadFrames:
+async def _message_after(link: NatsLink, stream: str, subject: str, position: int, what: str) -> dict[str, Any] | None:
+    """The first message of a subject behind a position in its stream; None if there is none.
+
+    Raises:
+        TransportError: The server did not answer, or refused: then the error names `what`.
+    """
+    answer = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": position + 1, "next_by_subj": subject})
+    code = error_code(answer)
+    if code == NO_MESSAGE:
+        return None
+    if code is not None:
+        raise refusal(what, answer)
+    message: dict[str, Any] = answer["message"]
+    return message
+
+
+def _body(message: dict[str, Any]) -> bytes:
+    return base64.b64decode(message.get("data", ""))
+
+
+class NatsDeadFrames:
     """The dead letters of a namespace. The server knows how often a job was delivered, not to whom.
 
     Args:
@@ -40,35 +63,31 @@ class JetStreamDeadFrames:
         connected: The connection, or a `TransportError`.
     """
 
-    def __init__(self, layout: Layout, connected: Callable[[], NatsLink]) -> None:
+    def __init__(self, layout: NatsLayout, connected: Callable[[], NatsLink]) -> None:
         self._layout = layout
         self._connected = connected
 
     async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
-        """At most `most` letters, the oldest first; only such as follow the place `after`. One round trip for each.
+        """At most `most` dead letters, the oldest first; only such as follow the place `after`. One round trip each.
 
         Raises:
             TransportError: The server did not answer, or refused.
         """
+        if after and not after.isdecimal():
+            raise ValueError(f"{after!r} is not where a dead letter is kept")
+        layout, position = self._layout, int(after or 0)
         frames: list[DeadFrame] = []
-        sequence = 1
-        if after:
-            if not after.isdecimal():
-                raise ValueError(f"{after!r} is not where a dead letter is kept")
-            sequence = int(after) + 1
         while len(frames) < most:
-            ask = {"seq": sequence, "next_by_subj": self._layout.dead_subjects}
-            answer = await self._connected().api(f"STREAM.MSG.GET.{self._layout.dead}", ask)
-            if "error" in answer:
-                if answer["error"].get("err_code") == NO_MESSAGE:
-                    break
-                raise refusal("the dead letters", answer)
-            sequence = answer["message"]["seq"] + 1
-            frames.append(_frame(answer["message"]))
+            link = self._connected()
+            message = await _message_after(link, layout.dead, layout.dead_subjects, position, "the dead letters")
+            if message is None:
+                break
+            position = message["seq"]
+            frames.append(_dead_frame(message))
         return frames
 
     async def discard(self, place: str) -> bool:
-        """Throw a letter away. False if it was not there.
+        """Throw a dead letter away. False if it was not there.
 
         Raises:
             TransportError: The server did not answer; it may be gone or not.
@@ -79,22 +98,22 @@ class JetStreamDeadFrames:
         return bool(answer.get("success"))
 
 
-def _frame(message: dict[str, Any]) -> DeadFrame:
+def _dead_frame(message: dict[str, Any]) -> DeadFrame:
     _, _, lines = base64.b64decode(message.get("hdrs", "")).partition(b"\r\n")
     headers = BytesParser().parsebytes(lines, headersonly=True)
     attempt = int(headers.get("Actorbus-Attempt", "0"))
     when = datetime.fromisoformat(message["time"])
     queue = headers.get("Actorbus-Queue", "")
-    place, body = str(message["seq"]), base64.b64decode(message.get("data", ""))
-    return DeadFrame(place, queue, body, attempt, when.timestamp(), (f"attempt {attempt}: given up at {when}",))
+    history = (f"attempt {attempt}: given up at {when}",)
+    return DeadFrame(str(message["seq"]), queue, _body(message), attempt, when.timestamp(), history)
 
 
 _GONE = (10043, 10057, NO_MESSAGE)
 """JetStream's codes for a message that is not there to be deleted."""
 
 
-class JetStreamWaitingFrames:
-    """The frames of one queue, claimed ones among them. One round trip for each.
+class NatsWaitingFrames:
+    """The frames of one queue, claimed ones among them.
 
     Args:
         layout: Names the stream.
@@ -102,30 +121,28 @@ class JetStreamWaitingFrames:
         queue: Name of the queue.
     """
 
-    def __init__(self, layout: Layout, connected: Callable[[], NatsLink], queue: str) -> None:
+    def __init__(self, layout: NatsLayout, connected: Callable[[], NatsLink], queue: str) -> None:
         self._layout = layout
         self._connected = connected
         self._subject = layout.job_subject(queue)
 
     async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
-        """At most `most` frames, the oldest first; only such as follow the place `after`.
+        """At most `most` frames, the oldest first; only such as follow the place `after`. One round trip for each.
 
         Raises:
             TransportError: The server did not answer, or refused.
         """
         if after and not after.isdecimal():
             raise ValueError(f"{after!r} is not where a frame waits")
+        jobs, position = self._layout.jobs, int(after or 0)
         frames: list[WaitingFrame] = []
         while len(frames) < most:
-            ask = {"seq": int(after or 0) + 1, "next_by_subj": self._subject}
-            answer = await self._connected().api(f"STREAM.MSG.GET.{self._layout.jobs}", ask)
-            if "error" in answer:
-                if answer["error"].get("err_code") == NO_MESSAGE:
-                    break
-                raise refusal(f"to show stream {self._layout.jobs!r}", answer)
-            message = answer["message"]
-            after = str(message["seq"])
-            frames.append(WaitingFrame(after, base64.b64decode(message.get("data", ""))))
+            link = self._connected()
+            message = await _message_after(link, jobs, self._subject, position, f"to show stream {jobs!r}")
+            if message is None:
+                break
+            position = message["seq"]
+            frames.append(WaitingFrame(str(position), _body(message)))
         return frames
 
     async def discard(self, places: Sequence[str]) -> None:
@@ -137,16 +154,15 @@ class JetStreamWaitingFrames:
         for place in places:
             ask = {"seq": int(place), "no_erase": True}
             answer = await self._connected().api(f"STREAM.MSG.DELETE.{self._layout.jobs}", ask)
-            if "error" in answer and answer["error"].get("err_code") not in _GONE:
+            if error_code(answer) not in {None, *_GONE}:
                 raise refusal(f"to take a message out of stream {self._layout.jobs!r}", answer)
 
 
-OLDEST = (2, 9)
-"""The first version of the server that the transport runs on."""
+# --- the doctor's checks ---
 
 
 async def examine_nats(url: str, namespace: str, patience: float) -> AsyncIterator[Finding]:
-    """Look at the server of a URL; see `bus.checkup.examine`."""
+    """Look at the server of a URL; see `bus.doctor.examine`."""
     link: NatsLink | None = None
     try:
         try:
@@ -182,7 +198,7 @@ async def _persistence(link: NatsLink, namespace: str) -> Finding:
     if "error" in account:
         why = account["error"].get("description", "no reason given")
         return Finding("persistence", "failed", f"JetStream is refused ({why}): give this account JetStream")
-    layout = Layout(namespace, 30.0)
+    layout = NatsLayout(namespace, 30.0)
     in_memory = []
     for name in (layout.jobs, layout.inboxes, layout.dead):
         stream: dict[str, Any] = await link.api(f"STREAM.INFO.{name}")
@@ -197,12 +213,12 @@ async def _persistence(link: NatsLink, namespace: str) -> Finding:
 async def _rights(link: NatsLink, namespace: str) -> Finding:
     subject = f"{token(namespace)}.doctor"
 
-    def heard(_message: object) -> None:
+    def ignore(_message: object) -> None:
         """Nobody writes there but us."""
 
-    await link.listen(subject, heard)
-    await link.tell(subject)
-    await link.api("INFO")  # what was refused is told before this is answered
+    await link.listen(subject, ignore)
+    await link.publish(subject)
+    await link.api("INFO")  # the server says what it has refused before it answers this
     if link.forbidden:
         text = (
             f"{link.forbidden}: allow this user to publish and subscribe {token(namespace)}.>, $JS.API.> and _INBOX.>"

@@ -23,7 +23,7 @@ class NatsBus(ServerBus):
         url: `nats://host:port` or `tls://host:port`, with `user:password@` or `token@` in front if need be; several
             servers of one cluster with commas between them.
         client: A connected `nats.aio.client.Client` instead, for what a URL does not say. It is not closed.
-            There is no second one of it, so the leases of a blocked event loop are not kept.
+            There is no second one of it, so the leases of a blocked event loop are not renewed.
         namespace: Buses of different namespaces on one server do not meet.
         ack_wait: Seconds after which a job whose runner has gone silent is given to another. All runners must agree.
         consumer_id: Taken for programs that run on Redis as well. Here all processes share the consumers of the queues.
@@ -40,14 +40,14 @@ class NatsBus(ServerBus):
         consumer_id: str | None = None,  # noqa: ARG002 - see its description
         **options: Unpack[NetworkOptions],
     ) -> None:
-        from bus.nats.transport import JetStreamTransport  # noqa: PLC0415 - only who asks for NATS loads it
+        from bus.nats.transport import NatsTransport  # noqa: PLC0415 - only who asks for NATS loads it
 
         if client is None:
             url = url or "nats://127.0.0.1:4222"
         self._server = (url, client)
         self.server_url, self.namespace = (url or None), check_name("namespace", namespace)
         options.setdefault("max_message_bytes", MAX_MESSAGE_BYTES)
-        transport = JetStreamTransport(
+        transport = NatsTransport(
             url,
             client=client,
             namespace=self.namespace,

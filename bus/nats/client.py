@@ -1,4 +1,7 @@
-"""The client of nats-py as this project uses it: less is waited for between the socket and who listens. For asyncio."""
+"""The client of nats-py as this project uses it: less is waited for between the socket and the listeners.
+
+Only this file knows the insides of the library. For asyncio.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bus.errors import BusError
@@ -50,6 +54,17 @@ def exposed(url: str, client: Client | None) -> str:
     )
 
 
+def number_of(subscription: Subscription) -> int:
+    """The number by which the server and the client know a subscription."""
+    return subscription._id
+
+
+def life_of_server(client: Client) -> str:
+    """What names the present life of the server; empty in a cluster, where what is stored outlives a server."""
+    info = client._server_info
+    return "" if "cluster" in info else str(info["server_id"])
+
+
 _END = b"\r\n"
 
 
@@ -57,7 +72,7 @@ class StraightClient(Client):
     """The library's client, which hands on messages as they are read, and leaves it to the link to end a connection.
 
     On its own it wakes one task for what is read and another for each subscription; and it closes a connection that
-    failed in the middle of its reader, where an error of it escapes, untold.
+    failed in the middle of its reader, where an error of it escapes without a report.
 
     Attributes:
         secure: Whether a server without TLS is refused.
@@ -91,6 +106,17 @@ class StraightClient(Client):
         self.stats["out_bytes"] += len(payload)
         writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload))
         return True
+
+    def cut(self) -> None:
+        """End the connection at once: one that is closed waits for its buffer to be sent, over a dead link for ever."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def forget_unsent(self) -> None:
+        """Drop what was not written to the socket yet."""
+        self._pending.clear()
+        self._pending_data_size = 0
 
     def _read(self, data: bytes) -> None:
         """Hand on the messages in front that are complete; the library has what follows them."""
@@ -126,8 +152,8 @@ class StraightClient(Client):
     def _hand_on(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
         if (take := self.straight.get(sid)) is not None:
             take(data)
-        elif (hear := self.listeners.get(sid)) is not None:
-            hear(self._build_message(sid, subject, reply, data, self._headers(headers) if headers else None))
+        elif (listen := self.listeners.get(sid)) is not None:
+            listen(self._build_message(sid, subject, reply, data, self._headers(headers) if headers else None))
         else:
             return False
         self.stats["in_msgs"] += 1

@@ -1,11 +1,10 @@
-"""One connection to a NATS server: what is asked over it, and whether it still lives. For asyncio."""
+"""The link to a NATS server: what is asked over it, and whether it still lives. For asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime
 from typing import Any, Protocol
 
 import anyio
@@ -17,7 +16,7 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import AccessDeniedError, TransportError
 from bus.log import log
-from bus.nats.client import StraightClient, servers
+from bus.nats.client import StraightClient, number_of, servers
 from bus.transport.server import redacted
 
 ANSWER_TIMEOUT = 5.0
@@ -105,23 +104,6 @@ def status_of(message: Msg) -> str:
     return (message.headers or {}).get("Status", "")
 
 
-def numbers(message: Msg) -> tuple[int, int, int]:
-    """How often a message was delivered, its number in the stream, and the number of this delivery."""
-    parts = message.reply.split(".")
-    first = 4 if len(parts) == 9 else 6  # noqa: PLR2004 - with a domain there are two more words in front
-    return int(parts[first]), int(parts[first + 1]), int(parts[first + 2])
-
-
-def stored_at(message: Msg) -> float:
-    """When the server stored a message that it delivers, in seconds of its clock."""
-    return int(message.reply.split(".")[-2]) / 1e9
-
-
-def seconds_of(time: str) -> float:
-    """A time in an answer of the server, in seconds of its clock."""
-    return datetime.fromisoformat(time).timestamp()
-
-
 CONNECT_TIMEOUT = 5.0
 """Seconds an attempt to connect may take."""
 
@@ -136,26 +118,30 @@ ECHO_LIMIT = 4.0
 ECHOES = 3
 
 FAILURES = (TimeoutError, OSError, nats.errors.Error)
-"""What the client raises. Its timeout is an OSError as well on 3.11, so nothing may be told from the class alone."""
+"""What the client raises. Its timeout is an OSError as well on 3.11, so the class alone does not say what happened."""
 
 
 class NatsLink:
     """One life of a connection. It is never mended: who lost it makes a new one, and knows that all is to be redone.
 
     Args:
-        client: The client of the library, connected or about to be.
+        client: The client of the library, connected or about to be. If it is one of ours, it is closed with the link.
         where: The address of the server, without secrets.
-        owned: Whether the client lives and dies with this link.
         on_lost: Called once when the connection is gone.
+
+    Attributes:
+        echo_sent: When the latest echo that came back was sent: what has arrived since left the server later than that.
+        errors: How many errors the client has reported.
+        forbidden: The last right that the server has refused, in its words.
     """
 
-    def __init__(self, client: Client, where: str, *, owned: bool, on_lost: Callable[[], None]) -> None:
+    def __init__(self, client: Client, where: str, *, on_lost: Callable[[], None]) -> None:
         self.client = client
         self.where = where
-        self.fresh = 0.0
+        self.echo_sent = 0.0
         self.errors = 0
         self.forbidden = ""
-        self._owned = owned
+        self._ours = client if isinstance(client, StraightClient) else None
         self._on_lost = on_lost
         self._lost = False
         self._last_error = ""
@@ -170,7 +156,7 @@ class NatsLink:
         self._next_echo = 0.0
 
     @property
-    def alive(self) -> bool:
+    def connected(self) -> bool:
         """Whether this life of the connection goes on."""
         if not self._lost and not (self.client.is_connected and self.client.stats["reconnects"] == self._reconnects):
             self._lose()
@@ -180,7 +166,7 @@ class NatsLink:
         """Begin to listen for answers."""
         inbox = self.client.new_inbox()
         self._prefix = f"{inbox}."
-        self._echoed = self.fresh = asyncio.get_running_loop().time()
+        self._echoed = self.echo_sent = asyncio.get_running_loop().time()
         await self.listen(f"{inbox}.*", self._answered)
 
     def new_subject(self) -> str:
@@ -190,40 +176,46 @@ class NatsLink:
     async def listen(self, subject: str, callback: Callable[[Msg], None]) -> Subscription:
         """Call `callback` for each message of a subject, one after the other, as soon as it is read if that can be."""
 
-        def hear(message: Msg) -> None:
+        def take(message: Msg) -> None:
             try:
                 callback(message)
             except Exception as error:  # noqa: BLE001 - one bad message must not stop the reader
                 self._report(error)
 
-        async def heard(message: Msg) -> None:
-            hear(message)
+        async def take_later(message: Msg) -> None:
+            take(message)
 
         try:
-            subscription = await self.client.subscribe(subject, cb=heard)
+            subscription = await self.client.subscribe(subject, cb=take_later)
         except FAILURES as error:
             raise self.failed("subscribing", error) from error
         self._subscriptions.append(subscription)
-        if isinstance(self.client, StraightClient):
-            self.client.listeners[subscription._id] = hear
+        if self._ours is not None:
+            self._ours.listeners[number_of(subscription)] = take
         return subscription
 
-    def part(self, subscription: Subscription) -> None:
-        """Stop listening; what is on its way still comes."""
+    async def listen_straight(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
+        subscription = await self.listen(subject, lambda message: take(message.data))
+        if self._ours is not None:
+            self._ours.straight[number_of(subscription)] = take
+
+    def stop_listening(self, subscription: Subscription) -> None:
+        """Listen no more; what is on its way still comes."""
         self._subscriptions.remove(subscription)
-        if self.alive:
+        if self.connected:
             self.spawn(self._drain, subscription)
 
     async def _drain(self, subscription: Subscription) -> None:
         await subscription.drain()  # type: ignore[no-untyped-call]  # the library does not say
-        if isinstance(self.client, StraightClient):
-            self.client.listeners.pop(subscription._id, None)
+        if self._ours is not None:
+            self._ours.listeners.pop(number_of(subscription), None)
 
-    async def tell(
+    async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
         """Write a message. Nothing says whether it arrived."""
-        if not self.alive:
+        if not self.connected:
             raise TransportError(f"not connected to {self.where}{self.reason()}")
         try:
             await self.client.publish(subject, payload, reply=reply, headers=headers)
@@ -232,13 +224,7 @@ class NatsLink:
 
     def write(self, subject: str, payload: bytes) -> bool:
         """Write a message at once, which saves a wake-up. False, and nothing done, if something has to go before it."""
-        return isinstance(self.client, StraightClient) and self.alive and self.client.write(subject, payload)
-
-    async def hear_at_once(self, subject: str, take: Callable[[bytes], None]) -> None:
-        """Call `take`, which must not raise, for each message of a subject, as soon as it is read if that can be."""
-        subscription = await self.listen(subject, lambda message: take(message.data))
-        if isinstance(self.client, StraightClient):
-            self.client.straight[subscription._id] = take
+        return self._ours is not None and self.connected and self._ours.write(subject, payload)
 
     async def ask(self, subject: str, payload: bytes, sink: Sink, headers: dict[str, str] | None = None) -> str:
         """Write a message whose answer goes to `sink`, and return a token to `forget` it by."""
@@ -246,7 +232,7 @@ class NatsLink:
         token = str(self._count)
         self._asked[token] = sink
         try:
-            await self.tell(subject, payload, self._prefix + token, headers)
+            await self.publish(subject, payload, self._prefix + token, headers)
         except TransportError:
             self._asked.pop(token, None)
             raise
@@ -276,8 +262,6 @@ class NatsLink:
     async def echo(self, now: float, every: float) -> float:
         """Keep an echo of our own going round; return when the next one is due.
 
-        `fresh` is when the last one that came back was sent: what arrives after it left the server later than that.
-
         Raises:
             TransportError: None came back for too long: nothing flows although the connection is open.
         """
@@ -290,16 +274,22 @@ class NatsLink:
             self._count += 1
             token = str(self._count)
             self._asked[token] = _Echo(self, now)
-            await self.tell(self._prefix + token)
+            await self.publish(self._prefix + token)
         return self._next_echo
 
+    def echo_returned(self, sent: float) -> None:
+        """An echo that was sent at that time is here."""
+        self._echoes = 0
+        self._echoed = asyncio.get_running_loop().time()
+        self.echo_sent = max(self.echo_sent, sent)
+
     def reason(self) -> str:
-        """The last error the client told us of, as the end of a sentence."""
+        """The last error that the client has reported, as the end of a sentence."""
         return f" ({self._last_error})" if self._last_error else ""
 
     def failed(self, what: str, error: Exception) -> TransportError:
         """The error of ours for one of the client."""
-        words = told(error)
+        words = _words(error)
         reason = f"{words}{self.reason() if words != self._last_error else ''}"
         if "Authorization Violation" in reason:
             return AccessDeniedError(
@@ -314,7 +304,7 @@ class NatsLink:
 
     def _report(self, error: Exception) -> None:
         self.errors += 1
-        words = told(error)
+        words = _words(error)
         if words != self._last_error and self._echoed:
             log().warning("the NATS client reports an error", server=self.where, error=words)
         self._last_error = words
@@ -327,31 +317,24 @@ class NatsLink:
 
     async def close(self) -> None:
         """End the connection, or only our use of it. Never raises, and takes no longer than `CLOSE_TIMEOUT`."""
-        alive = self.alive
+        connected = self.connected
         self._lose()
         for task in self._tasks:
             task.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT):
             try:
-                if self._owned:
-                    if not alive:
-                        self._cut()
-                        self.client._pending.clear()
-                        self.client._pending_data_size = 0
-                    await self.client.close()
+                if self._ours is not None:
+                    if not connected:
+                        self._ours.cut()
+                        self._ours.forget_unsent()
+                    await self._ours.close()
                 elif not self.client.is_closed:
                     for subscription in self._subscriptions:
                         await subscription.unsubscribe()
             except FAILURES as error:
                 await self.on_error(error)
-        if self._owned:
-            self._cut()
-
-    def _cut(self) -> None:
-        # A closed transport waits for its buffer to be sent, which over a dead link takes for ever.
-        writer = getattr(self.client._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        if self._ours is not None:
+            self._ours.cut()
 
     def _lose(self) -> None:
         if self._lost:
@@ -361,12 +344,6 @@ class NatsLink:
         for sink in asked.values():
             sink.lost()
         self._on_lost()
-
-    def came_back(self, sent: float) -> None:
-        """An echo sent at that time is here."""
-        self._echoes = 0
-        self._echoed = asyncio.get_running_loop().time()
-        self.fresh = max(self.fresh, sent)
 
     def _answered(self, message: Msg) -> None:
         sink = self._asked.pop(message.subject[len(self._prefix) :], None)
@@ -386,7 +363,7 @@ class NatsLink:
             await self.on_error(error)
 
     def __repr__(self) -> str:
-        return f"<NatsLink to {self.where}: {'lost' if self._lost else 'alive'}, {len(self._asked)} answers due>"
+        return f"<NatsLink to {self.where}: {'lost' if self._lost else 'connected'}, {len(self._asked)} answers due>"
 
 
 class _Echo:
@@ -395,7 +372,7 @@ class _Echo:
         self._sent = sent
 
     def answered(self, message: Msg) -> None:  # noqa: ARG002 - that it came is all there is to know
-        self._link.came_back(self._sent)
+        self._link.echo_returned(self._sent)
 
     def lost(self) -> None:
         pass
@@ -415,7 +392,7 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     """
     client = StraightClient()
     client.secure = secure = url.startswith("tls://")
-    link = NatsLink(client, redacted(url), owned=True, on_lost=on_lost)
+    link = NatsLink(client, redacted(url), on_lost=on_lost)
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
             await client.connect(
@@ -443,6 +420,6 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
     return link
 
 
-def told(error: Exception) -> str:
+def _words(error: Exception) -> str:
     """What an error says, or its name if it says nothing."""
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -1,4 +1,4 @@
-"""The inbox of one node on a JetStream server: read in order, each message once, from where the reading stopped."""
+"""The inbox of a node on a NATS server: read in order, each message once, from where the reading stopped."""
 
 from __future__ import annotations
 
@@ -6,16 +6,77 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import DataLostError
+from bus.errors import DataLostError, TransportError
 from bus.log import log
-from bus.nats.connection import Answers, NatsLink, numbers, seconds_of, status_of, stored_at
-from bus.nats.layout import NANOSECONDS, NO_MESSAGE, Layout, refusal
+from bus.nats.connection import Answers, NatsLink, status_of
+from bus.nats.layout import HEARTBEAT, NO_MESSAGE, NatsLayout, error_code, metadata, refusal, seconds_of
 from bus.transport.transport import Delivery, Lane, Outgoing
+
+PACK_BYTES = 2**19
+"""Most bytes of frames that share one message; a larger frame has one of its own."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class Pack(NamedTuple):
+    """Frames for one node that travel as one message.
+
+    Attributes:
+        frames: The frames.
+        body: The content of the message.
+    """
+
+    frames: Sequence[Outgoing]
+    body: bytes
+
+    @classmethod
+    def of(cls, frames: Sequence[Outgoing]) -> Pack:
+        """All these frames as one message."""
+        return cls(frames, _encode([frame.body for frame in frames]))
+
+    @property
+    def id(self) -> str:
+        """Stands for all its frames: one that is sent again with others behind it is in another message.
+
+        What is doubled by that is dropped by its frame id.
+        """
+        return f"{self.frames[0].id}/{self.frames[-1].id}/{len(self.frames)}"
+
+
+def packs(frames: Sequence[Outgoing]) -> list[Pack]:
+    """Frames in their order, as many together as one message takes."""
+    found: list[Pack] = []
+    batch: list[Outgoing] = []
+    size = 0
+    for frame in frames:
+        if batch and size + len(frame.body) > PACK_BYTES:
+            found.append(Pack.of(batch))
+            batch, size = [], 0
+        batch.append(frame)
+        size += len(frame.body)
+    if batch:
+        found.append(Pack.of(batch))
+    return found
+
+
+def to_send_again(frames: Sequence[Outgoing], unanswered: Iterable[Sequence[Outgoing]]) -> dict[str, None]:
+    """Ids of the frames that are in messages without an answer, and of all for the same inbox.
+
+    An answer must not count while an event before it is not stored: who waits for both would have neither, should we
+    die now.
+    """
+    lost = [frame for pack in unanswered for frame in pack]
+    ids = dict.fromkeys(frame.id for frame in lost)
+    inboxes = dict.fromkeys(frame.to for frame in lost if frame.lane == "inbox")
+    again = [frame for frame in frames if frame.id in ids or (frame.lane == "inbox" and frame.to in inboxes)]
+    return dict.fromkeys(frame.id for frame in again)
 
 
 class Arrivals:
@@ -75,12 +136,6 @@ def _wake(reader: asyncio.Future[None]) -> None:
         reader.set_result(None)
 
 
-PACK_BYTES = 2**19
-"""Most bytes of frames that share one message; a larger frame has one of its own."""
-
-HEARTBEAT = 2.0
-"""Seconds without a message after which the server says that it has none."""
-
 PURGE_PERIOD = 10.0
 """Seconds between two deletions of what was read: one request for all of it."""
 
@@ -88,57 +143,12 @@ SAME_TIME = 1e-5
 """Seconds by which two readings of one time may differ: one has microseconds, the other nanoseconds."""
 
 MARKS = 20
-"""Marks that a node leaves in its inbox within the time that a message is kept there."""
+"""Marks that a node leaves in its inbox within the time that a message is stored there."""
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[bytes]).decode
-
-_MARK = _pack([])
+_MARK = _encode([])
 
 
-def packs(frames: Sequence[Outgoing]) -> list[tuple[str, bytes, list[Outgoing]]]:
-    """The frames for one inbox as messages: id, content, and which frames it is made of.
-
-    An id stands for all frames of its message: one that is sent again with others behind it is another message, and
-    what is doubled by that is dropped by its frame id.
-    """
-    packed: list[tuple[str, bytes, list[Outgoing]]] = []
-    batch: list[Outgoing] = []
-    size = 0
-    for frame in frames:
-        if batch and size + len(frame.body) > PACK_BYTES:
-            packed.append(_packed(batch))
-            batch, size = [], 0
-        batch.append(frame)
-        size += len(frame.body)
-    if batch:
-        packed.append(_packed(batch))
-    return packed
-
-
-def _packed(batch: list[Outgoing]) -> tuple[str, bytes, list[Outgoing]]:
-    return f"{batch[0].id}/{batch[-1].id}/{len(batch)}", _pack([frame.body for frame in batch]), batch
-
-
-def to_send_again(frames: Sequence[Outgoing], unanswered: Iterable[list[Outgoing]]) -> dict[str, None]:
-    """Ids of the frames that are in messages without an answer, and of all for the same inbox.
-
-    An answer must not count while an event before it is not stored: who waits for both would have neither, should we
-    die now.
-    """
-    lost = [frame for pack in unanswered for frame in pack]
-    ids = dict.fromkeys(frame.id for frame in lost)
-    inboxes = dict.fromkeys(frame.to for frame in lost if frame.lane == "inbox")
-    again = [frame for frame in frames if frame.id in ids or (frame.lane == "inbox" and frame.to in inboxes)]
-    return dict.fromkeys(frame.id for frame in again)
-
-
-def packed(frames: Sequence[Outgoing]) -> bytes:
-    """The content of one message for all these frames."""
-    return _pack([frame.body for frame in frames])
-
-
-class Inbox:
+class NatsInbox:
     """Reads an inbox through one consumer per life of the connection.
 
     The server numbers what it delivers. A number that is missing, or silence, means that something was lost on the way:
@@ -150,11 +160,12 @@ class Inbox:
     message is gone and the inbox is full: then the server has dropped the oldest.
     """
 
-    def __init__(self, layout: Layout, arrivals: Arrivals, node: str) -> None:
+    def __init__(self, layout: NatsLayout, arrivals: Arrivals, node: str) -> None:
         self.malformed = 0
         self.reopened = 0
         self._layout = layout
         self._arrivals = arrivals
+        self._node = node
         self._subject = layout.inbox_subject(node)
         self._name = self._subject.rpartition(".")[2]
         self._birth = ""
@@ -166,7 +177,7 @@ class Inbox:
         self._purge_at = 0.0
         self._epoch = 0
         self._number = 0
-        self._heard = 0.0
+        self._seen_at = 0.0
         self._broken = True
         self._subscription: Subscription | None = None
 
@@ -175,14 +186,14 @@ class Inbox:
         self._broken = True
         self._subscription = None
 
-    async def keep(self, link: NatsLink, now: float) -> None:
+    async def maintain(self, link: NatsLink, now: float) -> None:
         """Open a consumer if there is none that works, and delete what was read.
 
         Raises:
             TransportError: JetStream did not answer, or refused.
             DataLostError: What was here, or for us, may be gone.
         """
-        if not self._broken and now - self._heard > 3 * HEARTBEAT:
+        if not self._broken and now - self._seen_at > 3 * HEARTBEAT:
             self._broken = True
         if self._broken:
             await self._open(link)
@@ -193,19 +204,19 @@ class Inbox:
             link.spawn(self._purge, link, self._position)
         if self._age and now >= self._mark_at:
             self._mark_at = now + self._age / MARKS
-            await link.tell(self._subject, _MARK)
+            await link.publish(self._subject, _MARK)
 
     async def drop(self, link: NatsLink) -> None:
         """Delete the consumer and everything that waits."""
-        await link.tell(f"$JS.API.CONSUMER.DELETE.{self._layout.inboxes}.{self._name}-{self._epoch}")
+        await self._delete_reader(link)
         await link.api(f"STREAM.PURGE.{self._layout.inboxes}", {"filter": self._subject})
 
     async def _open(self, link: NatsLink) -> None:
         if self._epoch:
             self.reopened += 1
-            await link.tell(f"$JS.API.CONSUMER.DELETE.{self._layout.inboxes}.{self._name}-{self._epoch}")
+            await self._delete_reader(link)
         if self._subscription is not None:
-            link.part(self._subscription)
+            link.stop_listening(self._subscription)
             self._subscription = None
         await self._layout.ensure_streams(link)
         mark = Answers(link)
@@ -225,7 +236,7 @@ class Inbox:
                     f"this process was away for {info.latest - self._last:.0f} seconds, and what waits longer than "
                     f"{info.age:.0f} is dropped at {link.where}"
                 )
-            if 0 < info.most <= info.kept:
+            if 0 < info.most <= info.stored:
                 raise DataLostError(
                     f"while this process was away more messages came for it than {link.where} keeps: {info.most}"
                 )
@@ -234,30 +245,20 @@ class Inbox:
         self._broken = False
         subject = link.new_subject()
         self._subscription = await link.listen(subject, partial(self._arrived, self._epoch))
-        name = f"{self._name}-{self._epoch}"
-        config = {
-            "name": name,
-            "deliver_subject": subject,
-            "filter_subject": self._subject,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self._position + 1,
-            "replay_policy": "instant",
-            "ack_policy": "none",
-            "max_deliver": -1,
-            "flow_control": True,
-            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
-            "inactive_threshold": int(3 * HEARTBEAT * NANOSECONDS),
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
-        made = await link.api(
-            f"CONSUMER.CREATE.{self._layout.inboxes}.{name}.{self._subject}",
-            {"stream_name": self._layout.inboxes, "config": config},
-        )
-        self._heard = asyncio.get_running_loop().time()
-        if "error" in made:
+        try:
+            await self._layout.make_reader(link, self._reader, self._node, subject, after=self._position)
+        except TransportError:
             self._broken = True
-            raise refusal(f"consumer {name!r} of stream {self._layout.inboxes!r}", made)
+            raise
+        self._seen_at = asyncio.get_running_loop().time()
+
+    @property
+    def _reader(self) -> str:
+        """Name of the consumer of this life of the connection."""
+        return f"{self._name}-{self._epoch}"
+
+    async def _delete_reader(self, link: NatsLink) -> None:
+        await link.publish(f"$JS.API.CONSUMER.DELETE.{self._layout.inboxes}.{self._reader}")
 
     async def _holds(self, link: NatsLink) -> bool:
         """Whether the last message we took in still has the number it had.
@@ -266,7 +267,7 @@ class Inbox:
         to others, which would lie behind what counts as read.
         """
         answer = await link.api(f"STREAM.MSG.GET.{self._layout.inboxes}", {"seq": self._position})
-        if "error" in answer and answer["error"].get("err_code") != NO_MESSAGE:
+        if error_code(answer) not in {None, NO_MESSAGE}:
             raise refusal(f"stream {self._layout.inboxes!r}", answer)
         message = answer.get("message", {})
         return message.get("subject") == self._subject and abs(seconds_of(message["time"]) - self._last) < SAME_TIME
@@ -282,15 +283,15 @@ class Inbox:
     def _arrived(self, epoch: int, message: Msg) -> None:
         if epoch != self._epoch or self._broken:
             return
-        self._heard = asyncio.get_running_loop().time()
+        self._seen_at = asyncio.get_running_loop().time()
         if message.reply.startswith("$JS.ACK."):
-            _, position, number = numbers(message)
-            if number != self._number + 1:
+            delivered = metadata(message)
+            if delivered.number != self._number + 1:
                 self._break()
                 return
-            self._number = number
+            self._number = delivered.number
             self.take(message.data, "inbox", self._arrivals.put)
-            self._position, self._last = position, stored_at(message)
+            self._position, self._last = delivered.position, delivered.stored_at
             return
         headers = message.headers or {}
         if status_of(message) != "100":
@@ -305,7 +306,7 @@ class Inbox:
     def take(self, data: bytes, lane: Lane, take: Callable[[Delivery], None]) -> None:
         """Give the frames of one message to `take`."""
         try:
-            bodies = _unpack(data)
+            bodies = _decode(data)
         except msgspec.MsgspecError as error:
             self.malformed += 1
             log().warning("message refused", lane=lane, error=str(error))

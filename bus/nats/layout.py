@@ -1,16 +1,33 @@
-"""What is kept on a NATS server for one namespace: subjects, streams, consumers."""
+"""What is stored where on a NATS server: subjects, streams, consumers, and how those that are missing are made.
+
+Names and subjects begin with the namespace, as one token. Behind that:
+
+===============  ================  ====================================================================================
+stream `_jobs`   `.jobs.{queue}`   Frames of queues, deleted when they are acknowledged. A queue has a consumer of its
+                                   name, which all nodes that serve it share. Header: `Nats-Msg-Id`, the frame's id.
+                 `.jobs.=life-*`   A mark for each life of a server: where in the stream it began.
+stream `_inbox`  `.inbox.{node}`   Frames for one node, several packed into a message, and marks, which are empty packs.
+                                   Each life of a connection has a consumer, which acknowledges nothing.
+stream `_dead`   `.dead.{queue}`   Dead letters. Headers: `Actorbus-Queue`, `Actorbus-Attempt`, `Nats-Msg-Id`.
+not stored       `.everyone`       A frame for every node.
+                 `.direct.{node}`  Frames for one node, packed as those of an inbox.
+===============  ================  ====================================================================================
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+from nats.aio.msg import Msg
 
 from bus.errors import BusError, TransportError
 from bus.log import log
-from bus.nats.connection import Answers, NatsLink, seconds_of, status_of
+from bus.nats.client import life_of_server
+from bus.nats.connection import Answers, NatsLink, status_of
 
 NANOSECONDS = 1_000_000_000
 
@@ -21,16 +38,19 @@ QUEUE_BOUND = 1_000_000
 """Most jobs that wait or run for one worker; beyond it the server refuses more."""
 
 INBOX_BOUND = 100_000
-"""Most messages, of up to 512 KiB, that wait for one node; the server forgets older ones, and the node is told."""
+"""Most messages, of up to 512 KiB, that wait for one node; the server forgets older ones, and the node learns that."""
 
 INBOX_AGE = 3600
 """Seconds a message waits for its node: what a node that is gone leaves behind is deleted then."""
 
 DEAD_LETTER_BOUND = 10_000
-"""Most dead letters kept; beyond it the server forgets the oldest."""
+"""Most dead letters stored; beyond it the server forgets the oldest."""
 
 CONSUMER_AGE = 7 * 86_400
 """Seconds after which the server forgets who serves a queue that nobody serves: the queue itself stays."""
+
+HEARTBEAT = 2.0
+"""Seconds without a message for an inbox after which the server says that it has none."""
 
 MAX_WAITING = 16_384
 """Requests for work of all nodes together that may wait at one queue; the server's own bound is 512."""
@@ -39,6 +59,47 @@ NO_MESSAGE = 10037
 """JetStream's code for a message that is not there."""
 
 _STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND, _STREAM_EXISTS, _MARKED = 10059, 10014, 10058, 10071
+
+
+def error_code(answer: dict[str, Any]) -> int | None:
+    """JetStream's code for why it did not do something, -1 if it gives none; None if it did it."""
+    error = answer.get("error")
+    return None if error is None else error.get("err_code", -1)
+
+
+def refusal(what: str, answer: dict[str, Any]) -> TransportError:
+    """The error for something that JetStream did not do."""
+    error = answer["error"]
+    return TransportError(f"JetStream refuses {what}: {error.get('description')} ({error.get('err_code')})")
+
+
+def seconds_of(time: str) -> float:
+    """A time in an answer of the server, in seconds of its clock."""
+    return datetime.fromisoformat(time).timestamp()
+
+
+class Metadata(NamedTuple):
+    """What the server says of a message from a stream that it delivers.
+
+    Attributes:
+        deliveries: How often this consumer has delivered it.
+        position: Its number in the stream.
+        number: The number of this delivery among all of this consumer.
+        stored_at: When it was stored, in seconds of the server's clock.
+    """
+
+    deliveries: int
+    position: int
+    number: int
+    stored_at: float
+
+
+def metadata(message: Msg) -> Metadata:
+    """Read the subject by which the message is acknowledged."""
+    parts = message.reply.split(".")
+    first = 4 if len(parts) == 9 else 6  # noqa: PLR2004 - with a domain there are two more words in front
+    deliveries, position, number, nanoseconds = (int(part) for part in parts[first : first + 4])
+    return Metadata(deliveries, position, number, nanoseconds / NANOSECONDS)
 
 
 @lru_cache(maxsize=4096)
@@ -58,17 +119,17 @@ class InboxInfo(NamedTuple):
         age: Seconds a message waits for its node; 0 is for ever.
         latest: When its last message was stored, in seconds of the server's clock.
         most: Messages that one inbox holds, at most; not above 0 if there is no such bound.
-        kept: Messages in the inbox.
+        stored: Messages in the inbox.
     """
 
     birth: str
     age: float
     latest: float
     most: int
-    kept: int
+    stored: int
 
 
-class Layout:
+class NatsLayout:
     """Names everything, and makes what is missing. What exists is used as it is: an operator may have made it.
 
     Args:
@@ -163,20 +224,19 @@ class Layout:
 
         Whoever connects first leaves a mark there. In a cluster, where a job outlives a server, there is one life.
         """
-        server = link.client._server_info
-        if "cluster" in server:
+        life = life_of_server(link.client)
+        if not life:
             return 0
         answers = Answers(link)
-        await answers.ask(
-            f"{self._prefix}.jobs.=life-{server['server_id']}", b"", {"Nats-Expected-Last-Subject-Sequence": "0"}
-        )
+        await answers.ask(f"{self._prefix}.jobs.=life-{life}", b"", {"Nats-Expected-Last-Subject-Sequence": "0"})
         (message,) = await answers.wait()
         if status_of(message) == "503":
             raise TransportError(f"stream {self.jobs!r} is missing at {link.where}")
         answer: dict[str, Any] = msgspec.json.decode(message.data)
-        if "error" not in answer:
+        code = error_code(answer)
+        if code is None:
             return int(answer["seq"])
-        if answer["error"].get("err_code") != _MARKED:
+        if code != _MARKED:
             raise refusal(f"a mark in stream {self.jobs!r}", answer)
         return int(answer["error"]["description"].rpartition(" ")[2])  # "wrong last sequence: 7"
 
@@ -186,9 +246,48 @@ class Layout:
         if "error" in answer:
             raise refusal(f"stream {self.inboxes!r}", answer)
         config, state = answer["config"], answer["state"]
-        age, latest = config.get("max_age", 0) / NANOSECONDS, seconds_of(state["last_ts"])
-        kept = (state.get("subjects") or {}).get(subject, 0)
-        return InboxInfo(str(answer["created"]), age, latest, config.get("max_msgs_per_subject", 0), kept)
+        return InboxInfo(
+            birth=str(answer["created"]),
+            age=config.get("max_age", 0) / NANOSECONDS,
+            latest=seconds_of(state["last_ts"]),
+            most=config.get("max_msgs_per_subject", 0),
+            stored=(state.get("subjects") or {}).get(subject, 0),
+        )
+
+    async def make_reader(self, link: NatsLink, name: str, node: str, to: str, *, after: int) -> None:
+        """Make the consumer that publishes what is in an inbox: in order, each message once, and nothing acknowledged.
+
+        Args:
+            link: The connection it is made over.
+            name: Its name, a new one each time.
+            node: Whose inbox it reads.
+            to: Subject to which it publishes.
+            after: Number in the stream of the message behind which it begins.
+
+        Raises:
+            TransportError: JetStream did not answer, or refused.
+        """
+        subject = self.inbox_subject(node)
+        config = {
+            "name": name,
+            "deliver_subject": to,
+            "filter_subject": subject,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "replay_policy": "instant",
+            "ack_policy": "none",
+            "max_deliver": -1,
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+            "inactive_threshold": int(3 * HEARTBEAT * NANOSECONDS),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        made = await link.api(
+            f"CONSUMER.CREATE.{self.inboxes}.{name}.{subject}", {"stream_name": self.inboxes, "config": config}
+        )
+        if "error" in made:
+            raise refusal(f"consumer {name!r} of stream {self.inboxes!r}", made)
 
     async def ensure_queue(self, link: NatsLink, queue: str) -> None:
         """Make the consumer that gives out the jobs of a queue, if it does not exist.
@@ -198,7 +297,8 @@ class Layout:
         """
         name = token(queue)
         answer = await link.api(f"CONSUMER.INFO.{self.jobs}.{name}")
-        if "error" not in answer:
+        code = error_code(answer)
+        if code is None:
             theirs = answer["config"].get("ack_wait", 0) / NANOSECONDS
             if theirs == self.ack_wait:
                 return
@@ -210,9 +310,9 @@ class Layout:
                     before=theirs,
                     now=self.ack_wait,
                 )
-        elif answer["error"].get("err_code") == _STREAM_NOT_FOUND:
+        elif code == _STREAM_NOT_FOUND:
             await self.ensure_streams(link)
-        elif answer["error"].get("err_code") != _CONSUMER_NOT_FOUND:
+        elif code != _CONSUMER_NOT_FOUND:
             raise refusal(f"consumer {name!r} of stream {self.jobs!r}", answer)
         config = {
             "durable_name": name,
@@ -221,7 +321,7 @@ class Layout:
             "replay_policy": "instant",
             "ack_policy": "explicit",
             "ack_wait": int(self.ack_wait * NANOSECONDS),
-            "max_deliver": -1,  # the bus counts deliveries: the server would leave the job in the stream, untold
+            "max_deliver": -1,  # the bus counts: the server would leave the job in the stream, and say nothing
             "max_ack_pending": -1,
             "max_waiting": MAX_WAITING,
             "inactive_threshold": CONSUMER_AGE * NANOSECONDS,
@@ -235,30 +335,10 @@ class Layout:
     async def _ensure_stream(self, link: NatsLink, config: dict[str, object]) -> dict[str, Any]:
         name = config["name"]
         answer = await link.api(f"STREAM.INFO.{name}")
-        if "error" in answer and answer["error"].get("err_code") == _STREAM_NOT_FOUND:
+        if error_code(answer) == _STREAM_NOT_FOUND:
             answer = await link.api(f"STREAM.CREATE.{name}", config)
-            if "error" in answer and answer["error"].get("err_code") == _STREAM_EXISTS:
+            if error_code(answer) == _STREAM_EXISTS:
                 answer = await link.api(f"STREAM.INFO.{name}")  # another node was faster, with other numbers
         if "error" in answer:
             raise refusal(f"stream {name!r}", answer)
         return answer
-
-
-def check_size(link: NatsLink, most: int) -> None:
-    """Refuse a server that takes smaller messages.
-
-    Raises:
-        BusError: It does.
-    """
-    taken = link.client.max_payload
-    if taken < most:
-        raise BusError(
-            f"{link.where} takes messages of at most {taken} bytes, this bus sends up to {most}: "
-            "raise its max_payload, or lower max_message_bytes"
-        )
-
-
-def refusal(what: str, answer: dict[str, Any]) -> TransportError:
-    """The error for something that JetStream did not do."""
-    error = answer["error"]
-    return TransportError(f"JetStream refuses {what}: {error.get('description')} ({error.get('err_code')})")

@@ -1,4 +1,4 @@
-"""The work queues of a JetStream server as one node sees them: its demand, its claims. For asyncio."""
+"""The queues of a NATS server as one node sees them: its demand, and its claims with their leases. For asyncio."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from nats.aio.subscription import Subscription
 
 from bus.errors import TransportError
 from bus.log import log
-from bus.nats.admin import bury
-from bus.nats.connection import Answers, NatsLink, numbers, status_of
+from bus.nats.connection import Answers, NatsLink, status_of
 from bus.nats.inbox import Arrivals
-from bus.nats.layout import NANOSECONDS, Layout, token
+from bus.nats.layout import NANOSECONDS, NatsLayout, metadata, token
 from bus.transport.transport import Delivery, Settlement
 
 UNWRITTEN = 2.0
@@ -26,7 +25,7 @@ ROUNDED = 1.0
 """Seconds that a server which was killed may count too much: it writes down the second in which a lease began."""
 
 RENEWALS = 8
-"""Latest leases of a claim that are kept: more than fall into the time of what may be unwritten."""
+"""Latest leases of a claim that are remembered: more than fall into the time of what may be unwritten."""
 
 
 class Claim:
@@ -59,12 +58,23 @@ class Claim:
         return f"<Claim {self.subject!r}: {self.word.decode() or 'open'}, until {self.until:.3f}>"
 
 
+def claim_of(delivery: Delivery) -> Claim:
+    """The claim that a delivery from a queue is.
+
+    Raises:
+        TypeError: It came from elsewhere.
+    """
+    if not isinstance(delivery.token, Claim):
+        raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
+    return delivery.token
+
+
 PULL_TIME = 10.0
 """Most seconds a request for work waits at the server, where it outlives who made it: after them, one that was lost
 there is made again. No longer than a lease, so that a node that stands still is not given a job again and again."""
 
-SECOND_THOUGHTS = 0.05
-"""Seconds a smaller demand must last before a request for more is withdrawn: local jobs come and go faster."""
+CANCEL_AFTER = 0.05
+"""Seconds a smaller demand must last before a request for more is cancelled: local jobs come and go faster."""
 
 PAUSE = 1.0
 """Seconds before a queue that the server took away is asked for again, and between two looks at what is overdue."""
@@ -80,8 +90,6 @@ CONFIRMATION = 2.0
 
 LIFE = 1000
 """What is added to the number of an attempt when the server was killed since: more than it can have been given out."""
-
-_IDLE = 1e18
 
 _WORDS = {Settlement.ACK: b"+ACK", Settlement.NAK: b"-NAK", Settlement.TERM: b"+TERM"}
 
@@ -124,12 +132,12 @@ class _Served:
         self.ready = False
         self.pull: _Pull | None = None
         self.retry_at = 0.0
-        self.less_since = _IDLE
+        self.less_since = math.inf
         self.refused = ""
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `Queues`.
+    """A snapshot of a `NatsQueues`.
 
     Attributes:
         claims: Jobs claimed and not settled.
@@ -144,15 +152,15 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     stale: int
 
 
-class Queues:
-    """Asks for jobs as far as there is demand, and keeps the leases of what came.
+class NatsQueues:
+    """Asks for jobs as far as there is demand, and knows the leases of what came.
 
-    JetStream takes an acknowledgement, or a renewal, also from who has lost a claim. So the leases are kept here: each
-    lasts from a moment at which the job had certainly not left the server yet, and when it is over, nothing is sent
-    for it.
+    JetStream takes an acknowledgement, or a renewal, also from a node that has lost its claim. So leases are judged on
+    this side: each lasts from a moment at which the job had certainly not left the server yet, and when it is over,
+    nothing is sent for it.
     """
 
-    def __init__(self, layout: Layout, arrivals: Arrivals) -> None:
+    def __init__(self, layout: NatsLayout, arrivals: Arrivals) -> None:
         self._layout = layout
         self._arrivals = arrivals
         self._served: dict[str, _Served] = {}
@@ -205,16 +213,16 @@ class Queues:
         self._claims.clear()
         self._unconfirmed.clear()
 
-    async def keep(self, link: NatsLink, now: float) -> float:
+    async def maintain(self, link: NatsLink, now: float) -> float:
         """Ask for what is in demand; return when to look again.
 
         Raises:
             TransportError: JetStream did not answer, or refused.
         """
-        self._lived = link.fresh
+        self._lived = link.echo_sent
         if now >= self._next_look:
             self._next_look = now + PAUSE
-            await self._look(link, now)
+            await self._clear_up(link, now)
         again = self._next_look
         for served in tuple(self._changed):
             due = await self._adjust(link, served, now)
@@ -233,23 +241,49 @@ class Queues:
             return False
         return True
 
-    async def settle(self, link: NatsLink, delivery: Delivery, how: Settlement, now: float) -> bool:
-        """End a claim. False if its lease had ended."""
-        claim = _claim(delivery)
+    async def settle(self, link: NatsLink, settlements: Sequence[tuple[Delivery, Settlement]]) -> list[bool]:
+        """End claims, one after the other. False for each whose lease had ended.
+
+        Raises:
+            TransportError: A claim could not be settled; those before it have ended.
+        """
+        return [await self._settle(link, delivery, how) for delivery, how in settlements]
+
+    async def _settle(self, link: NatsLink, delivery: Delivery, how: Settlement) -> bool:
+        claim, now = claim_of(delivery), asyncio.get_running_loop().time()
         if claim not in self._claims or now >= claim.until:
             self._claims.pop(claim, None)
             self._stale += 1
             return False
         if how is Settlement.TERM:
-            await bury(link, self._layout, claim.queue, claim.id, claim.body, attempt=delivery.count)
+            await self._store_dead(link, claim, attempt=delivery.count)
         claim.word = _WORDS[how]
         await self._send(link, claim, now)
         del self._claims[claim]
         return True
 
-    async def extend(self, link: NatsLink, deliveries: Sequence[Delivery], now: float) -> list[bool]:
-        """Renew leases; False for each that had ended."""
-        claims = [_claim(delivery) for delivery in deliveries]
+    async def _store_dead(self, link: NatsLink, claim: Claim, *, attempt: int) -> None:
+        """Store a dead letter.
+
+        Raises:
+            TransportError: It may be stored or not.
+        """
+        headers = {"Nats-Msg-Id": f"dead-{claim.id}", "Actorbus-Queue": claim.queue, "Actorbus-Attempt": str(attempt)}
+        answers = Answers(link)
+        await answers.ask(self._layout.dead_subject(claim.queue), claim.body, headers)
+        (message,) = await answers.wait()
+        if status_of(message) == "503" or b'"error"' in message.data:
+            why = message.data.decode(errors="replace") or "no stream"
+            raise TransportError(f"the dead letters are refused: {why}")
+
+    async def renew(self, link: NatsLink, deliveries: Sequence[Delivery]) -> list[bool]:
+        """Renew the leases of claims. False for each that had ended.
+
+        Raises:
+            TransportError: No confirmation; the leases are as they were.
+        """
+        now = asyncio.get_running_loop().time()
+        claims = [claim_of(delivery) for delivery in deliveries]
         ours = [claim for claim in claims if claim in self._claims and now < claim.until]
         if not ours:
             return [False] * len(claims)
@@ -265,23 +299,28 @@ class Queues:
                 self._claims.pop(claim, None)  # renewed too late, perhaps: it may be somebody else's
         return [claim in self._claims and now < claim.until for claim in claims]
 
-    async def keep_all(self, link: NatsLink) -> dict[Claim, None]:
-        """Renew all leases from another thread. Returns the claims that last; those that have ended are left as is."""
+    async def renew_all(self, link: NatsLink) -> dict[Claim, None]:
+        """Renew all leases, from another thread. Returns the claims that have not ended.
+
+        Raises:
+            TransportError: No confirmation; the leases are as they were.
+        """
         now = asyncio.get_running_loop().time()
         ours = [claim for claim in tuple(self._claims) if now < claim.until]
         if not ours or not await _renewed(link, ours):
             return {}
         done = asyncio.get_running_loop().time()
-        kept = [claim for claim in ours if done < claim.until]
-        for claim in kept:
+        renewed = [claim for claim in ours if done < claim.until]
+        for claim in renewed:
             claim.renew(done, now + self._layout.ack_wait)
-        return dict.fromkeys(kept)
+        return dict.fromkeys(renewed)
 
-    async def give_back(self, link: NatsLink, now: float) -> None:
-        """End all claims without a result."""
+    async def give_back_all(self, link: NatsLink) -> None:
+        """Return every claim to its queue."""
+        now = asyncio.get_running_loop().time()
         for claim in tuple(self._claims):
             if now < claim.until:
-                await link.tell(claim.subject, _WORDS[Settlement.NAK])
+                await link.publish(claim.subject, _WORDS[Settlement.NAK])
         self._claims.clear()
 
     async def _adjust(self, link: NatsLink, served: _Served, now: float) -> float | None:
@@ -290,15 +329,15 @@ class Queues:
         pull = served.pull
         if pull is not None and pull.out > served.want:
             served.less_since = min(served.less_since, now)
-            if now < served.less_since + SECOND_THOUGHTS:
-                return served.less_since + SECOND_THOUGHTS
-            self._withdraw(link, served)
-        served.less_since = _IDLE
+            if now < served.less_since + CANCEL_AFTER:
+                return served.less_since + CANCEL_AFTER
+            self._cancel(link, served)
+        served.less_since = math.inf
         if served.want > (served.pull.out if served.pull is not None else 0):
             try:
                 await self._ask(link, served)
             except TransportError as error:
-                if not link.alive:
+                if not link.connected:
                     raise
                 # One queue that cannot be had must not keep the others, and the inbox, from being read.
                 served.retry_at = now + RETRY
@@ -327,18 +366,18 @@ class Queues:
         pull.out += batch
         pull.expires = now + self._pull_time
         request = b'{"batch":%d,"expires":%d}' % (batch, self._pull_time * NANOSECONDS)
-        await link.tell(f"$JS.API.CONSUMER.MSG.NEXT.{self._layout.jobs}.{token(served.name)}", request, pull.subject)
+        await link.publish(f"$JS.API.CONSUMER.MSG.NEXT.{self._layout.jobs}.{token(served.name)}", request, pull.subject)
 
-    def _withdraw(self, link: NatsLink, served: _Served) -> None:
+    def _cancel(self, link: NatsLink, served: _Served) -> None:
         # The server drops a request when nobody listens for its answer any more; what it had sent still comes.
         pull, served.pull = served.pull, None
         if pull is not None and pull.subscription is not None:
-            link.part(pull.subscription)
+            link.stop_listening(pull.subscription)
 
-    async def _look(self, link: NatsLink, now: float) -> None:
+    async def _clear_up(self, link: NatsLink, now: float) -> None:
         for served in self._served.values():
             if served.pull is not None and served.pull.out and now > served.pull.expires + PAUSE:
-                self._withdraw(link, served)  # the server has forgotten it
+                self._cancel(link, served)  # the server has forgotten it
                 self._changed[served] = None
         for claim in tuple(self._claims):
             if now >= claim.until:
@@ -351,7 +390,7 @@ class Queues:
 
     async def _send(self, link: NatsLink, claim: Claim, now: float) -> None:
         if claim.word == _WORDS[Settlement.NAK]:
-            await link.tell(claim.subject, claim.word)  # never twice: the second might hit the next owner's claim
+            await link.publish(claim.subject, claim.word)  # never twice: the second might hit the next owner's claim
             return
         claim.sent = now
         self._unconfirmed[claim] = None
@@ -372,7 +411,7 @@ class Queues:
         if pull is not served.pull:
             self._changed[served] = None
         now = asyncio.get_running_loop().time()
-        since = max(link.fresh, pull.since)
+        since = max(link.echo_sent, pull.since)
         claim = Claim(served.name, message, now, since + self._layout.ack_wait)
         if now >= claim.until:
             self._late += 1  # it lay unread for longer than a lease
@@ -380,9 +419,9 @@ class Queues:
             return
         served.want = max(0, served.want - 1)
         self._claims[claim] = None
-        count, place, _ = numbers(message)
+        count, position, _, _ = metadata(message)
         # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
-        attempt = count if place > self._life else count + (self._life - place) * LIFE
+        attempt = count if position > self._life else count + (self._life - position) * LIFE
         self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count, since))
 
     def _refused(self, link: NatsLink, served: _Served, pull: _Pull, message: Msg) -> None:
@@ -392,7 +431,7 @@ class Queues:
         if status_of(message) == "408" and left is not None:
             pull.out = max(0, pull.out - int(left))
         else:
-            self._withdraw(link, served)
+            self._cancel(link, served)
             if status_of(message) != "408":
                 served.ready = False
                 served.retry_at = asyncio.get_running_loop().time() + PAUSE
@@ -409,11 +448,5 @@ async def _renewed(link: NatsLink, claims: Sequence[Claim]) -> bool:
         if last[claim.queue] is claim:
             await answers.ask(claim.subject, b"+WPI")
         else:
-            await link.tell(claim.subject, b"+WPI")
+            await link.publish(claim.subject, b"+WPI")
     return all(status_of(message) != "503" for message in await answers.wait(EXTEND_TIMEOUT))
-
-
-def _claim(delivery: Delivery) -> Claim:
-    if not isinstance(delivery.token, Claim):
-        raise TypeError(f"a delivery of the lane {delivery.lane!r} is not a claim: nothing to settle or extend")
-    return delivery.token

@@ -14,16 +14,16 @@ from nats.aio.msg import Msg
 from bus.errors import AccessDeniedError, BusError, DataLostError, PartlySentError, TransportError
 from bus.local.tasks import on_asyncio
 from bus.log import log
-from bus.nats.admin import JetStreamDeadFrames, JetStreamWaitingFrames
+from bus.nats.admin import NatsDeadFrames, NatsWaitingFrames, inspect_server
 from bus.nats.client import servers
 from bus.nats.connection import CLOSE_TIMEOUT, FAILURES, Answers, NatsLink, connect, status_of
-from bus.nats.inbox import PACK_BYTES, Arrivals, Inbox, packed, packs, to_send_again
-from bus.nats.layout import Layout, check_size
-from bus.nats.queues import Queues, QueueStatistics
+from bus.nats.inbox import PACK_BYTES, Arrivals, NatsInbox, Pack, packs, to_send_again
+from bus.nats.layout import NatsLayout, refusal
+from bus.nats.queues import NatsQueues, QueueStatistics
 from bus.transport.server import redacted
 from bus.transport.transport import Delivery, Outgoing, Settlement
 
-__all__ = ["JetStreamStatistics", "JetStreamTransport"]
+__all__ = ["NatsStatistics", "NatsTransport"]
 
 
 IDLE_WAIT = 1.0
@@ -39,8 +39,8 @@ OVERHEAD = 512
 """Bytes of a message that are not the frame: its headers."""
 
 
-class JetStreamStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a `JetStreamTransport`.
+class NatsStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a `NatsTransport`.
 
     Attributes:
         state: `new`, `connected`, `disconnected` or `closed`.
@@ -61,7 +61,7 @@ class JetStreamStatistics(msgspec.Struct, frozen=True):
     queues: QueueStatistics
 
 
-class JetStreamTransport:
+class NatsTransport:
     """One node's way to a NATS server. Runs on asyncio alone, and needs JetStream of server 2.9 or newer.
 
     * Queues are one work-queue stream, with one consumer per worker name that all nodes share: a job is deleted when it
@@ -107,10 +107,10 @@ class JetStreamTransport:
         self._ack_wait = ack_wait
         self._max_frame_bytes = max_frame_bytes
         self._where = redacted(",".join(servers(url))) if client is None else "the client's server"
-        self._layout = Layout(namespace, ack_wait)
+        self._layout = NatsLayout(namespace, ack_wait)
         self._arrivals = Arrivals()
-        self._queues = Queues(self._layout, self._arrivals)
-        self._inbox: Inbox | None = None
+        self._queues = NatsQueues(self._layout, self._arrivals)
+        self._inbox: NatsInbox | None = None
         self._node = ""
         self._link: NatsLink | None = None
         self._connections = 0
@@ -124,13 +124,13 @@ class JetStreamTransport:
         return self._ack_wait
 
     @property
-    def dead_frames(self) -> JetStreamDeadFrames:
+    def dead_frames(self) -> NatsDeadFrames:
         """What was given up on, of all queues of the namespace."""
-        return JetStreamDeadFrames(self._layout, self._connected)
+        return NatsDeadFrames(self._layout, self._connected)
 
-    def waiting(self, queue: str) -> JetStreamWaitingFrames:
+    def waiting(self, queue: str) -> NatsWaitingFrames:
         """What waits in a queue."""
-        return JetStreamWaitingFrames(self._layout, self._connected, queue)
+        return NatsWaitingFrames(self._layout, self._connected, queue)
 
     async def open(self, node: str) -> None:
         """Connect, make what is missing on the server, and open the inbox of `node`.
@@ -144,7 +144,7 @@ class JetStreamTransport:
             raise BusError("NatsBus needs asyncio, as the client library of NATS does: run the program under asyncio")
         self._node = node
         self._closed = False
-        self._inbox = Inbox(self._layout, self._arrivals, node)
+        self._inbox = NatsInbox(self._layout, self._arrivals, node)
         await self._connect(self._inbox)
 
     async def close(self) -> None:
@@ -154,10 +154,10 @@ class JetStreamTransport:
         if link is None:
             return
         with anyio.CancelScope(shield=True):
-            if link.alive:
+            if link.connected:
                 with anyio.move_on_after(CLOSE_TIMEOUT):
                     try:
-                        await self._queues.give_back(link, asyncio.get_running_loop().time())
+                        await self._queues.give_back_all(link)
                         if self._inbox is not None:
                             await self._inbox.drop(link)
                     except (TransportError, *FAILURES) as error:
@@ -175,7 +175,7 @@ class JetStreamTransport:
         """
         link = self._connected()
         answers = Answers(link)
-        asked: dict[str, list[Outgoing]] = {}
+        asked: dict[str, Sequence[Outgoing]] = {}
         inboxes: dict[str, list[Outgoing]] = {}
         for frame in frames:
             if frame.lane == "inbox":
@@ -184,11 +184,11 @@ class JetStreamTransport:
                 token = await answers.ask(self._layout.job_subject(frame.to), frame.body, {"Nats-Msg-Id": frame.id})
                 asked[token] = [frame]
             else:
-                await link.tell(self._layout.everyone, frame.body)
+                await link.publish(self._layout.everyone, frame.body)
         for to, batch in inboxes.items():
             subject = self._layout.inbox_subject(to)
-            for pack_id, body, pack in packs(batch):
-                asked[await answers.ask(subject, body, {"Nats-Msg-Id": pack_id})] = pack
+            for pack in packs(batch):
+                asked[await answers.ask(subject, pack.body, {"Nats-Msg-Id": pack.id})] = pack.frames
         reason = f"some frames got no answer from {link.where}"
         for message in await answers.arrived():
             if status_of(message) == "503":
@@ -197,12 +197,10 @@ class JetStreamTransport:
             if b'"error"' not in message.data:
                 del asked[message.subject.rpartition(".")[2]]
                 continue
-            error = msgspec.json.decode(message.data)["error"]
-            reason = f"JetStream refuses a frame: {error.get('description')} ({error.get('err_code')})"
+            reason = str(refusal("a frame", msgspec.json.decode(message.data)))
         missing = to_send_again(frames, asked.values())
-        for frame in frames:
-            if frame.settles is not None and frame.id not in missing:
-                await self._queues.settle(link, frame.settles, Settlement.ACK, asyncio.get_running_loop().time())
+        answered = [frame.settles for frame in frames if frame.settles is not None and frame.id not in missing]
+        await self._queues.settle(link, [(claim, Settlement.ACK) for claim in answered])
         if missing:
             raise PartlySentError(f"{reason}{link.reason()}", tuple(missing))
 
@@ -218,10 +216,10 @@ class JetStreamTransport:
             nodes.setdefault(frame.to, []).append(frame)
         for to, batch in nodes.items():
             subject = self._layout.direct_subject(to)
-            for body in [pack[1] for pack in packs(batch)]:
+            for pack in packs(batch):
                 try:
-                    if not link.write(subject, body):
-                        await link.tell(subject, body)
+                    if not link.write(subject, pack.body):
+                        await link.publish(subject, pack.body)
                 except TransportError as error:  # some of them may be on their way: they must not be sent again
                     log().debug("direct frames may be lost", error=str(error))
                     return
@@ -233,9 +231,9 @@ class JetStreamTransport:
     def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
         """Write frames of the lane `direct` to the socket. False, and nothing done, if something has to go first."""
         link = self._link
-        if link is None or not link.alive or sum(len(frame.body) for frame in frames) > PACK_BYTES:
+        if link is None or not link.connected or sum(len(frame.body) for frame in frames) > PACK_BYTES:
             return False
-        return link.write(self._layout.direct_subject(frames[0].to), packed(frames))
+        return link.write(self._layout.direct_subject(frames[0].to), Pack.of(frames).body)
 
     async def receive(self) -> Sequence[Delivery]:
         """Everything there is, up to 256 frames; empty after a second without any. Connects again if it must.
@@ -261,13 +259,13 @@ class JetStreamTransport:
         while True:
             now = loop.time()
             try:
-                if not link.alive:
+                if not link.connected:
                     raise TransportError(f"the connection to {link.where} is lost{link.reason()}")  # noqa: TRY301
                 due = min(await link.echo(now, min(ECHO_PERIOD, self._ack_wait / 8)), end)
-                await self._inbox.keep(link, now)
-                due = min(due, await self._queues.keep(link, now))
+                await self._inbox.maintain(link, now)
+                due = min(due, await self._queues.maintain(link, now))
             except TransportError:
-                if not link.alive:
+                if not link.connected:
                     await self._leave(link)
                 raise
             if batch := self._take(link):
@@ -287,15 +285,14 @@ class JetStreamTransport:
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims, one after the other. False for each whose lease had ended.
 
-        Returns when the server was told, not when it knows: an `ACK` or `TERM` is repeated until it is confirmed or the
-        lease ends. A dead letter is stored before its frame is deleted.
+        Returns when they were sent, not when the server has them: an `ACK` or `TERM` is repeated until it is confirmed
+        or the lease ends. A dead letter is stored before its frame is deleted.
 
         Raises:
             TransportError: Not connected, or a dead letter was not stored. That claim and those after it are as they
                 were.
         """
-        link, now = self._connected(), asyncio.get_running_loop().time
-        return [await self._queues.settle(link, delivery, how, now()) for delivery, how in settlements]
+        return await self._queues.settle(self._connected(), settlements)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that ended before it was confirmed.
@@ -303,7 +300,7 @@ class JetStreamTransport:
         Raises:
             TransportError: Not connected, or no confirmation; the leases are as they were.
         """
-        return await self._queues.extend(self._connected(), deliveries, asyncio.get_running_loop().time())
+        return await self._queues.renew(self._connected(), deliveries)
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
         """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`.
@@ -317,18 +314,18 @@ class JetStreamTransport:
         link = await connect(self._url, f"{self._node} while it is blocked", lambda: None)
         try:
             for frame in frames:
-                await link.tell(self._layout.everyone, frame.body)
-            kept = await self._queues.keep_all(link)
+                await link.publish(self._layout.everyone, frame.body)
+            renewed = await self._queues.renew_all(link)
             await link.api("INFO")  # the server has all that was written before
-            return kept
+            return renewed
         finally:
             await link.close()
 
-    def statistics(self) -> JetStreamStatistics:
+    def statistics(self) -> NatsStatistics:
         """What is held now, and has been counted."""
         link, inbox = self._link, self._inbox
-        connected = link is not None and link.alive
-        return JetStreamStatistics(
+        connected = link is not None and link.connected
+        return NatsStatistics(
             "closed" if self._closed else "connected" if connected else "disconnected" if inbox else "new",
             self._connections,
             self._errors + (link.errors if link is not None else 0),
@@ -338,23 +335,23 @@ class JetStreamTransport:
             self._queues.statistics(),
         )
 
-    async def _connect(self, inbox: Inbox) -> NatsLink:
+    async def _connect(self, inbox: NatsInbox) -> NatsLink:
         if self._client is None:
             link = await connect(self._url, self._node, self._arrivals.wake)
         else:
-            link = NatsLink(self._client, self._where, owned=False, on_lost=self._arrivals.wake)
+            link = NatsLink(self._client, self._where, on_lost=self._arrivals.wake)
         try:
             if self._client is not None:
-                if not link.alive:
+                if not link.connected:
                     raise TransportError(f"the client is not connected{link.reason()}")  # noqa: TRY301
                 await link.start()
-            check_size(link, self._max_frame_bytes + OVERHEAD)
+            inspect_server(link, self._max_frame_bytes + OVERHEAD)
             inbox.reset()
-            await inbox.keep(link, asyncio.get_running_loop().time())
+            await inbox.maintain(link, asyncio.get_running_loop().time())
             self._queues.reset(await self._layout.life(link))
-            await link.listen(self._layout.everyone, self._heard_everyone)
-            await link.hear_at_once(self._layout.direct_subject(self._node), self._heard_direct)
-            await link.api("INFO")  # the server has the subscriptions now: what is sent from here on is heard
+            await link.listen(self._layout.everyone, self._everyone_arrived)
+            await link.listen_straight(self._layout.direct_subject(self._node), self._direct_arrived)
+            await link.api("INFO")  # the server has the subscriptions now: what is sent from here on arrives
             if link.forbidden:
                 raise AccessDeniedError(  # noqa: TRY301
                     f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
@@ -373,26 +370,26 @@ class JetStreamTransport:
             self._errors += link.errors
         await link.close()
 
-    def _heard_everyone(self, message: Msg) -> None:
+    def _everyone_arrived(self, message: Msg) -> None:
         self._arrivals.put(Delivery("everyone", "", message.data))
 
-    def _heard_direct(self, data: bytes) -> None:
+    def _direct_arrived(self, data: bytes) -> None:
         if self._inbox is not None:
             self._inbox.take(data, "direct", self._take_direct)
 
     def _take(self, link: NatsLink) -> list[Delivery]:
         deliveries, receipts = self._arrivals.take(BATCH)
         for receipt in receipts:
-            if link.alive:
-                link.spawn(link.tell, receipt)  # beside: what was taken is lost if this fails or is cancelled here
+            if link.connected:
+                link.spawn(link.publish, receipt)  # beside: what was taken is lost if this fails or is cancelled here
         now = asyncio.get_running_loop().time()
         return [delivery for delivery in deliveries if self._queues.valid(delivery, now)]
 
     def _connected(self) -> NatsLink:
         link = self._link
-        if link is None or not link.alive:
+        if link is None or not link.connected:
             raise TransportError("the transport is not open" if self._closed else f"not connected to {self._where}")
         return link
 
     def __repr__(self) -> str:
-        return f"<JetStreamTransport to {self._where}: node {self._node!r}, {self.statistics().state}>"
+        return f"<NatsTransport to {self._where}: node {self._node!r}, {self.statistics().state}>"

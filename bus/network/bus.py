@@ -106,8 +106,7 @@ class NetworkBus(WorkerBus):
             delivery=delivery,
             rng=rng or Random(secrets.randbits(64)),
         )
-        self._incarnation = f"{self._options.rng.getrandbits(32):08x}"
-        self._framer = Framer(self._incarnation, self._options.signer, max_message_bytes)
+        self._incarnation = self._new_incarnation()
         self.registry = WorkerRegistry(f"bus-{self._incarnation}")
         self._session: Session | None = None
         self._last: NetworkStatistics | None = None
@@ -139,8 +138,11 @@ class NetworkBus(WorkerBus):
         if self.started:
             return
         await super().start()
+        if self._last is not None:  # others must not take it for the life that has ended
+            self._incarnation = self._new_incarnation()
+        framer = Framer(self._incarnation, self._options.signer, self._options.max_message_bytes)
         session = self._session = Session(
-            self, self._transport, self._framer, self._options, registry=self.registry, emit=self._emit
+            self, self._transport, framer, self._options, registry=self.registry, emit=self._emit
         )
         if (where := self._exposed()) and self._options.signer is None:
             log().warning(UNPROTECTED, server=where)
@@ -159,6 +161,9 @@ class NetworkBus(WorkerBus):
             callback()
         await self._session.close()
         await self._stopped()
+
+    def _new_incarnation(self) -> str:
+        return f"{self._options.rng.getrandbits(32):08x}"
 
     async def _stopped(self) -> None:
         try:

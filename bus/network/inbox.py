@@ -103,7 +103,7 @@ class Inbox:
         if not self.deduplication.is_new(header, delivery.lane):
             return
         if header.origin == self._node.address:
-            self._membership.heard_self(now)
+            self._membership.echoed(now)
             return
         try:
             message = decode(header, body)
@@ -140,7 +140,7 @@ class Inbox:
     def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
         """Give a message to whom it concerns."""
         if isinstance(message, JOB_TALK):
-            if self._direct.heard(message, now):
+            if self._direct.receive(message, now):
                 self._node.deliver(message)
             elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
                 raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
@@ -149,7 +149,7 @@ class Inbox:
                 raise DecodeError("a job request comes by the queue of its worker, or straight", "misdirected")
             self._leases.asked(message, frame_id, now)
         elif isinstance(message, RUNNER_MESSAGES):
-            self._hear_runner(message, lane, now)
+            self._take_runner_message(message, lane, now)
         elif message.target is None:
             self._hand_out(message)
         elif isinstance(message, BusJobInquiryMessage):
@@ -200,11 +200,11 @@ class Inbox:
             came = f"the queue of {delivery.queue!r}" if delivery.queue else f"the lane {delivery.lane!r}"
             raise DecodeError(f"a frame of type {header.type!r:.100} for {meant} came by {came}", "misdirected")
 
-    def _hear_runner(self, message: BusMessage, lane: Lane, now: float) -> None:
+    def _take_runner_message(self, message: BusMessage, lane: Lane, now: float) -> None:
         _check_runner(message)
         if isinstance(message, BusRegistryRequestMessage):
             self._leases.informed.forget(runner=message.origin)  # it does not know us, or not all
-        self._membership.heard(message, now, to_us=lane != "everyone")
+        self._membership.receive(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
         try:
@@ -221,7 +221,7 @@ class Inbox:
         """End the job that waits for what cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
-            if self._direct.heard(answer, self._node.tasks.now()):
+            if self._direct.receive(answer, self._node.tasks.now()):
                 self._node.deliver(answer)
         elif lane == "direct" and header.type == BusJobRequestMessage.__name__:
             self._answer_unread(header, header.attempt, error)

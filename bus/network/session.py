@@ -116,7 +116,7 @@ class Session:
     Args:
         bus: Who has the readers of this process. It is started.
         transport: The network.
-        framer: Makes the frames; the numbers of a bus go on in its next session.
+        framer: Makes the frames of this life.
         options: How it behaves.
         registry: Who serves which name.
         emit: Tells of `on_connected` and `on_disconnected`.
@@ -147,7 +147,7 @@ class Session:
         self._membership = Membership(
             self,
             self._connection,
-            self._look,
+            self._check,
             heartbeat=options.heartbeat,
             lease=lease,
             max_message_bytes=options.max_message_bytes,
@@ -214,8 +214,8 @@ class Session:
         with anyio.CancelScope(shield=True):
             await self._watchdog.stop()
             await self._direct_outbox.flush(FLUSH_TIMEOUT)
-            self._membership.beat(leaving=True)
-            await self._revocation.leave(FLUSH_TIMEOUT)
+            self._membership.send_heartbeat(leaving=True)
+            await self._revocation.finish(FLUSH_TIMEOUT)
             self.closing = True
             self._outbox.close()
             await self._transport.close()
@@ -361,18 +361,18 @@ class Session:
 
     # --- what happens by itself ---
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
         self.leases.stop_orphans()
-        self._direct.look(self.tasks.now())
+        self._direct.check(self.tasks.now())
 
     def _heartbeat(self) -> Outgoing:
         """The frame of a heartbeat. May be called from any thread."""
-        return self._framer.frame(self._membership.sign_of_life(), "everyone", "", self.address)
+        return self._framer.frame(self._membership.heartbeat_message(), "everyone", "", self.address)
 
     def _read_direct(self, delivery: Delivery) -> None:
         """Take in one frame that the transport hands over as it comes."""
-        self._direct_outbox.heard()
+        self._direct_outbox.received()
         self._inbox.read(delivery)
 
     async def _read(self) -> None:

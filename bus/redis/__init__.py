@@ -1,4 +1,4 @@
-"""Redis and Valkey: streams, with claims and leases kept by scripts on the server.
+"""Redis and Valkey: streams, and scripts by which the server gives out claims and ends them with their leases.
 
 `bus` hands out `RedisBus`. The files have the names of those for NATS, and the same roles.
 """

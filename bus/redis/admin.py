@@ -1,4 +1,4 @@
-"""A look at a Redis or Valkey server."""
+"""What people look after on a Redis or Valkey server: its settings, a user's rights, dead letters, waiting frames."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from re import fullmatch
+from typing import NamedTuple
 
 import anyio
 from redis.exceptions import ResponseError
@@ -15,8 +16,7 @@ from bus.local.dead_letters import DeadFrame
 from bus.log import log
 from bus.redis.client import Command, connections
 from bus.redis.connection import RedisLink
-from bus.redis.layout import GROUP, LEAVE, call
-from bus.redis.queues import COUNT, RedisClaims
+from bus.redis.layout import GROUP, LEAVE, RedisLayout, StoredFrame, entries_of
 from bus.transport.server import Finding, of_clock
 from bus.transport.transport import WaitingFrame
 
@@ -32,106 +32,132 @@ RIGHTS = (
 `ACL SETUSER worker on >password ~actorbus:* +select` and this."""
 
 
-async def inspect_server(link: RedisLink, label: str) -> None:
+class _Settings(NamedTuple):
+    """What a server says of itself.
+
+    Attributes:
+        name: What it is, with its version.
+        version: The version of Redis that it is, or speaks for; empty if it does not say.
+        too_old: Whether the scripts do not run on it.
+        aof_enabled: `1` if it writes down what it accepts, else `0`; None if it does not say.
+        role: `master` if it takes writes; None if it does not say.
+        eviction: The policy by which it deletes what it has accepted when its memory is full; empty if it does not.
+    """
+
+    name: str
+    version: str
+    too_old: bool
+    aof_enabled: str | None
+    role: str | None
+    eviction: str
+
+
+def _settings(info: bytes) -> _Settings:
+    """The settings in a reply to INFO."""
+    lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    version = lines.get("redis_version", "")
+    major = version.partition(".")[0]
+    policy = lines.get("maxmemory_policy", "noeviction")
+    return _Settings(
+        name=f"Valkey {lines['valkey_version']}" if "valkey_version" in lines else f"Redis {version or '?'}",
+        version=version,
+        too_old=major.isdigit() and int(major) < OLDEST,
+        aof_enabled=lines.get("aof_enabled"),
+        role=lines.get("role"),
+        eviction=policy if lines.get("maxmemory", "0") != "0" and policy != "noeviction" else "",
+    )
+
+
+async def inspect_server(link: RedisLink) -> None:
     """Refuse a server that is too old, and warn of settings under which accepted jobs can vanish.
 
     Raises:
         TransportError: The server cannot be reached.
         BusError: It is too old.
     """
-    (reply,) = await link.exchange([("INFO",)])
-    if isinstance(reply, ResponseError):
-        log().warning("the server does not let us see its settings: allow +info to have them checked", server=label)
+    where = link.where
+    (info,) = await link.exchange([("INFO",)])
+    if isinstance(info, ResponseError):
+        log().warning("the server does not let us see its settings: allow +info to have them checked", server=where)
         return
-    told = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
-    version = told.get("redis_version", "")
-    if version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < OLDEST:
-        raise BusError(f"{label} is version {version}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
-    if told.get("aof_enabled") == "0":
+    settings = _settings(info)
+    if settings.too_old:
+        raise BusError(f"{where} is version {settings.version}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
+    if settings.aof_enabled == "0":
         log().warning(
             "the server does not write down what it accepts: a crash of it loses queued jobs. "
             "Set appendonly yes, and appendfsync everysec or always",
-            server=label,
+            server=where,
         )
-    policy = told.get("maxmemory_policy", "noeviction")
-    if told.get("maxmemory", "0") != "0" and policy != "noeviction":
+    if settings.eviction:
         log().warning(
             "the server may evict queued jobs when its memory is full. Set maxmemory-policy noeviction",
-            server=label,
-            maxmemory_policy=policy,
+            server=where,
+            maxmemory_policy=settings.eviction,
         )
 
 
-_CLAIM = r"(\d+) (\S+) (\w+) (\d{1,19})"
-_PLACE = r"\d{1,19}-\d{1,19}"
+_ENTRY_ID = r"\d{1,19}-\d{1,19}"
+_ENDED_CLAIM = r"(\d+) (\S+) (\w+) (\d{1,19})"
+_ENDS = {"nak": "given back", "term": "given up", "expired": "lease ended"}
 
 
 class RedisDeadFrames:
     """The dead letters of a namespace; about 10,000 are kept, then the oldest is forgotten."""
 
-    def __init__(self, link: RedisLink, prefix: str) -> None:
+    def __init__(self, layout: RedisLayout, link: RedisLink) -> None:
+        self._key = layout.dead
         self._link = link
-        self._key = prefix + "dead"
 
     async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
-        """At most `most` letters, the oldest first; only such as follow the place `after`.
+        """At most `most` dead letters, the oldest first; only such as follow the place `after`.
 
         Raises:
             TransportError: The server did not answer.
         """
-        if after and not fullmatch(_PLACE, after):
+        if after and not fullmatch(_ENTRY_ID, after):
             raise ValueError(f"{after!r} is not where a dead letter is kept")
         read = ("XRANGE", self._key, f"({after}" if after else "-", "+", "COUNT", most)
         (found,) = await self._link.checked([read])
-        return [_frame(entry, fields) for entry, fields in found]
+        frames: list[DeadFrame] = []
+        for entry in entries_of(found):
+            place, frame = entry.id.decode(), StoredFrame.of(entry)
+            died_at = int(place.partition("-")[0]) / 1000
+            history = [_in_words(line) for line in frame.history.splitlines()]
+            frames.append(DeadFrame(place, frame.queue, frame.body, frame.attempts, died_at, history))
+        return frames
 
     async def discard(self, place: str) -> bool:
-        """Throw a letter away. False if it was not there.
+        """Throw a dead letter away. False if it was not there.
 
         Raises:
             TransportError: The server did not answer; it may be gone or not.
         """
-        if not fullmatch(_PLACE, place):
+        if not fullmatch(_ENTRY_ID, place):
             return False
-        (gone,) = await self._link.checked([("XDEL", self._key, place)])
-        return bool(gone)
+        (deleted,) = await self._link.checked([("XDEL", self._key, place)])
+        return bool(deleted)
 
 
-def _frame(entry: bytes, fields: Sequence[bytes]) -> DeadFrame:
-    told = dict(zip(fields[::2], fields[1::2], strict=True))
-    place = entry.decode()
-    history = []
-    for line in told.get(b"h", b"").decode(errors="replace").splitlines():
-        claim = fullmatch(_CLAIM, line)
-        if claim is None:  # not written by the scripts
-            history.append(line)
-            continue
-        attempt, owner, how, when = claim.groups()
-        history.append(f"attempt {attempt} on {owner}: {_WORDS.get(how, how)} at {int(when) / 1000:.3f}")
-    died_at = int(place.partition("-")[0]) / 1000
-    attempts = told.get(b"a", b"")
-    return DeadFrame(
-        place,
-        told.get(b"q", b"").decode(errors="replace"),
-        told.get(b"b", b""),
-        int(attempts) if fullmatch(COUNT, attempts) else 0,
-        died_at,
-        history,
-    )
+def _in_words(line: str) -> str:
+    """A line of the history of a frame."""
+    claim = fullmatch(_ENDED_CLAIM, line)
+    if claim is None:  # not written by the scripts
+        return line
+    attempt, owner, how, when = claim.groups()
+    return f"attempt {attempt} on {owner}: {_ENDS.get(how, how)} at {int(when) / 1000:.3f}"
 
 
-_WORDS = {"nak": "given back", "term": "given up", "expired": "lease ended"}
-
-_WAITING_PLACE = r"[01] \d{1,19}-\d{1,19}"
+_WAITING_PLACE = rf"[01] {_ENTRY_ID}"
 """Which of the two streams of the queue, and the entry."""
 
 
 class RedisWaitingFrames:
     """The frames of one queue, claimed ones among them."""
 
-    def __init__(self, link: RedisLink, claims: RedisClaims, queue: str) -> None:
+    def __init__(self, layout: RedisLayout, link: RedisLink, queue: str) -> None:
+        self._streams = layout.streams([queue])
         self._link = link
-        self._streams = claims.streams([queue])
 
     async def oldest(self, most: int, after: str = "") -> Sequence[WaitingFrame]:
         """At most `most` frames, in the order in which they are read; only such as follow the place `after`.
@@ -146,9 +172,9 @@ class RedisWaitingFrames:
         for number in range(int(first or 0), len(self._streams)):
             start = f"({last}" if after and number == int(first) else "-"
             (found,) = await self._link.checked([("XRANGE", self._streams[number], start, "+", "COUNT", most)])
-            for entry, fields in found:
-                told = dict(zip(fields[::2], fields[1::2], strict=True))
-                frames.append(WaitingFrame(f"{number} {entry.decode()}", told.get(b"b", b"")))
+            frames += [
+                WaitingFrame(f"{number} {entry.id.decode()}", StoredFrame.of(entry).body) for entry in entries_of(found)
+            ]
         return frames[:most]
 
     async def discard(self, places: Sequence[str]) -> None:
@@ -157,18 +183,20 @@ class RedisWaitingFrames:
         Raises:
             TransportError: The server did not answer, or refused; they may be gone or not.
         """
-        gone: dict[str, list[str]] = {}
+        doomed: dict[str, list[str]] = {}
         for place in places:
             number, _, entry = place.partition(" ")
-            gone.setdefault(self._streams[int(number)], []).append(entry)
-        deletions = [("XDEL", stream, *entries) for stream, entries in gone.items()]
-        await self._link.checked([*deletions, call(LEAVE, self._streams, GROUP, "")])
+            doomed.setdefault(self._streams[int(number)], []).append(entry)
+        deletions = [("XDEL", stream, *entries) for stream, entries in doomed.items()]
+        await self._link.checked([*deletions, LEAVE(self._streams, GROUP, "")])
+
+
+# --- the doctor's checks ---
 
 
 async def examine_redis(url: str, namespace: str, patience: float) -> AsyncIterator[Finding]:
-    """Look at the server of a URL; see `bus.checkup.examine`."""
-    make, label = connections(url, None)
-    link = RedisLink(make, (), label)
+    """Look at the server of a URL; see `bus.doctor.examine`."""
+    link = RedisLink(*connections(url, None))
     try:
         try:
             with anyio.fail_after(patience):
@@ -178,50 +206,51 @@ async def examine_redis(url: str, namespace: str, patience: float) -> AsyncItera
             yield Finding("broker", "failed", f"{why}: is it running, and is the URL right?")
             return
         if isinstance(answer, ResponseError):
-            yield Finding("broker", "failed", f"{label} refuses: {answer}; give user and password in the URL")
+            yield Finding("broker", "failed", f"{link.where} refuses: {answer}; give user and password in the URL")
             return
-        yield Finding("broker", "ok", f"{label} answers")
+        yield Finding("broker", "ok", f"{link.where} answers")
         (info,) = await link.exchange([("INFO",)])
         if isinstance(info, ResponseError):
             yield Finding("version", "warning", "it does not let us see its settings: allow +info to this user")
         else:
-            for finding in _of_settings(info):
+            for finding in _of_settings(_settings(info)):
                 yield finding
         yield await _rights(link, namespace)
-        before = time.time()
-        (told,) = await link.exchange([("TIME",)])
-        after = time.time()
-        if isinstance(told, ResponseError):
-            yield Finding("clock", "warning", "it does not tell its time: allow +time to this user")
-        else:
-            theirs = int(told[0]) + int(told[1]) / 1e6
-            yield of_clock(theirs - (before + after) / 2, (after - before) / 2)
+        yield await _clock(link)
     finally:
         with anyio.CancelScope(shield=True):
             await link.drop()
 
 
-def _of_settings(info: bytes) -> list[Finding]:
-    told = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    name = f"Valkey {told['valkey_version']}" if "valkey_version" in told else f"Redis {told.get('redis_version', '?')}"
-    major = told.get("redis_version", "").partition(".")[0]
+def _of_settings(settings: _Settings) -> list[Finding]:
     findings = [
-        Finding("version", "failed", f"{name}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
-        if major.isdigit() and int(major) < OLDEST
-        else Finding("version", "ok", name)
+        Finding("version", "failed", f"{settings.name}: Redis {OLDEST}.0 or newer is needed, or any Valkey")
+        if settings.too_old
+        else Finding("version", "ok", settings.name)
     ]
-    if told.get("role") not in {"master", None}:
+    if settings.role not in {"master", None}:
         findings.append(Finding("role", "failed", "it is a replica, which takes nothing: name the primary in the URL"))
-    if told.get("aof_enabled") == "1":
+    if settings.aof_enabled == "1":
         findings.append(Finding("persistence", "ok", "what it accepts is written down (appendonly yes)"))
     else:
         text = "a crash of it loses queued jobs and runs: set appendonly yes, and appendfsync everysec or always"
         findings.append(Finding("persistence", "warning", text))
-    policy = told.get("maxmemory_policy", "noeviction")
-    if told.get("maxmemory", "0") != "0" and policy != "noeviction":
-        text = f"it may evict queued jobs when its memory is full ({policy}): set maxmemory-policy noeviction"
+    if settings.eviction:
+        text = f"it may evict queued jobs when its memory is full ({settings.eviction}): "
+        text += "set maxmemory-policy noeviction"
         findings.append(Finding("memory", "warning", text))
     return findings
+
+
+async def _clock(link: RedisLink) -> Finding:
+    before = time.time()
+    (reply,) = await link.exchange([("TIME",)])
+    after = time.time()
+    if isinstance(reply, ResponseError):
+        return Finding("clock", "warning", "it does not tell its time: allow +time to this user")
+    seconds, microseconds = reply
+    theirs = int(seconds) + int(microseconds) / 1e6
+    return of_clock(theirs - (before + after) / 2, (after - before) / 2)
 
 
 async def _rights(link: RedisLink, namespace: str) -> Finding:

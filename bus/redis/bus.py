@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Unpack
 
 from bus.network.bus import NetworkOptions, ServerBus
-from bus.redis.client import RedisClient, connections, exposed
+from bus.redis.client import RedisClient, exposed
 from bus.redis.transport import RedisTransport
 
 
 class RedisBus(ServerBus):
     """A bus whose processes meet at a Redis server from 7.0, or a Valkey server; under asyncio only.
 
-    A job that the server has accepted is done once or is told to have failed, whoever dies meanwhile, as long as the
+    A job that the server has accepted is done once or reported as failed, whoever dies meanwhile, as long as the
     server keeps what it accepts (`appendonly yes`; a warning says if it does not). One server at a time: a failover to
     a replica is a reconnect, and what the replica had not yet got is lost with the old server. Clusters are not used.
 
@@ -43,8 +43,8 @@ class RedisBus(ServerBus):
             RedisTransport(url, redis=redis, namespace=namespace, ack_wait=ack_wait, consumer_id=consumer_id),
             **options,
         )
-        self._make, _ = connections(url, redis)
+        self._server = (url, redis)
         self.server_url, self.namespace = url, namespace
 
     def _exposed(self) -> str:
-        return exposed(self._make)
+        return exposed(*self._server)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -23,68 +24,27 @@ from bus.names import check_name
 from bus.redis.admin import RedisDeadFrames, RedisWaitingFrames, inspect_server
 from bus.redis.client import Command, RedisClient, connections
 from bus.redis.connection import PATIENCE, RedisLink
-from bus.redis.inbox import FIELDS, RedisInbox, direct, packs
-from bus.redis.layout import ALIVE, ANSWER, CLAIM, EXPIRE, GROUP, HANG, PUT, SCRIPTS, SPREAD, SWEEP, call
-from bus.redis.queues import VANISHED, Claim, RedisClaims, RedisWatch, claim_of
+from bus.redis.inbox import RedisInbox, packs, parts_of
+from bus.redis.layout import (
+    ANSWER,
+    AWAIT,
+    BROADCAST,
+    CLAIM,
+    EXPIRE,
+    GROUP,
+    HEARTBEAT,
+    PUT,
+    SCRIPTS,
+    SWEEP,
+    Heartbeat,
+    RedisLayout,
+    entries_of,
+)
+from bus.redis.queues import VANISHED, RedisQueues, claim_of
 from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
 
 REMEMBERED = 120.0
 """Seconds for which the ids of queued frames are remembered: longer than a connection takes to be made anew."""
-
-
-def storing(frames: Sequence[Outgoing], prefix: str, claims: RedisClaims) -> list[tuple[Command, list[Outgoing]]]:
-    """The commands that store `frames`, each with those it stores; those to one inbox together, in their order.
-
-    Args:
-        frames: The frames.
-        prefix: How all keys begin.
-        claims: Knows the streams of queues.
-    """
-    commands: list[tuple[Command, list[Outgoing]]] = []
-    batches: dict[tuple[Lane, str], list[Outgoing]] = {}
-    spreads = False
-    for frame in frames:
-        if batches and (frame.lane == "everyone") is not spreads:
-            # A goodbye to everyone must not overtake the answers before it, nor what follows it the goodbye.
-            commands += _commands(batches, prefix, claims)
-            batches = {}
-        spreads = frame.lane == "everyone"
-        batches.setdefault((frame.lane, frame.to), []).append(frame)
-    commands += _commands(batches, prefix, claims)
-    return commands
-
-
-def _commands(
-    batches: dict[tuple[Lane, str], list[Outgoing]], prefix: str, claims: RedisClaims
-) -> Iterable[tuple[Command, list[Outgoing]]]:
-    for (lane, to), frames in batches.items():
-        for pack in packs(frames):
-            if lane == "queue":
-                fields = [part for frame in pack for part in (frame.id, frame.body)]
-                yield call(PUT, [claims.new(to)], GROUP, prefix, to, int(1000 * REMEMBERED), *fields), pack
-                continue
-            fields = [part for frame in pack for part in (FIELDS[lane], frame.body)]
-            if lane == "inbox":
-                yield _to_inbox(f"{prefix}inbox:{to}", fields, pack, claims.owner), pack
-            else:
-                yield call(SPREAD, [f"{prefix}nodes"], prefix + "inbox:", *fields), pack
-
-
-def _to_inbox(inbox: str, fields: list[str | bytes], pack: list[Outgoing], owner: str) -> Command:
-    """One entry, and the end of the claims that it answers. A node that is gone has no inbox, and must not get one."""
-    streams: dict[str, list[bytes]] = {}
-    for frame in pack:
-        if frame.settles is not None:
-            claim = claim_of(frame.settles)
-            streams.setdefault(claim.stream, []).append(claim.id)
-    if not streams:
-        return ("XADD", inbox, "NOMKSTREAM", "*", *fields)
-    ends: list[bytes | int] = []
-    for ids in streams.values():
-        ends += (len(ids), *ids)
-    return call(ANSWER, [inbox, *streams], GROUP, owner, len(fields), *fields, *ends)
-
-
 IDLE_WAIT = 1.0
 """Seconds after which `receive` returns without any."""
 BATCH = 64
@@ -98,6 +58,13 @@ TURNS = 2
 one write: to wake a server that sleeps costs more than all the rest of a job."""
 CLOSE_PATIENCE = 2.0
 """Seconds `close` lets the reader, and then the server, take."""
+
+
+class _BlockedRead(NamedTuple):
+    """The read that waits at the server: most frames that it may bring of each queue, and the queues it looks at."""
+
+    most: int
+    queues: dict[str, int]
 
 
 class RedisTransport:
@@ -133,22 +100,20 @@ class RedisTransport:
     ) -> None:
         if not ack_wait > 0:
             raise ValueError(f"ack_wait must be above 0 seconds, not {ack_wait!r}")
-        self._prefix = check_name("namespace", namespace) + ":"
+        self._layout = RedisLayout(namespace)
         self._consumer_id = consumer_id and check_name("consumer id", consumer_id)
-        self._make, self._label = connections(url, redis)
-        self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
+        self._make, self._where = connections(url, redis)
+        self._reader, self._writer = self._new_link(), self._new_link()
         self._ack_wait = ack_wait
-        self._keep = max(FORGOTTEN_AFTER, 10 * ack_wait)
+        self._forgotten_after = max(FORGOTTEN_AFTER, 10 * ack_wait)
         self._node: str | None = None
-        self._claims = RedisClaims("", self._prefix, self._keep)
-        self._slots: dict[str, int] = {}
-        self._watch = RedisWatch()
-        self._blocked: tuple[int, dict[str, int]] | None = None
-        self._more = False
+        self._queues = RedisQueues(self._layout, self._forgotten_after)
         self._inbox = RedisInbox("")
-        self._alive_until = self._expire_at = 0.0
         self._receiving = asyncio.Lock()
-        self._nudging: asyncio.Task[None] | None = None
+        self._blocked: _BlockedRead | None = None
+        self._waking: asyncio.Task[None] | None = None
+        self._more = False
+        self._heartbeat_at = self._expire_at = 0.0
         self._inspected = False
 
     @property
@@ -159,11 +124,11 @@ class RedisTransport:
     @property
     def dead_frames(self) -> RedisDeadFrames:
         """What was given up on, of all queues of the namespace."""
-        return RedisDeadFrames(self._writer, self._prefix)
+        return RedisDeadFrames(self._layout, self._writer)
 
     def waiting(self, queue: str) -> RedisWaitingFrames:
         """What waits in a queue."""
-        return RedisWaitingFrames(self._writer, self._claims, queue)
+        return RedisWaitingFrames(self._layout, self._writer, queue)
 
     async def open(self, node: str) -> None:
         """Connect, and create the inbox of `node`; warn, once, of a server that does not keep what it accepts.
@@ -174,19 +139,19 @@ class RedisTransport:
         """
         if not on_asyncio():
             raise BusError("RedisBus needs asyncio, as the client library of Redis does: run the program under asyncio")
-        if self._reader.is_shut:
-            self._reader, self._writer = (RedisLink(self._make, SCRIPTS, self._label) for _ in range(2))
-        self._claims = RedisClaims(self._consumer_id or node, self._prefix, self._keep)
-        self._inbox = RedisInbox(self._inbox_of(node))
-        self._watch_anew()
+        if self._reader.closed:
+            self._reader, self._writer = self._new_link(), self._new_link()
+        self._queues.begin(self._consumer_id or node)
+        self._inbox = RedisInbox(self._layout.inbox(node))
         try:
             if not self._inspected:
-                await inspect_server(self._writer, self._label)
+                await inspect_server(self._writer)
                 self._inspected = True
-            self._inbox.born(*await self._reader.checked([self._alive(node)]))
+            (reply,) = await self._reader.checked([self._heartbeat(node)])
         except BaseException:
             await self._writer.drop()
             raise
+        self._inbox.alive(Heartbeat.of(reply))
         self._node = node
 
     async def close(self) -> None:
@@ -195,28 +160,27 @@ class RedisTransport:
         if node is None:
             return
         with anyio.CancelScope(shield=True):
-            await self._send_nudge(node)
+            await self._wake_reader(node)
             with anyio.move_on_after(CLOSE_PATIENCE) as waiting:
                 async with self._receiving:
                     pass
             if waiting.cancelled_caught:
                 await self._reader.drop()
             goodbye: list[Command] = [
-                *self._claims.give_back_all(),
-                ("DEL", self._inbox_of(node), self._lease),
-                ("ZREM", self._nodes, node),
-                self._claims.leave(),
-                *(("SREM", f"{self._prefix}bells:{queue}", node) for queue in self._watch.bells),
+                *self._queues.give_back_all(),
+                ("DEL", self._layout.inbox(node), self._layout.lease(self._queues.owner)),
+                ("ZREM", self._layout.nodes, node),
+                *self._queues.leave(node),
             ]
-            try:
+            given_back = False
+            with suppress(TransportError):
                 await self._writer.exchange(goodbye, patience=CLOSE_PATIENCE)
-            except TransportError:
-                self._claims.lost_touch()
-            self._slots.clear()
+                given_back = True
+            self._queues.left(given_back=given_back)
             for link in (self._reader, self._writer):
-                await link.shut()
-            if self._nudging is not None:
-                self._nudging.cancel()
+                await link.close()
+            if self._waking is not None:
+                self._waking.cancel()
 
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """Store `frames` in one round trip; those to one inbox together, in their order.
@@ -226,18 +190,34 @@ class RedisTransport:
         """
         self._connected()
         patience = PATIENCE + sum(len(frame.body) for frame in frames) / SLOWEST
-        commands = storing(frames, self._prefix, self._claims)
-        try:
-            await self._outlet.store([(command, [frame.id for frame in pack]) for command, pack in commands], patience)
-        except PartlySentError as error:
-            self._claims.answered([frame for frame in frames if frame.id not in error.missing])
-            raise
-        self._claims.answered(frames)
+        storing = self._storing(frames)
+        link = self._outlet
+        reason = ""
+        missing: dict[str, None] = {}
+        replies = await link.exchange([command for command, _ in storing], patience=patience)
+        for reply, (_, pack) in zip(replies, storing, strict=True):
+            if isinstance(reply, ResponseError):
+                if not str(reply).startswith(("NOPERM", "WRONGTYPE")):
+                    await link.refused(reply)
+                reason = f"{self._where} refused: {reply}"
+                missing.update(dict.fromkeys(frame.id for frame in pack))
+        self._queues.answered([frame for frame in frames if frame.id not in missing])
+        if missing:
+            raise PartlySentError(reason, tuple(missing))
 
     async def tell(self, frames: Sequence[Outgoing]) -> None:
-        """Send frames of the lane `direct` in one round trip, by way of the inboxes; nothing is sent if it raises."""
+        """Send frames of the lane `direct` in one round trip, to inboxes that exist; nothing is sent if it raises."""
         self._connected()
-        await self._outlet.tell([*direct(frames, self._inbox_of)])
+        nodes: dict[str, list[Outgoing]] = {}
+        for frame in frames:
+            nodes.setdefault(frame.to, []).append(frame)
+        await self._outlet.send_once(
+            [
+                ("XADD", self._layout.inbox(to), "NOMKSTREAM", "*", *parts_of(pack))
+                for to, batch in nodes.items()
+                for pack in packs(batch)
+            ]
+        )
 
     async def receive(self) -> Sequence[Delivery]:
         """Wait for frames; empty after a second without any. Cancelled, it loses nothing that its lease does not save.
@@ -259,17 +239,12 @@ class RedisTransport:
 
     def demand(self, queue: str, slots: int) -> None:
         """From now on claim at most `slots` further frames of `queue`; 0 stops serving it."""
-        if slots > 0:
-            self._slots[queue] = slots
-            self._watch.demanded(queue)
-        else:
-            self._slots.pop(queue, None)
-            self._watch.unwanted(queue)
+        self._queues.demand(queue, slots)
         if self._blocked is not None:
-            count, queues = self._blocked
-            fits = slots >= count if queue in queues else slots <= 0 or queue in self._watch.bells
-            if not fits and self._node is not None and (self._nudging is None or self._nudging.done()):
-                self._nudging = asyncio.get_running_loop().create_task(self._send_nudge(self._node))
+            most, queues = self._blocked
+            fits = slots >= most if queue in queues else slots <= 0 or queue in self._queues.watched.awaited
+            if not fits and self._node is not None and (self._waking is None or self._waking.done()):
+                self._waking = asyncio.get_running_loop().create_task(self._wake_reader(self._node))
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> Sequence[bool]:
         """End claims in one round trip. False for each that had ended before.
@@ -278,14 +253,7 @@ class RedisTransport:
             TransportError: Not open, or no answer; each claim may have ended or not.
         """
         self._connected()
-        claims = [(claim_of(delivery), how) for delivery, how in settlements]
-        ended: dict[Claim, None] = {}
-        runs = self._claims.settlements(claims)
-        for (_, run), reply in zip(runs, await self._writer.checked([command for command, _ in runs]), strict=True):
-            ended.update(dict.fromkeys(claim for claim, settled in zip(run, reply, strict=True) if settled))
-        for claim, _ in claims:
-            self._claims.forget(claim)
-        return [claim in ended for claim, _ in claims]
+        return await self._queues.settle(self._writer, settlements)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
         """Renew the leases of claims for another `ack_wait`. False for each that had ended.
@@ -294,18 +262,18 @@ class RedisTransport:
             TransportError: Not open, or no answer; some leases may be renewed.
         """
         self._connected()
-        claims = [claim_of(delivery) for delivery in deliveries]
-        kept = await self._claims.renew(claims, self._writer)
-        for claim in claims:
-            if claim not in kept:
-                self._claims.forget(claim)
-        return [claim in kept for claim in claims]
+        return await self._queues.renew(self._writer, deliveries)
 
     async def keep(self, frames: Sequence[Outgoing]) -> Container[object]:
         """Send to everyone and renew every claim, over a connection of its own; see `Transport.keep`."""
-        spread = [command for command, _ in storing(frames, self._prefix, self._claims)]
-        link = RedisLink(self._make, SCRIPTS, self._label)
-        return await self._claims.keep([self._alive(self._connected()), *spread], self._inbox, link)
+        node = self._connected()
+        link = self._new_link()
+        try:
+            reply, *_ = await link.checked([self._heartbeat(node), *(command for command, _ in self._storing(frames))])
+            self._inbox.alive(Heartbeat.of(reply))
+            return await self._queues.renew_all(link)
+        finally:
+            await link.close()
 
     # --- out ---
 
@@ -314,41 +282,91 @@ class RedisTransport:
         """The connection that takes frames at once: that of the reader, unless a read is under way."""
         return self._writer if self._receiving.locked() or not self._reader.connected else self._reader
 
-    async def _send_nudge(self, node: str) -> None:
-        nudge = ("XADD", self._inbox_of(node), "NOMKSTREAM", "*", "n", "")
+    def _storing(self, frames: Sequence[Outgoing]) -> list[tuple[Command, list[Outgoing]]]:
+        """The commands that store frames, each with those it stores; those to one inbox together, in their order."""
+        commands: list[tuple[Command, list[Outgoing]]] = []
+        batches: dict[tuple[Lane, str], list[Outgoing]] = {}
+        to_everyone = False
+        for frame in frames:
+            if batches and (frame.lane == "everyone") is not to_everyone:
+                # A goodbye to everyone must not overtake the answers before it, nor what follows it the goodbye.
+                commands += self._storing_batches(batches)
+                batches = {}
+            to_everyone = frame.lane == "everyone"
+            batches.setdefault((frame.lane, frame.to), []).append(frame)
+        commands += self._storing_batches(batches)
+        return commands
+
+    def _storing_batches(
+        self, batches: dict[tuple[Lane, str], list[Outgoing]]
+    ) -> Iterable[tuple[Command, list[Outgoing]]]:
+        layout = self._layout
+        for (lane, to), frames in batches.items():
+            for pack in packs(frames):
+                if lane == "queue":
+                    parts = [part for frame in pack for part in (frame.id, frame.body)]
+                    yield PUT([layout.sent(to)], GROUP, layout.prefix, to, int(1000 * REMEMBERED), *parts), pack
+                elif lane == "inbox":
+                    yield self._to_inbox(layout.inbox(to), pack), pack
+                else:
+                    yield BROADCAST([layout.nodes], layout.inboxes, *parts_of(pack)), pack
+
+    def _to_inbox(self, inbox: str, pack: list[Outgoing]) -> Command:
+        """One entry, and the end of the claims it answers. A node that is gone has no inbox, and must not get one."""
+        parts = parts_of(pack)
+        streams: dict[str, list[bytes]] = {}
+        for frame in pack:
+            if frame.settles is not None:
+                claim = claim_of(frame.settles)
+                streams.setdefault(claim.stream, []).append(claim.id)
+        if not streams:
+            return ("XADD", inbox, "NOMKSTREAM", "*", *parts)
+        ends: list[bytes | int] = []
+        for ids in streams.values():
+            ends += (len(ids), *ids)
+        return ANSWER([inbox, *streams], GROUP, self._queues.owner, len(parts), *parts, *ends)
+
+    async def _wake_reader(self, node: str) -> None:
+        wake_up = ("XADD", self._layout.inbox(node), "NOMKSTREAM", "*", "n", "")
         with suppress(TransportError):  # a blocked read ends within a second by itself
-            await self._writer.exchange([nudge], patience=CLOSE_PATIENCE)
+            await self._writer.exchange([wake_up], patience=CLOSE_PATIENCE)
 
     # --- in ---
 
     async def _read(self, node: str, end: float) -> list[Delivery]:
         if not self._reader.connected and (deliveries := await self._recover(node)):
             return deliveries
-        while serve := [queue for queue in self._watch.fresh if queue not in self._claims.served]:
-            await self._claims.serve(serve, self._reader)
+        await self._queues.serve(self._reader)
         now = anyio.current_time()
-        chores = self._chores(node, now)
-        bells = self._watch.place()
-        if bells:
-            chores.append(call(HANG, [self._nodes], self._prefix, node, *bells))
-        slots = {queue: self._slots[queue] for queue in (*self._watch.hot, *bells) if queue in self._slots}
-        count = min((BATCH, *slots.values()))
+        chores = self._chores(now)
+        beats = now >= self._heartbeat_at
+        if beats:
+            self._heartbeat_at = now + self._forgotten_after / 4
+            sweep = SWEEP([self._layout.served, self._layout.nodes], GROUP, self._layout.prefix, BATCH)
+            chores = [self._heartbeat(node), sweep, *chores]
+        awaited = self._queues.watched.place()
+        if awaited:
+            chores.append(AWAIT([self._layout.nodes], self._layout.prefix, node, *awaited))
+        slots = self._queues.to_read(awaited)
+        most = min((BATCH, *slots.values()))
         wait = max(0.0, min(end, self._expire_at) - now)
-        keys = [self._inbox_of(node), *self._claims.streams(slots)]
-        if self._more or bells or wait <= 0:
+        keys = [self._inbox.key, *self._layout.streams(slots)]
+        if self._more or awaited or wait <= 0:
             wait = 0.0
-            read: Command = call(CLAIM, keys, GROUP, self._claims.owner, BATCH, *slots.values())
+            read = CLAIM(keys, GROUP, self._queues.owner, BATCH, *slots.values())
         else:
             block = max(1, int(1000 * wait))
-            read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "COUNT", count, "BLOCK", block, "STREAMS", *keys)
+            read = ("XREADGROUP", "GROUP", GROUP, self._queues.owner, "COUNT", most, "BLOCK", block, "STREAMS", *keys)
             read = (*read, *[">"] * len(keys))
-            self._blocked = (count, slots)
+            self._blocked = _BlockedRead(most, slots)
         try:
             replies = await self._reader.exchange([*chores, read], patience=wait + PATIENCE)
         finally:
             self._blocked = None
-        self._inbox.deleted(replies)
-        self._claims.excess_returned()
+        self._inbox.deleted()
+        self._queues.excess_returned()
+        if beats and not isinstance(replies[0], ResponseError):
+            self._inbox.alive(Heartbeat.of(replies[0]))
         for reply in replies:
             if isinstance(reply, ResponseError):
                 if not str(reply).startswith(VANISHED):
@@ -357,78 +375,49 @@ class RedisTransport:
                 await self._reader.drop()
                 return []
         streams = replies[-1] or []
-        self._more = bool(streams) and (wait == 0 or any(len(entries) >= count for _, entries in streams))
+        self._more = bool(streams) and (wait == 0 or any(len(entries) >= most for _, entries in streams))
         deliveries = self._take(streams)
-        while self._inbox.rung:
-            queue = self._inbox.rung.pop()
-            if queue in self._watch.bells:  # not one that rang before the connection broke
+        while self._inbox.notified:
+            queue = self._inbox.notified.pop()
+            if queue in self._queues.watched.awaited:  # not a notification from before the connection broke
                 self._more = True
-                self._used(queue)
+                self._queues.used(queue)
         return deliveries
 
-    def _watch_anew(self) -> None:
-        self._watch.forget()
-        for queue in self._slots:
-            self._watch.demanded(queue)
-
-    def _used(self, queue: str) -> None:
-        unread = self._watch.used(queue)
-        if unread in self._slots:
-            self._watch.demanded(unread)
-
-    def _chores(self, node: str, now: float) -> list[Command]:
-        """What goes along with a read: settling what was read before, and what is due."""
-        chores = [*self._claims.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
-        if now >= self._alive_until:
-            queues = [self._prefix + "served", self._nodes]
-            chores += [self._alive(node), call(SWEEP, queues, GROUP, self._prefix, BATCH)]
-            self._alive_until = now + self._keep / 4
+    def _chores(self, now: float) -> list[Command]:
+        """What goes along with a read: the settling of what was read before, and of what has expired."""
+        chores = [*self._queues.return_excess(), *self._inbox.delete(all_of_it=now >= self._expire_at)]
         if now >= self._expire_at:
-            if self._slots:
-                streams = self._claims.streams(self._slots)
-                chores.append(call(EXPIRE, streams, GROUP, int(1000 * self._ack_wait), self._prefix))
+            if streams := self._queues.streams():
+                chores.append(EXPIRE(streams, GROUP, int(1000 * self._ack_wait), self._layout.prefix))
             self._expire_at = now + min(IDLE_WAIT, self._ack_wait / 4)
         return chores
 
     async def _recover(self, node: str) -> list[Delivery]:
         """After a new connection: what the old one was sent and never brought is ours still."""
-        self._claims.served.clear()
-        self._watch_anew()
-        read = ("XREADGROUP", "GROUP", GROUP, self._claims.owner, "STREAMS", self._inbox_of(node), "0")
-        birth, streams = await self._reader.checked([self._alive(node), read])
-        return self._inbox.recover(birth, [entry for _, entries in streams or () for entry in entries])
+        self._queues.reset()
+        read = ("XREADGROUP", "GROUP", GROUP, self._queues.owner, "STREAMS", self._inbox.key, "0")
+        reply, streams = await self._reader.checked([self._heartbeat(node), read])
+        unread = [entry for _, entries in streams or () for entry in entries_of(entries)]
+        return self._inbox.recover(Heartbeat.of(reply), unread)
 
-    def _take(self, streams: Iterable[Any]) -> list[Delivery]:
+    def _take(self, streams: Iterable[tuple[bytes, Any]]) -> list[Delivery]:
+        inbox = self._inbox.key.encode()
         deliveries: list[Delivery] = []
-        for key, entries in streams:
-            queue = self._claims.queue_of(key)
-            if queue is None:
-                deliveries += self._inbox.take(entries)
-                continue
-            self._used(queue)
-            for entry, fields in entries:
-                slots = self._slots.get(queue, 0)
-                if not slots:
-                    self._claims.exceeding(key, entry)
-                    continue
-                self.demand(queue, slots - 1)
-                deliveries.append(self._claims.claimed(queue, key, entry, fields))
+        for stream, entries in streams:
+            take = self._inbox.take if stream == inbox else partial(self._queues.take, stream)
+            deliveries += take(entries_of(entries))
         return deliveries
 
-    @property
-    def _nodes(self) -> str:
-        return self._prefix + "nodes"
+    def _heartbeat(self, node: str) -> Command:
+        lease = self._layout.lease(self._queues.owner)
+        keys = [self._layout.inbox(node), self._layout.nodes, lease, self._layout.born]
+        return HEARTBEAT(keys, GROUP, node, int(1000 * self._forgotten_after), int(1000 * self._ack_wait))
 
-    @property
-    def _lease(self) -> str:
-        return f"{self._prefix}lease:{self._claims.owner}"
+    # --- both ---
 
-    def _inbox_of(self, node: str) -> str:
-        return f"{self._prefix}inbox:{node}"
-
-    def _alive(self, node: str) -> Command:
-        keys = [self._inbox_of(node), self._nodes, self._lease, self._prefix + "born"]
-        return call(ALIVE, keys, GROUP, node, int(1000 * self._keep), int(1000 * self._ack_wait))
+    def _new_link(self) -> RedisLink:
+        return RedisLink(self._make, self._where, [script.text for script in SCRIPTS])
 
     def _connected(self) -> str:
         if self._node is None:
@@ -436,4 +425,4 @@ class RedisTransport:
         return self._node
 
     def __repr__(self) -> str:
-        return f"<RedisTransport of {self._node or 'nobody'} to {self._label}, {self._claims!r}>"
+        return f"<RedisTransport of {self._node or 'nobody'} to {self._where}, {self._queues!r}>"

@@ -385,7 +385,7 @@ class SimulatedWaitingFrames:
         """Take frames out; claimed ones stay."""
         broker = self._link._network.broker
         detail = f"{self._queue} {' '.join(places)}"
-        await self._link._operate("withdraw", detail, lambda: broker.withdraw(self._queue, places))
+        await self._link._operate("remove", detail, lambda: broker.remove(self._queue, places))
 
 
 def _describe(delivery: Delivery) -> str:

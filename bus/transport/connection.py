@@ -89,23 +89,23 @@ class Connection:
     Args:
         tasks: Where the telling runs.
         rng: Where jitter comes from.
-        tell: Called with `on_connected` and `on_disconnected`, in turn.
+        emit: Called with `on_connected` and `on_disconnected`, in turn.
         closing: Whether not to try any longer.
     """
 
     def __init__(
-        self, tasks: Tasks, rng: Random, tell: Callable[[str], Awaitable[None]], closing: Callable[[], bool]
+        self, tasks: Tasks, rng: Random, emit: Callable[[str], Awaitable[None]], closing: Callable[[], bool]
     ) -> None:
         self._tasks = tasks
         self._rng = rng
-        self._tell = tell
+        self._emit = emit
         self._closing = closing
         self._connected: bool | None = None
         self._since = tasks.now()
         self._connections = 0
         self._last_error = ""
         self._faults: dict[str, Outage] = {}
-        self._news: deque[str] = deque()
+        self._changes: deque[str] = deque()
 
     @property
     def stands(self) -> bool:
@@ -165,11 +165,11 @@ class Connection:
             return
         self._connected = connected
         self._since = self._tasks.now()
-        self._news.append("on_connected" if connected else "on_disconnected")
-        if len(self._news) == 1:
-            self._tasks.start(self._tell_news, None)
+        self._changes.append("on_connected" if connected else "on_disconnected")
+        if len(self._changes) == 1:
+            self._tasks.start(self._emit_changes, None)
 
-    async def _tell_news(self, _argument: None) -> None:
-        while self._news:
-            await self._tell(self._news[0])
-            self._news.popleft()
+    async def _emit_changes(self, _argument: None) -> None:
+        while self._changes:
+            await self._emit(self._changes[0])
+            self._changes.popleft()

@@ -85,14 +85,14 @@ class Settling(msgspec.Struct):
     renewed: float
 
 
-class _Bell:
+class _Wakeup:
     """Wakes the one task that waits for something to do."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._waiter: Waiter | None = None
 
-    def ring(self) -> None:
+    def set(self) -> None:
         if self._waiter is not None:
             wake(self._waiter)
 
@@ -128,8 +128,8 @@ class Outbox:
         self._tasks = tasks
         self._rng = rng
         self._settlements: deque[Settling] = deque()
-        self._frames_bell = _Bell(tasks)
-        self._settlements_bell = _Bell(tasks)
+        self._frames_wakeup = _Wakeup(tasks)
+        self._settlements_wakeup = _Wakeup(tasks)
         self._idle: list[Waiter] = []
         self._sent = 0
         self._failures = 0
@@ -157,7 +157,7 @@ class Outbox:
         if bounded:
             line.room.taken += 1
         line.items.append(_Item(frame, lease, accepted, bounded, chunks))
-        self._frames_bell.ring()
+        self._frames_wakeup.set()
 
     def put_chunk(self, chunk: BusJobStreamDataMessage, to: str, framer: Framer, origin: str) -> str:
         """Send a chunk of a stream soon, with the one before it if that was put last and waits; return the frame's id.
@@ -176,7 +176,7 @@ class Outbox:
     def settle(self, settling: Settling) -> None:
         """End a claim; tried until its lease has ended anyway."""
         self._settlements.append(settling)
-        self._settlements_bell.ring()
+        self._settlements_wakeup.set()
 
     @property
     def settling(self) -> list[Settling]:
@@ -210,15 +210,15 @@ class Outbox:
     async def run(self) -> None:
         """Send until cancelled."""
         async with anyio.create_task_group() as loops:
-            loops.start_soon(self._pump, self._line.items, self._frames_bell, self._send)
-            loops.start_soon(self._pump, self._settlements, self._settlements_bell, self._settle)
+            loops.start_soon(self._pump, self._line.items, self._frames_wakeup, self._send)
+            loops.start_soon(self._pump, self._settlements, self._settlements_wakeup, self._settle)
 
-    async def _pump(self, waiting: deque[Any], bell: _Bell, send: Callable[[], Awaitable[None]]) -> None:
+    async def _pump(self, waiting: deque[Any], wakeup: _Wakeup, send: Callable[[], Awaitable[None]]) -> None:
         failures = 0
         while True:
             if not waiting:
-                self._tell_idle()
-                await bell.wait()
+                self._wake_idle()
+                await wakeup.wait()
             try:
                 await send()
                 failures = 0
@@ -296,9 +296,9 @@ class Outbox:
                 failures += 1
         del self._held[place]
         held.room.close()
-        self._tell_idle()
+        self._wake_idle()
 
-    def _tell_idle(self) -> None:
+    def _wake_idle(self) -> None:
         if not (self._line.items or self._held or self._settlements):
             for waiter in self._idle:
                 wake(waiter)
@@ -345,8 +345,8 @@ class DirectOutbox:
         self._waiter: Waiter | None = None
         self._idle: list[Waiter] = []
         self._prompt = transport if isinstance(transport, Prompt) else None
-        self._heard = 0
-        self._telling = False
+        self._received = 0
+        self._sending = False
 
     @property
     def waiting(self) -> int:
@@ -358,20 +358,20 @@ class DirectOutbox:
 
         What follows on a single frame goes at once: nothing else is likely to come that could share its way.
         """
-        if self._heard == 1 and self._prompt is not None and not self._frames:
-            self._heard = 0
+        if self._received == 1 and self._prompt is not None and not self._frames:
+            self._received = 0
             if self._prompt.tell_at_once([frame]):
                 return
         self.room.taken += bounded
         self._frames.append((frame, bounded))
-        if len(self._frames) % SHARE == 0 and self._prompt is not None and not self._telling:
-            self._tell_share(self._prompt)
+        if len(self._frames) % SHARE == 0 and self._prompt is not None and not self._sending:
+            self._send_share(self._prompt)
         if self._waiter is not None:
             wake(self._waiter)
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """A frame has come."""
-        self._heard += 1
+        self._received += 1
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything was sent, at most `seconds`."""
@@ -381,15 +381,15 @@ class DirectOutbox:
                 self._idle.append(waiter)
                 await waiter
 
-    def _tell_share(self, prompt: Prompt) -> None:
+    def _send_share(self, prompt: Prompt) -> None:
         """Write what waits, node by node, as far as it is taken at once."""
         nodes: dict[str, list[Outgoing]] = {}
         for frame, _ in self._frames:
             nodes.setdefault(frame.to, []).append(frame)
-        told = {to for to, frames in nodes.items() if prompt.tell_at_once(frames)}
+        taken = {to for to, frames in nodes.items() if prompt.tell_at_once(frames)}
         for _ in range(len(self._frames)):
             frame, bounded = self._frames.popleft()
-            if frame.to not in told:
+            if frame.to not in taken:
                 self._frames.append((frame, bounded))
             elif bounded:
                 self.room.give()
@@ -406,9 +406,9 @@ class DirectOutbox:
                 await self._waiter
                 self._waiter = None
                 continue
-            self._heard = 0
+            self._received = 0
             count = min(len(self._frames), BATCH)
-            self._telling = True
+            self._sending = True
             try:
                 await self._transport.tell([self._frames[index][0] for index in range(count)])
             except TransportError as error:
@@ -418,7 +418,7 @@ class DirectOutbox:
                 await anyio.sleep(BACKOFF.delay(failures, self._rng))
                 continue
             finally:
-                self._telling = False
+                self._sending = False
             failures = 0
             for _ in range(count):
                 if self._frames.popleft()[1]:

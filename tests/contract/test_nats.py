@@ -11,7 +11,7 @@ import pytest
 
 from bus.brokers import NatsBroker
 from bus.errors import TransportError
-from bus.nats.transport import JetStreamTransport
+from bus.nats.transport import NatsTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transport.transport import Delivery, Outgoing
 
@@ -35,7 +35,7 @@ def url(server: NatsBroker) -> str:
 def over(server: NatsBroker) -> MakeNetwork:
     @asynccontextmanager
     async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
-        transports = {f"node{n}#1": JetStreamTransport(url(server), ack_wait=ACK_WAIT) for n in range(nodes)}
+        transports = {f"node{n}#1": NatsTransport(url(server), ack_wait=ACK_WAIT) for n in range(nodes)}
         try:
             for address, transport in transports.items():
                 await transport.open(address)
@@ -60,19 +60,19 @@ async def test_a_missing_right_is_named() -> None:
         NatsBroker(lacking) as server,
         pytest.raises(TransportError, match=r"a right that is needed.*actorbus\.everyone"),
     ):
-        await JetStreamTransport(url(server)).open("node#1")
+        await NatsTransport(url(server)).open("node#1")
 
 
 async def test_wrong_credentials_are_named(server: NatsBroker) -> None:
     with pytest.raises(TransportError, match="Authorization Violation"):
-        await JetStreamTransport(server.url).open("node#1")
+        await NatsTransport(server.url).open("node#1")
 
 
 async def test_direct_frames_are_handed_over_as_they_come_in_the_order_sent_by_either_way(server: NatsBroker) -> None:
     async with over(server)(2) as network:
         (here, a), (there, b) = network.transports.items()
-        assert isinstance(a, JetStreamTransport)
-        assert isinstance(b, JetStreamTransport)
+        assert isinstance(a, NatsTransport)
+        assert isinstance(b, NatsTransport)
         got: list[Delivery] = []
         all_here = anyio.Event()
 

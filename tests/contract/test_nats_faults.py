@@ -21,7 +21,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from bus.brokers import NatsBroker
 from bus.errors import BusError, DataLostError, PartlySentError, TransportError
-from bus.nats.transport import JetStreamTransport
+from bus.nats.transport import NatsTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +49,8 @@ def namespace() -> str:
 
 
 @asynccontextmanager
-async def node(url: str, namespace: str, address: str, **options: Any) -> AsyncIterator[JetStreamTransport]:
-    transport = JetStreamTransport(url, namespace=namespace, **options)
+async def node(url: str, namespace: str, address: str, **options: Any) -> AsyncIterator[NatsTransport]:
+    transport = NatsTransport(url, namespace=namespace, **options)
     await transport.open(address)
     try:
         yield transport
@@ -58,7 +58,7 @@ async def node(url: str, namespace: str, address: str, **options: Any) -> AsyncI
         await transport.close()
 
 
-async def put(transport: JetStreamTransport, lane: str, to: str, *bodies: bytes) -> None:
+async def put(transport: NatsTransport, lane: str, to: str, *bodies: bytes) -> None:
     """Send, trying again with the same ids as the bus does."""
     frames = [Outgoing(lane, to, f"frame-{next(ids)}", body) for body in bodies]  # type: ignore[arg-type]
     while True:
@@ -68,7 +68,7 @@ async def put(transport: JetStreamTransport, lane: str, to: str, *bodies: bytes)
             await receive(transport)
 
 
-async def receive(transport: JetStreamTransport) -> Sequence[Delivery]:
+async def receive(transport: NatsTransport) -> Sequence[Delivery]:
     """Read, trying again as the bus does."""
     try:
         return await transport.receive()
@@ -82,7 +82,7 @@ async def forever(function: Callable[[], Awaitable[object]]) -> NoReturn:
         await function()
 
 
-async def take(transport: JetStreamTransport, many: int) -> list[Delivery]:
+async def take(transport: NatsTransport, many: int) -> list[Delivery]:
     taken: list[Delivery] = []
     with anyio.fail_after(LONGEST_WAIT):
         while len(taken) < many:
@@ -190,14 +190,14 @@ async def test_g37_what_was_read_is_handed_over_although_the_link_breaks_before_
     async with node(server.url, namespace, "a#1") as a:
         link = a._link
         assert link is not None
-        tell = link.tell
+        publish = link.publish
 
         async def broken(subject: str, *more: Any) -> None:
             if subject == "receipt":
                 raise TransportError("cut off")
-            await tell(subject, *more)
+            await publish(subject, *more)
 
-        monkeypatch.setattr(link, "tell", broken)
+        monkeypatch.setattr(link, "publish", broken)
         a._arrivals.put(Delivery("inbox", "", b"frame"))
         a._arrivals.put("receipt")
         assert bodies(await a.receive()) == [b"frame"]
@@ -266,7 +266,7 @@ async def test_a_node_leaves_nothing_behind(server: NatsBroker, namespace: str) 
 
 async def test_a_client_of_the_user_is_used_and_not_closed(server: NatsBroker, namespace: str) -> None:
     client = await nats.connect(server.url)
-    transport = JetStreamTransport(client=client, namespace=namespace)
+    transport = NatsTransport(client=client, namespace=namespace)
     await transport.open("a#1")
     await put(transport, "inbox", "a#1", b"here")
     assert bodies(await take(transport, 1)) == [b"here"]
@@ -281,7 +281,7 @@ async def test_a_client_of_the_user_is_used_and_not_closed(server: NatsBroker, n
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 async def test_on_another_event_loop_the_error_says_so(anyio_backend: str) -> None:
     with pytest.raises(BusError, match="needs asyncio"):
-        await JetStreamTransport("nats://127.0.0.1:1").open("a#1")
+        await NatsTransport("nats://127.0.0.1:1").open("a#1")
 
 
 class Relay:
@@ -480,7 +480,7 @@ async def forgetful(server: NatsBroker, namespace: str, **limits: Any) -> AsyncI
         await client.close()
 
 
-async def losses_until(transport: JetStreamTransport, body: bytes) -> list[str]:
+async def losses_until(transport: NatsTransport, body: bytes) -> list[str]:
     """What is told of losses until a message arrives, which has to be the first one."""
     told: list[str] = []
     with anyio.fail_after(LONGEST_WAIT):
@@ -490,7 +490,7 @@ async def losses_until(transport: JetStreamTransport, body: bytes) -> list[str]:
     return told
 
 
-async def read_and_note(transport: JetStreamTransport, told: list[str]) -> list[bytes]:
+async def read_and_note(transport: NatsTransport, told: list[str]) -> list[bytes]:
     """Read, and note what is told of losses."""
     try:
         return bodies(await transport.receive())

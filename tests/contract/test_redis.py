@@ -15,7 +15,7 @@ from actors.runs.stores import redis as runs
 from bus.brokers import RedisBroker
 from bus.errors import DataLostError, PartlySentError
 from bus.redis.admin import RIGHTS
-from bus.redis.queues import HOT
+from bus.redis.queues import MOST_POLLED
 from bus.redis.transport import RedisTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transport.transport import Delivery, Outgoing, Settlement
@@ -126,7 +126,7 @@ async def test_g46_the_queues_of_a_process_that_crashed_go_unless_something_wait
             crashed.demand(name, 1)
         await crashed.receive()
         for link in (crashed._reader, crashed._writer):
-            await link.shut()
+            await link.close()
         await alive.send([Outgoing("queue", "waiting", "1", b"job")])
         left = {f"actorbus:{kind}:{name}" for kind in ("queue", "again") for name in ("both", "waiting")}
         with anyio.fail_after(60):
@@ -158,7 +158,7 @@ async def test_g46_what_a_process_asked_for_that_crashed_goes_from_queues_that_n
             await alive.send([Outgoing("queue", "nobody", f"00c0ffee-{n}", b"wanted")])
         await alive.send([Outgoing("queue", "nobody", "of another make", b"wanted")])
         for link in (crashed._reader, crashed._writer):
-            await link.shut()
+            await link.close()
         with anyio.fail_after(60):
             while other.exists("actorbus:queue:empty") or other.xlen("actorbus:queue:nobody") > 4:
                 for transport in (alive, server):
@@ -178,7 +178,7 @@ async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another
     with RedisBroker() as broker:
         told, *others = (RedisTransport(broker.url, ack_wait=0.2) for _ in range(3))
         await told.open("node#0")
-        for name in (*(f"hot{number}" for number in range(HOT)), "work"):
+        for name in (*(f"hot{number}" for number in range(MOST_POLLED)), "work"):
             told.demand(name, 1)
         for number, other in enumerate(others, 1):
             for _ in range(4):  # for longer than who does nothing with a queue is remembered
@@ -188,7 +188,7 @@ async def test_who_is_to_be_told_of_frames_in_a_queue_is_told_also_after_another
             other.demand("work", 1)
             await other.receive()
             for link in (other._reader, other._writer):
-                await link.shut()
+                await link.close()
         told.demand("work", 1)
         await told.send([Outgoing("queue", "work", "1", b"job")])
         deliveries: list[Delivery] = []

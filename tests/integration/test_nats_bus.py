@@ -18,7 +18,7 @@ from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
-from bus.nats.transport import JetStreamTransport
+from bus.nats.transport import NatsTransport
 from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK, Hanging
 
@@ -202,12 +202,12 @@ async def test_a_server_that_is_not_there_is_waited_for(namespace: str) -> None:
 
 async def test_errors_say_what_to_do_and_no_secret() -> None:
     port = free_port()
-    transport = JetStreamTransport(f"nats://user:secret@127.0.0.1:{port}")
+    transport = NatsTransport(f"nats://user:secret@127.0.0.1:{port}")
     with pytest.raises(TransportError, match=rf"connecting failed at nats://\*\*\*@127.0.0.1:{port}") as refused:
         await transport.open("node#1")
     assert "secret" not in str(refused.value) + repr(transport)
     with NatsBroker("max_payload: 65536") as small:
         with pytest.raises(BusError, match="raise its max_payload, or lower max_message_bytes"):
-            await JetStreamTransport(small.url).open("node#1")
+            await NatsTransport(small.url).open("node#1")
         with pytest.raises(BusError, match="speaks no TLS"):
-            await JetStreamTransport(small.url.replace("nats", "tls")).open("node#1")
+            await NatsTransport(small.url.replace("nats", "tls")).open("node#1")

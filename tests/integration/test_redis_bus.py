@@ -271,7 +271,7 @@ async def test_a_process_of_the_same_consumer_id_goes_on_with_what_its_last_life
     await first.send([Outgoing("queue", "work", "1", b"job")])
     assert [delivery.attempt for delivery in await first.receive()] == [1]
     for link in (first._reader, first._writer):  # it dies
-        await link.shut()
+        await link.close()
     second = RedisTransport(redis_broker.url, ack_wait=1000.0, consumer_id="me")
     await second.open("runner#2")
     second.demand("work", 1)
@@ -299,7 +299,7 @@ async def test_g45_a_node_that_serves_many_queues_hears_of_each(redis_broker: Re
         for turn in range(2):  # in order, so that each is one that was not used lately
             await sender.send([Outgoing("queue", queue, f"{queue}-{turn}", queue.encode()) for queue in queues])
             await node.settle([(claim, Settlement.ACK) for claim in await take(1)])
-        assert len(node._watch.hot) < len(queues)
+        assert len(node._queues.watched.polled) < len(queues)
         await sender.send([Outgoing("queue", queue, f"{queue}-last", queue.encode()) for queue in queues])
         await node.settle([(claim, Settlement.NAK) for claim in await take(1)])
         await take(2)

@@ -348,15 +348,15 @@ async def test_g28_g40_what_an_earlier_life_said_does_not_end_the_present_one() 
             await anyio.sleep(3)
             for _ in range(5):
                 await play(it, beat, "everyone", "")
-                assert session_of(newcomer.bus)._membership.liveness.hears(present.bus.address)
+                assert session_of(newcomer.bus)._membership.liveness.is_alive(present.bus.address)
             assert [data.address for data in newcomer.runner.registry.replicas("serves")] == [present.bus.address]
         async with node(it.broker, "e", BaseWorker("asks")) as unlucky:  # it hears the echo of a life and nothing else
             await play(it, beat, "everyone", "")
-            assert session_of(unlucky.bus)._membership.liveness.hears(earlier.bus.address)
+            assert session_of(unlucky.bus)._membership.liveness.is_alive(earlier.bus.address)
             unlucky.link.lose = lambda delivery: b"BusRegistryRequestMessage" in delivery.body
             async with node(it.broker, "c", Worker("serves")) as latest:
                 await anyio.sleep(3)
-                assert session_of(unlucky.bus)._membership.liveness.hears(latest.bus.address)
+                assert session_of(unlucky.bus)._membership.liveness.is_alive(latest.bus.address)
                 assert [data.address for data in unlucky.runner.registry.replicas("serves")] == [latest.bus.address]
 
 

@@ -108,6 +108,23 @@ async def test_a_bus_of_a_network_belongs_to_one_runner() -> None:
             await WorkerRunner("second", bus, handle_sigint=False, handle_sigterm=False).run()
 
 
+async def test_g28_a_bus_that_was_stopped_starts_again_as_another_life() -> None:
+    url = "memory://again"
+    bus, lives = open_bus(url), []
+    async with Client(url) as client:
+        for _ in range(2):
+            runner = WorkerRunner("home", bus, handle_sigint=False, handle_sigterm=False)
+            await runner.add_workers(Replica("replica"))
+            with anyio.fail_after(60):
+                async with runner:
+                    lives.append(bus.address)
+                    while [each.address for each in client.workers()] != [bus.address]:
+                        await anyio.lowlevel.checkpoint()
+                    assert await client.request("replica", name="where") == "home"
+            assert bus.network_statistics().peers == 1  # type: ignore[attr-defined]  # as it was when it stopped
+    assert len(set(lives)) == 2
+
+
 async def test_a_worker_object_is_added_here_and_does_not_travel() -> None:
     boss, added = BaseWorker("boss"), Replica("added")
     runner = WorkerRunner("home", open_bus("memory://objects"), handle_sigint=False, handle_sigterm=False)

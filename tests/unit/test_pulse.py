@@ -23,14 +23,14 @@ LONGEST_WAIT = 60.0
 
 
 def verdicts(monitor: LoopMonitor, *times: float) -> list[Verdict]:
-    return [monitor.look(now) for now in times]
+    return [monitor.judge(now) for now in times]
 
 
 def test_a_loop_that_ticks_runs() -> None:
     monitor = LoopMonitor(0.0, patience=2.0, limit=60.0)
     for now in range(10):
         monitor.tick(now)
-        assert monitor.look(now + 2.0) is Verdict.RUNS
+        assert monitor.judge(now + 2.0) is Verdict.RUNS
 
 
 def test_a_blocked_loop_is_reported_once_and_kept_until_it_ticks() -> None:
@@ -45,7 +45,7 @@ def test_a_blocked_loop_is_reported_once_and_kept_until_it_ticks() -> None:
     monitor.tick(69.5)
     assert verdicts(monitor, 70.0, 71.0) == [Verdict.RESUMED, Verdict.RUNS]
     assert monitor.seconds == 59.0
-    assert monitor.look(72.0) is Verdict.BLOCKED, "and the next time it is reported again"
+    assert monitor.judge(72.0) is Verdict.BLOCKED, "and the next time it is reported again"
 
 
 def test_past_its_limit_a_blocked_loop_is_given_up_once_until_it_ticks() -> None:
@@ -68,21 +68,21 @@ def test_without_a_limit_a_blocked_loop_is_never_given_up() -> None:
 
 def test_a_process_that_stood_still_as_a_whole_is_not_excused_for_it() -> None:
     monitor = LoopMonitor(0.0, patience=2.0, limit=60.0)
-    assert monitor.look(30.0, overslept=29.5) is Verdict.RUNS, "the loop has not had its chance to tick yet"
-    assert monitor.look(31.0, overslept=0.1) is Verdict.RUNS
-    assert monitor.look(32.5, overslept=0.1) is Verdict.BLOCKED
+    assert monitor.judge(30.0, overslept=29.5) is Verdict.RUNS, "the loop has not had its chance to tick yet"
+    assert monitor.judge(31.0, overslept=0.1) is Verdict.RUNS
+    assert monitor.judge(32.5, overslept=0.1) is Verdict.BLOCKED
     assert monitor.seconds == 2.5
 
 
 def test_who_was_asleep_declares_nobody_dead_for_what_it_did_not_hear() -> None:
     liveness = Liveness("me#1", lease=6.0, patience=30.0)
-    liveness.heard("other", "other#1", 0.0, to_us=True)
-    liveness.heard_self(0.0)
-    liveness.woke(100.0)
+    liveness.seen("other", "other#1", 0.0, to_us=True)
+    liveness.echoed(0.0)
+    liveness.resumed(100.0)
     assert liveness.expired(100.0) == []
     assert liveness.connected(100.0), "that no beat of ours came back meanwhile says nothing about the network"
     assert liveness.expired(106.0) == []
-    liveness.heard_self(105.0)
+    liveness.echoed(105.0)
     assert [peer.runner for peer in liveness.expired(107.0)] == ["other"], "it has had its lease since we woke"
 
 

@@ -45,8 +45,7 @@ async def server(answer: bytes) -> AsyncGenerator[str]:
 
 
 def link_to(url: str) -> RedisLink:
-    make, label = connections(url, None)
-    return RedisLink(make, [], label)
+    return RedisLink(*connections(url, None))
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
@@ -89,17 +88,19 @@ async def test_an_exchange_that_is_cancelled_ends_the_link() -> None:
     assert not link.connected
 
 
-async def test_a_link_that_is_shut_does_not_come_back() -> None:
+async def test_a_link_that_is_closed_does_not_come_back() -> None:
     async with server(b"+PONG\r\n") as url:
         link = link_to(url)
         assert await link.exchange([("PING",)]) == [b"PONG"]
-        await link.shut()
-        with pytest.raises(TransportError, match="is shut"):
+        await link.close()
+        with pytest.raises(TransportError, match="is closed"):
             await link.exchange([("PING",)])
 
 
 class Told:
     """A link to a server with these settings."""
+
+    where = "redis"
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines
@@ -118,19 +119,19 @@ class Told:
 async def test_a_server_that_may_lose_jobs_is_warned_of(
     line: str, advice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await inspect_server(cast("RedisLink", Told("redis_version:7.0.15", line)), "redis")
+    await inspect_server(cast("RedisLink", Told("redis_version:7.0.15", line)))
     assert [advice in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_a_server_that_is_too_old_is_refused_by_its_version() -> None:
     with pytest.raises(BusError, match=r"is version 6\.2\.14: Redis 7\.0 or newer"):
-        await inspect_server(cast("RedisLink", Told("redis_version:6.2.14")), "redis")
+        await inspect_server(cast("RedisLink", Told("redis_version:6.2.14")))
 
 
 async def test_a_client_lends_its_settings_and_no_retries() -> None:
-    make, label = connections(None, Redis(host="example.org", port=1234, db=3, password="secret"))  # noqa: S106
+    make, where = connections(None, Redis(host="example.org", port=1234, db=3, password="secret"))  # noqa: S106
     connection: Any = make()
-    assert label == "redis at example.org:1234"
+    assert where == "redis at example.org:1234"
     assert (connection.db, connection.password, connection.socket_timeout) == (3, "secret", None)
     assert connection.retry.get_retries() == 0
 

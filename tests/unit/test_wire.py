@@ -97,12 +97,12 @@ async def test_requests_take_room_until_they_are_sent() -> None:
 async def test_what_follows_on_a_single_frame_goes_at_once_and_what_follows_on_several_together() -> None:
     transport = Prompt()
     async with wire(transport) as sender:
-        sender.heard()
+        sender.received()
         for name in "ab":
             sender.put(frame(name))
         await sender.flush(60)
         for _ in range(2):
-            sender.heard()
+            sender.received()
         for name in "cd":
             sender.put(frame(name))
         await sender.flush(60)
@@ -113,11 +113,11 @@ async def test_nothing_overtakes_what_waits_or_what_the_transport_has_to_write_f
     transport = Prompt()
     async with wire(transport) as sender:
         sender.put(frame("a"))
-        sender.heard()
+        sender.received()
         sender.put(frame("b"))
         await sender.flush(60)
         transport.busy = True
-        sender.heard()
+        sender.received()
         sender.put(frame("c"))
         await sender.flush(60)
     assert transport.sent == [["a", "b"], ["c"]]

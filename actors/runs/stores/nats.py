@@ -137,7 +137,7 @@ class NatsLedger:
         async with self._connecting:
             if not self._open:
                 raise RunStoreError("the run store on NATS is not open: use it inside `async with`")
-            if self._link is None or not self._link.alive:
+            if self._link is None or not self._link.connected:
                 link, self._link = self._link, None
                 if link is not None:
                     await link.close()

@@ -76,9 +76,9 @@ class RedisLedger:
         from bus.redis.admin import inspect_server  # noqa: PLC0415
         from bus.redis.connection import RedisLink  # noqa: PLC0415 - see `__init__`
 
-        self._link = link = RedisLink(self._make, (), self._where)
+        self._link = link = RedisLink(self._make, self._where)
         try:
-            await inspect_server(link, self._where)
+            await inspect_server(link)
         except BusError as error:
             await self.close()
             raise (RunStoreError if isinstance(error, TransportError) else RunError)(str(error)) from error
@@ -90,7 +90,7 @@ class RedisLedger:
         """Disconnect."""
         link, self._link = self._link, None
         if link is not None:
-            await link.shut()
+            await link.close()
 
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Ledger`."""

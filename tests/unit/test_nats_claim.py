@@ -11,8 +11,8 @@ from nats.aio.msg import Msg
 
 from bus.nats.connection import NatsLink
 from bus.nats.inbox import Arrivals
-from bus.nats.layout import Layout
-from bus.nats.queues import RENEWALS, Claim, Queues
+from bus.nats.layout import NatsLayout
+from bus.nats.queues import RENEWALS, Claim, NatsQueues
 
 pytestmark = pytest.mark.anyio
 
@@ -62,13 +62,13 @@ def test_g35_a_claim_of_whose_leases_too_many_are_new_is_not_ours_after_a_kill()
     assert held.until == -math.inf
 
 
-@pytest.mark.parametrize(("life", "fresh", "ours"), [(0, 5.0, True), (7, 5.0, False), (7, 6.5, True)])
+@pytest.mark.parametrize(("life", "echo_sent", "ours"), [(0, 5.0, True), (7, 5.0, False), (7, 6.5, True)])
 async def test_g35_a_server_was_last_alive_when_it_answered_not_when_we_noticed_its_death(
-    life: int, fresh: float, ours: bool
+    life: int, echo_sent: float, ours: bool
 ) -> None:
-    queues = Queues(Layout("test", ack_wait=30.0), Arrivals())
+    queues = NatsQueues(NatsLayout("test", ack_wait=30.0), Arrivals())
     held = claim(4.0, 34.0)
     queues._claims[held] = None
-    await queues.keep(cast("NatsLink", SimpleNamespace(fresh=fresh)), 9.0)
+    await queues.maintain(cast("NatsLink", SimpleNamespace(echo_sent=echo_sent)), 9.0)
     queues.reset(life)
     assert (held.until > 9.0) is ours
