@@ -170,7 +170,7 @@ class NetworkBus(WorkerBus):
             await super().stop()
         finally:
             if self._session is not None:
-                self._last, self._session = self._session.statistics(), None
+                self._last, self._session = self._session.end(), None
 
     def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
         """Hand a message over, here or to the network; see `WorkerBus.post`."""

@@ -182,6 +182,7 @@ class Session:
             every=min(options.heartbeat, lease / 3, transport.ack_wait / 4),
             limit=options.block_limit,
         )
+        registry.listen(self._direct.changed)
 
     @property
     def connected(self) -> bool:
@@ -195,7 +196,6 @@ class Session:
         await self._connection.again(lambda: self._transport.open(self.address), CONNECTING)
         if self.closing:
             return False
-        self.registry.listen(self._direct.changed)
         self._watchdog.start()
         for loop in (
             self._watchdog.run,
@@ -219,7 +219,11 @@ class Session:
             self.closing = True
             self._outbox.close()
             await self._transport.close()
+
+    def end(self) -> NetworkStatistics:
+        """Let go of the registry, which outlives the session, and return what was held last."""
         self.registry.unlisten(self._direct.changed)
+        return self.statistics()
 
     def statistics(self) -> NetworkStatistics:
         """What is held now, and has been counted."""
