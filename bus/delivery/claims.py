@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -22,6 +23,27 @@ Key = tuple[str, str, str, str]
 """What a job is known by: worker, address of the requester's runner, requester, job id."""
 
 
+class ClaimState(Enum):
+    """Where a claim stands."""
+
+    HELD = "held"
+    """Its worker has the job, or is about to get it."""
+    WAITING = "waiting"
+    """The job is not begun before its requester has confirmed that it still wants it."""
+    ENDING = "ending"
+    """The job is over. Its lease is still ours, until the network has the answer."""
+    ENDED = "ended"
+    """Nothing is left of it: it was settled, given back or lost."""
+
+
+TRANSITIONS: dict[ClaimState, tuple[ClaimState, ...]] = {
+    ClaimState.HELD: (ClaimState.WAITING, ClaimState.ENDING, ClaimState.ENDED),
+    ClaimState.WAITING: (ClaimState.HELD, ClaimState.ENDING, ClaimState.ENDED),
+    ClaimState.ENDING: (ClaimState.ENDED,),
+    ClaimState.ENDED: (),
+}
+
+
 class Claim(msgspec.Struct):
     """One job held for a requester.
 
@@ -32,7 +54,7 @@ class Claim(msgspec.Struct):
         renewed: When its lease was last renewed, on our clock; the broker cannot have renewed it earlier.
         since: When it was claimed.
         events: How many of its events and answers were sent.
-        waiting: Whether it is not begun before its requester has confirmed that it still wants it.
+        state: Where it stands.
     """
 
     delivery: Delivery | None
@@ -41,7 +63,27 @@ class Claim(msgspec.Struct):
     renewed: float
     since: float
     events: int = 0
-    waiting: bool = False
+    state: ClaimState = ClaimState.HELD
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the job is not begun yet."""
+        return self.state is ClaimState.WAITING
+
+    def move(self, state: ClaimState) -> None:
+        """Change state.
+
+        Raises:
+            RuntimeError: That state may not follow the present one; the claim is unchanged.
+        """
+        if state not in TRANSITIONS[self.state]:
+            msg = f"{self!r} cannot become {state.value}"
+            raise RuntimeError(msg)
+        self.state = state
+
+    def __repr__(self) -> str:
+        request = self.request
+        return f"<Claim on job {request.job_id!r} of {request.target!r}: {self.state.value}, attempt {request.attempt}>"
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -75,10 +117,7 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
 
 
 class Claims:
-    """The table of claims, with the answers of those that have ended.
-
-    A claim is held until `end` or `release`. After `end` its job is over, and its lease is still ours until `release`.
-    """
+    """The table of claims, with the answers of those that have ended."""
 
     def __init__(self) -> None:
         self._held: dict[Key, Claim] = {}
@@ -100,18 +139,11 @@ class Claims:
 
     def wait(self, claim: Claim) -> None:
         """Note that a job is not begun yet."""
-        claim.waiting = True
-        name = claim.request.target or ""
-        self._waiting[name] = self._waiting.get(name, 0) + 1
+        self._move(claim, ClaimState.WAITING)
 
     def go_on(self, claim: Claim) -> None:
-        """Note that a job may begin, or is over."""
-        if claim.waiting:
-            claim.waiting = False
-            name = claim.request.target or ""
-            self._waiting[name] -= 1
-            if not self._waiting[name]:
-                del self._waiting[name]
+        """Note that a job that waited may begin."""
+        self._move(claim, ClaimState.HELD)
 
     def waiting(self, name: str) -> int:
         """How many jobs of a worker are not begun yet."""
@@ -141,7 +173,7 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Forget a claim."""
-        self.go_on(claim)
+        self._move(claim, ClaimState.ENDED)
         self._ending.pop(id(claim), None)
         if self._held.get(_key(claim.request)) is claim:
             del self._held[_key(claim.request)]
@@ -149,7 +181,7 @@ class Claims:
     def end(self, claim: Claim, answer: Any = None) -> None:
         """Note that the job of a claim is over here, and remember its answer."""
         key = _key(claim.request)
-        self.go_on(claim)
+        self._move(claim, ClaimState.ENDING)
         if self._held.get(key) is claim:
             del self._held[key]
         self._ending[id(claim)] = claim
@@ -161,6 +193,17 @@ class Claims:
                 self._done[claim.frame_id] = None
             while len(self._done) > MAX_DONE:
                 self._done.popitem(last=False)
+
+    def _move(self, claim: Claim, state: ClaimState) -> None:
+        """Change the state of a claim, and count those that wait."""
+        name = claim.request.target or ""
+        waited = claim.waiting
+        claim.move(state)
+        waiting = self._waiting.get(name, 0) + claim.waiting - waited
+        if waiting:
+            self._waiting[name] = waiting
+        elif waited:
+            del self._waiting[name]
 
     def answering(
         self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, renewed: float, since: float
