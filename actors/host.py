@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
 from anyio import CapacityLimiter
 
 from actors.jobs.events import JobRecord
-from actors.jobs.nesting import OpenGroup
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus, WorkerBus, WorkerRegistry
 from bus.local.deadlines import Deadlines
 from bus.local.tasks import Tasks
@@ -65,10 +65,11 @@ class AskingHost(Host, Protocol):
 
     running: bool
     accepting: bool
-    open_groups: dict[OpenGroup, None]
+    open_groups: dict[Any, Any]
+    """What has been asked for here and has not ended."""
 
-    def new_id(self) -> str:
-        """An id that nobody else has."""
+    new_id: Callable[[], str]
+    """Makes an id that nobody else has."""
 
     def holds(self, worker_name: str, job_id: str) -> bool:
         """Whether a worker of this runner has a job, or the room for it."""

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from statistics import linear_regression
 from time import perf_counter
 from typing import Protocol
 
 from benchmarks import limits, system
 from benchmarks.pairs import Line, Measure, compared
+from benchmarks.sizes import FIELDS
 
 IDLE = (10, 100, 1000)
 MANY = (1000, 10_000)
@@ -70,6 +72,17 @@ class Plan:
 
 def sequential(plan: Plan) -> Iterator[Line]:
     yield plan.rates("sequential", "jobs/s", system.sequential, limits.sequential, count=10_000, target=0.4)
+
+
+def fields(plan: Plan) -> Iterator[Line]:
+    """The case that people have: ten fields in a dict, entered as a block, awaited, in flight, and in a group."""
+    yield plan.rates("fields_entered", "jobs/s", system.entered, limits.sequential, count=10_000, target=0.4)
+    awaited = partial(system.sequential, payload=FIELDS)
+    yield plan.rates("fields_awaited", "jobs/s", awaited, limits.sequential, count=10_000, target=0.4)
+    flying = partial(system.in_flight, payload=FIELDS)
+    yield plan.rates("fields_in_flight_1000", "jobs/s", flying, limits.in_flight, count=30_000, target=0.35)
+    grouped = partial(system.groups, payload=FIELDS)
+    yield plan.rates("fields_group_100", "groups/s", grouped, limits.groups, count=200, target=0.2)
 
 
 def in_flight(plan: Plan) -> Iterator[Line]:
@@ -165,6 +178,7 @@ def imports(plan: Plan) -> Iterator[Line]:
 
 
 CASES: dict[str, Callable[[Plan], Iterator[Line]]] = {
+    "fields": fields,
     "sequential": sequential,
     "in_flight": in_flight,
     "idle": idle,

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from actors import BaseWorker, Job, WorkerRunner, job
-from benchmarks.sizes import GROUP, IN_FLIGHT, PAYLOAD, TIMEOUT
+from benchmarks.sizes import FIELDS, GROUP, IN_FLIGHT, PAYLOAD, TIMEOUT
 from bus import BusJobRequestMessage
 
 
@@ -17,6 +17,10 @@ class Echo(BaseWorker):
     @job
     async def echo(self, message: BusJobRequestMessage) -> Any:
         return message.payload
+
+    @job
+    async def typed(self, asked: Job[dict[str, Any]]) -> dict[str, Any]:
+        return asked.payload
 
     @job
     async def count(self, asked: Job[int]) -> AsyncIterator[dict[str, int]]:
@@ -28,22 +32,34 @@ class Requester(BaseWorker):
     pass
 
 
-async def sequential(count: int) -> float:
-    """Jobs per second, one after the other, each with a timeout."""
+async def sequential(count: int, payload: Any = PAYLOAD) -> float:
+    """Jobs per second, one after the other, each with a timeout, awaited."""
     requester = Requester("requester")
     async with await _running(requester, Echo("echo")):
         begin = perf_counter()
         for _ in range(count):
-            await requester.job("echo", name="echo", payload=PAYLOAD, timeout=TIMEOUT)
+            await requester.job("echo", name="echo", payload=payload, timeout=TIMEOUT)
         return count / (perf_counter() - begin)
 
 
-async def in_flight(count: int, idle: int = 0) -> float:
+async def entered(count: int) -> float:
+    """Jobs per second, one after the other, as most programs write it: a typed handler, and a block that is entered."""
+    requester = Requester("requester")
+    async with await _running(requester, Echo("echo")):
+        begin = perf_counter()
+        for _ in range(count):
+            async with requester.job("echo", name="typed", payload=FIELDS, timeout=TIMEOUT) as asked:
+                pass
+            assert asked.response is not FIELDS
+        return count / (perf_counter() - begin)
+
+
+async def in_flight(count: int, idle: int = 0, payload: Any = PAYLOAD) -> float:
     """Jobs per second, a thousand asked for at once, with idle workers on the same bus."""
     worker = Requester("requester")
 
     async def requester() -> None:
-        await worker.job("echo", name="echo", payload=PAYLOAD)
+        await worker.job("echo", name="echo", payload=payload)
 
     async with await _running(worker, Echo("echo"), *(Echo(f"idle-{number}") for number in range(idle))):
         await asyncio.gather(*(requester() for _ in range(IN_FLIGHT)))  # the first round is not measured
@@ -68,14 +84,14 @@ async def steady(count: int) -> float:
         return count / (perf_counter() - begin)
 
 
-async def groups(count: int) -> float:
+async def groups(count: int, payload: Any = PAYLOAD) -> float:
     """Groups per second, each of one job on each of a hundred workers."""
     requester = Requester("requester")
     members = [f"member-{number}" for number in range(GROUP)]
     async with await _running(requester, *map(Echo, members)):
         begin = perf_counter()
         for _ in range(count):
-            await requester.job_group(*members, name="echo", payload=PAYLOAD)
+            await requester.job_group(*members, name="echo", payload=payload)
         return count / (perf_counter() - begin)
 
 

@@ -307,7 +307,7 @@ MUTANTS = (
     ),
     Mutant(
         "only ordinary exceptions end a job",
-        "actors/performer/invoke.py",
+        "actors/performer/execution.py",
         "except BaseException as error:  # noqa: BLE001 - the boundary",
         "except Exception as error:  # noqa: BLE001 - the boundary",
         unit("unit/test_outcomes.py"),
@@ -322,8 +322,8 @@ MUTANTS = (
     Mutant(
         "payloads are shared instead of copied",
         "actors/requester/request.py",
-        "travel(params.payload)",
-        "params.payload",
+        "values = [travel(params.payload)]",
+        "values = [params.payload]",
         unit("unit/test_encoding_of_jobs.py"),
     ),
     Mutant(

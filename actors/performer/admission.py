@@ -16,8 +16,8 @@ import msgspec
 
 from actors.jobs.lifecycle import ADMISSION_STEPS, AdmissionState, JobState, moved
 from actors.jobs.nesting import holders, nested
-from actors.performer.execution import Doer, Execution, Lane
-from actors.performer.invoke import run
+from actors.observability.trace import watching
+from actors.performer.execution import Doer, Execution, Lane, run
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus
 from bus.local.mailbox import Room
 
@@ -100,20 +100,29 @@ class Admission:
         if first is not None:
             self._met(first, request)
             return None
-        handler = self.doer.handler_for(request.job_name)
+        serves = self.doer.definition
+        handler = serves.jobs.get(request.job_name) or serves.default
         if handler is None:
-            message = self.doer.no_handler(request.job_name)
+            message = serves.missing(request.job_name, self.doer.name)
             self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)
-            return None
-        if self.state is AdmissionState.CLOSED or (self.state is AdmissionState.DRAINING and not nested(request)):
-            self.host.bus.give_back(request)
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
             lane = self._lanes[handler.name] = Lane(handler.limit or math.inf)
         deadline = math.inf if request.timeout is None else self.host.tasks.now() + request.timeout
         execution = Execution(self, request, handler, lane, request.payload, request.window, deadline)
-        if self._may_start(execution):
+        at_once = (
+            self.state is AdmissionState.SERVING
+            and not lane.pending
+            and len(lane.running) < lane.limit
+            and self._running < self._limit
+        )
+        if not at_once and (
+            self.state is AdmissionState.CLOSED or (self.state is AdmissionState.DRAINING and not nested(request))
+        ):
+            self.host.bus.give_back(request)
+            return None
+        if at_once or self._may_start(execution):
             self.executions[request.job_id] = execution
             self._start(execution)
             return None
@@ -172,7 +181,8 @@ class Admission:
         del self.executions[execution.id]
         if execution.state is JobState.WAITING:
             self._leave_line(execution)
-            self.doer.job_left()
+            if self.doer.leaving:
+                self.doer.job_left()
 
     def released(self, execution: Execution) -> None:
         """A handler has ended, or is left alone: its slot is free."""
@@ -188,7 +198,21 @@ class Admission:
                 self.host.bus.capacity_changed(self.doer.name)
         else:
             self._quarantined -= 1
-        self.doer.job_left()
+        if self.doer.leaving:
+            self.doer.job_left()
+
+    def completed(self, execution: Execution) -> None:
+        """A job that ran is about to be answered, and its handler has ended."""
+        del self.executions[execution.request.job_id]
+        lane = execution.lane
+        del lane.running[execution]
+        self._running -= 1
+        if self._room.taken or lane.pending:
+            self.resume()
+        elif self._networked:
+            self.host.bus.capacity_changed(self.doer.name)
+        if self.doer.leaving:
+            self.doer.job_left()
 
     # --- inside ---
 
@@ -248,8 +272,12 @@ class Admission:
     def _start(self, execution: Execution) -> None:
         execution.lane.running[execution] = None
         self._running += 1
-        execution.start()
-        execution.task = self.host.tasks.start(run, execution)
+        execution.state = JobState.RUNNING
+        host, handler = self.host, execution.handler
+        limited = execution.deadline != math.inf or execution.place or handler.timeout is not None
+        if limited or host.job_events.wanted or watching:
+            execution.start()
+        execution.task = host.tasks.start(run, execution)
 
     def _next(self) -> Execution | None:
         """The job that has waited longest, of those that may start."""
@@ -283,4 +311,5 @@ class Admission:
                     self._leave_line(execution)
                     del self.executions[execution.id]
                     self.host.bus.give_back(execution.hand_back())
-        self.doer.job_left()
+        if self.doer.leaving:
+            self.doer.job_left()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
+from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -18,11 +20,13 @@ from anyio import get_cancelled_exc_class
 
 from actors.jobs.errors import JobStateError, describe
 from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
-from actors.jobs.nesting import OpenGroup
+from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
-from actors.observability.trace import watching
-from actors.performer.handler import Handler
+from actors.observability.trace import enter, leave, watching
+from actors.performer.handler import Handler, Takes
+from actors.performer.invoke import call
+from actors.performer.job import Job
 from bus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -49,6 +53,12 @@ class Doer(Protocol):
     name: str
     instance: Any
     """The user's object: what handlers are called on."""
+    leaving: bool
+    """Whether somebody waits for its last jobs."""
+
+    @property
+    def definition(self) -> Serves:
+        """What it serves."""
 
     @property
     def max_concurrency(self) -> int:
@@ -58,14 +68,23 @@ class Doer(Protocol):
     def was_ready(self) -> bool:
         """Whether it has ever taken jobs."""
 
-    def handler_for(self, job_name: str | None) -> Handler | None:
-        """What does a job of that name."""
-
-    def no_handler(self, job_name: str | None) -> str:
-        """Why a job of that name cannot be done, and which can."""
-
     def job_left(self) -> None:
         """A job has ended or was handed back: who waits for that may look again."""
+
+
+class Serves(Protocol):
+    """Which jobs a worker does, and how."""
+
+    @property
+    def jobs(self) -> Mapping[str | None, Handler]:
+        """Handlers by job name; none of them by None."""
+
+    @property
+    def default(self) -> Handler | None:
+        """What does the jobs that none of them serves."""
+
+    def missing(self, job_name: str | None, worker_name: str) -> str:
+        """Say that no handler serves a job name, and which names there are."""
 
 
 class Slots(Protocol):
@@ -87,6 +106,9 @@ class Slots(Protocol):
     def released(self, execution: Execution) -> None:
         """A handler has ended, or is left alone: its slot is free."""
 
+    def completed(self, execution: Execution) -> None:
+        """Both at once, of a job that ran."""
+
 
 _TIMER: dict[JobState, str | None] = {
     JobState.WAITING: "wait",
@@ -101,7 +123,7 @@ _TIMER: dict[JobState, str | None] = {
 """What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
 
 
-class Execution(msgspec.Struct, eq=False):
+class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outlives the job
     """A job that a worker has accepted.
 
     Attributes:
@@ -160,6 +182,11 @@ class Execution(msgspec.Struct, eq=False):
         return self.slots.doer.name
 
     @property
+    def instance(self) -> Any:
+        """The user's object that its handler is a method of."""
+        return self.slots.doer.instance
+
+    @property
     def lineage(self) -> tuple[str, ...]:
         """The jobs around it, the outermost first."""
         return self.request.lineage
@@ -188,10 +215,9 @@ class Execution(msgspec.Struct, eq=False):
             self._timer = self.host.deadlines.after(self.host.ready_timeout, self._due)
 
     def start(self) -> None:
-        """A slot is given: its handler is about to run."""
+        """A slot is given, and its handler is about to run: arm what limits it, and tell those who watch."""
         if self._timer is not None and self._timer.when != self.deadline:
             self._disarm()  # it limited the wait
-        self.state = JobState.RUNNING
         limit = self.handler.timeout
         if limit is not None and (due := self.host.tasks.now() + limit) < self.deadline:
             self.deadline = due
@@ -317,8 +343,27 @@ class Execution(msgspec.Struct, eq=False):
                 response = travel(response, "response")
             except EncodeError as error:
                 self._finish(JobState.ENDED, JobStatus.ERROR, None, describe(error))
-            else:
+                return
+            slots, request = self.slots, self.request
+            host = slots.host
+            told = host.job_events.wanted or watching
+            if told or self._timer or self._waiters or self.successor or self.streaming or self.groups:
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self.streaming)
+                return
+            self.state = JobState.ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
+            slots.completed(self)
+            host.bus.post(
+                BusJobResponseMessage(
+                    source=slots.doer.name,
+                    target=request.source,
+                    destination=request.origin,
+                    job_id=request.job_id,
+                    sequence=self.sequence,
+                    attempt=request.attempt,
+                    status=JobStatus.COMPLETED,
+                    response=response,
+                )
+            )
 
     def raised(self, error: BaseException) -> None:
         """The handler has raised."""
@@ -482,6 +527,34 @@ class Lane:
     def full(self) -> bool:
         """Whether as many run as may."""
         return len(self.running) >= self.limit
+
+
+async def run(execution: Execution) -> None:
+    """Run the handler of a job that has a slot. Whatever it raises ends that job and nothing else."""
+    if execution.state is not JobState.RUNNING:  # it was stopped before this task came to it
+        execution.returned(None)
+        return
+    current_job.set(execution)
+    request, handler = execution.request, execution.handler
+    traced = request.trace is not None or request.run is not None or watching or "structlog" in modules
+    exits = enter(execution) if traced else ()
+    try:
+        if handler.plain and (handler.type is None or type(execution.payload) is handler.type):
+            takes = handler.takes
+            argument = (
+                Job(execution) if takes is Takes.JOB else execution.payload if takes is Takes.PAYLOAD else request
+            )
+            response = await handler.call(execution.slots.doer.instance, argument)
+        else:
+            response = await call(execution)
+    except BaseException as error:  # noqa: BLE001 - the boundary between a user's code and everybody else's jobs
+        execution.raised(error)
+    else:
+        execution.returned(response)
+    finally:
+        current_job.set(None)
+        if exits:
+            leave(exits)
 
 
 _AFTER_RESPONSE = {

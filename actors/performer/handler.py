@@ -39,6 +39,7 @@ class Handler(msgspec.Struct, frozen=True):
         takes: What it is given.
         type: What the payload is converted to; None for as it is.
         limit: Jobs of this handler that may run at once in one worker; None for no limit of its own.
+        plain: Whether it is called straight, with one argument: a coroutine function without retries.
         retries: What to do when it raises.
         timeout: Seconds one job of it may run, None for no limit.
     """
@@ -52,3 +53,9 @@ class Handler(msgspec.Struct, frozen=True):
     limit: int | None = None
     retries: RetryPolicy | None = None
     timeout: float | None = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        """Note whether it is plain."""
+        plain = self.shape is Shape.COROUTINE and self.takes is not Takes.NOTHING and self.retries is None
+        msgspec.structs.force_setattr(self, "plain", plain)

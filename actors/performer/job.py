@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from actors.observability.trace import Trace
 from bus import (
@@ -11,26 +11,55 @@ from bus import (
     BusJobStreamStartMessage,
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
+    ErrorInfo,
     JobStatus,
     travel,
 )
 
-if TYPE_CHECKING:
-    from actors.performer.execution import Execution
-
 PayloadT = TypeVar("PayloadT")
+
+
+class Performed(Protocol):
+    """A job that is being done, as what its handler holds needs it: an execution."""
+
+    request: BusJobRequestMessage
+    payload: Any
+    streaming: bool
+    stopped_for: ErrorInfo | None
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker that does it."""
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline; None if there is none."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the requester has its outcome."""
+
+    async def event(self, kind: type[Any], **fields: Any) -> None:
+        """Send one event; waits while the requester has no room for more."""
+
+    def respond(self, response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False) -> None:
+        """Answer the job."""
 
 
 class Job(Generic[PayloadT]):
     """One request as its handler holds it: `async def handler(self, job: Job[Question])`.
 
     Updates and chunks reach the requester in the order sent, none lost, all before the answer.
+
+    Attributes:
+        payload: What was sent, converted to the annotated type.
     """
 
-    __slots__ = ("__execution",)
+    __slots__ = ("__execution", "payload")
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Performed) -> None:
         self.__execution = execution
+        self.payload: PayloadT = execution.payload
 
     def __repr__(self) -> str:
         return repr(self.__execution)
@@ -38,17 +67,12 @@ class Job(Generic[PayloadT]):
     @property
     def id(self) -> str:
         """Identity of the job, the same in every attempt."""
-        return self.__execution.id
+        return self.__execution.request.job_id
 
     @property
     def name(self) -> str | None:
         """The job name it was asked for under."""
         return self.__execution.request.job_name
-
-    @property
-    def payload(self) -> PayloadT:
-        """What was sent, converted to the annotated type."""
-        return cast("PayloadT", self.__execution.payload)
 
     @property
     def request(self) -> BusJobRequestMessage:

@@ -9,7 +9,7 @@ from actors.jobs.errors import JobGroupError, JobResult, JobStateError
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.outcome import job_error
 from actors.requester.group import Group, GroupStatistics
-from actors.requester.request import Late, request, request_late
+from actors.requester.request import request, request_late
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,6 +123,8 @@ AnswerT = TypeVar("AnswerT")
 class _Context(Generic[EventT, AnswerT]):
     """What `JobContext` and `JobGroupContext` share."""
 
+    __slots__ = ("_asker", "_group", "_params", "_worker_names")
+
     def __init__(self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
         self._asker = asker
         self._worker_names = worker_names
@@ -148,7 +150,11 @@ class _Context(Generic[EventT, AnswerT]):
         return self
 
     async def __aenter__(self) -> Self:
-        group, late = self._ask()
+        if self._group is not None:
+            self._refuse_again()
+        group, late = request(self._asker, self._worker_names, self._params)
+        self._group = group
+        del self._params  # a job under way holds its copy of the payload, not the caller's
         group.listening = True
         if late is not None:
             await request_late(group, late)
@@ -157,43 +163,46 @@ class _Context(Generic[EventT, AnswerT]):
     async def __aexit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        group = self._entered("exit")
-        group.stop_listening()
+        group: Group = self._entered("exit") if self._group is None else self._group
+        group.listening = False
+        if group._delivery is not None:
+            group._delivery.stop_listening()
         if kind is not None:
             group.cancel(f"its requester left the context: {kind.__name__}")
             return
         try:
-            await group.wait()
+            while not group.done:
+                if group.asker.wanted or group._waiter is not None:
+                    await group.waiter()
+                else:
+                    group._waiter = waiter = group.host.tasks.waiter()
+                    await waiter
         except BaseException as error:
-            self._interrupted(group, error)
+            group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise
+        if group.error is not None:
+            self._raise(group)
 
     def __await__(self) -> Generator[Any, None, AnswerT]:
-        group, late = self._ask()
+        if self._group is not None:
+            self._refuse_again()
+        group, late = request(self._asker, self._worker_names, self._params)
+        self._group = group
+        del self._params
         if late is not None:
             yield from request_late(group, late).__await__()
         try:
             while not group.done:
                 yield from group.waiter().__await__()  # as `group.wait()`, with two objects less for each job
         except BaseException as error:
-            self._interrupted(group, error)
+            group.cancel(f"its requester stopped waiting: {type(error).__name__}")
             raise
         if group.error is not None:
             self._raise(group)
         return self._answer(group)
 
-    def _interrupted(self, group: Group, error: BaseException) -> None:
-        if isinstance(error, JobGroupError):
-            self._raise(group)
-        group.cancel(f"its requester stopped waiting: {type(error).__name__}")
-
-    def _ask(self) -> tuple[Group, Late | None]:
-        if self._group is not None:
-            raise JobStateError("this context was used before: call job() or job_group() again for another job")
-        group, late = request(self._asker, self._worker_names, self._params)
-        self._group = group
-        del self._params  # a job under way holds its copy of the payload, not the caller's
-        return group, late
+    def _refuse_again(self) -> None:
+        raise JobStateError("this context was used before: call job() or job_group() again for another job")
 
     def _entered(self, what: str) -> Group:
         if self._group is None:
@@ -224,11 +233,14 @@ class JobContext(_Context[JobEvent, Any]):
             the name, else with the performer's status and error.
     """
 
+    __slots__ = ()
+
     @property
     def response(self) -> Any:
         """The answer, `{}` while there is none."""
-        group = self._entered("response")
-        return group.responses.get(group.worker_names[0], {})
+        group = self._entered("response") if self._group is None else self._group
+        result = group.members[group.worker_names[0]].result
+        return {} if result is None else result.response
 
     async def __anext__(self) -> JobEvent:
         event = await self._entered("iteration").next_event()
@@ -237,7 +249,9 @@ class JobContext(_Context[JobEvent, Any]):
         return JobEvent(event.type, event.data, event.attempt)
 
     def _answer(self, group: Group) -> Any:
-        return group.responses[group.worker_names[0]]
+        result = group.members[group.worker_names[0]].result
+        assert result is not None
+        return result.response
 
     def _raise(self, group: Group) -> None:
         assert group.error is not None
@@ -253,6 +267,8 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
         JobGroupError: A member did not complete and `cancel_on_error` is set, or the deadline passed: with the results
             of all members and the answers that had come in.
     """
+
+    __slots__ = ()
 
     @property
     def responses(self) -> dict[str, Any]:

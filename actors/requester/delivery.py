@@ -31,6 +31,10 @@ class Asker(Protocol):
     wanted: frozenset[str]
     """The hooks that somebody wants: overridden, or with a handler of their event."""
 
+    @property
+    def asking(self) -> AskingHost | None:
+        """The runner that hosts it, until it has stopped."""
+
     def host_for(self, action: str) -> AskingHost:
         """The running runner that hosts it; an error that names the action if there is none."""
 
@@ -47,7 +51,7 @@ class Asker(Protocol):
         """Whether a hook of its own would have to wait for whatever the current task waits for."""
 
 
-class Member(msgspec.Struct, eq=False):
+class Member(msgspec.Struct, eq=False, gc=False):  # its timer is the only way back to it, and ends with it
     """One worker of a group: which of its messages comes next, and how its job ended.
 
     It is asked; held by the runner at `origin` once that was heard; unserved, while `timer` runs, when nobody serves
@@ -56,6 +60,7 @@ class Member(msgspec.Struct, eq=False):
     Attributes:
         name: Whom.
         result: How its job ended; None before.
+        settled: Whether that was told by an answer of its own, and not by how the group ended.
         attempt: The attempt that counts.
         expected: The sequence number of the message that comes next.
         granted: The sequence number up to which the performer may send.
@@ -70,6 +75,7 @@ class Member(msgspec.Struct, eq=False):
 
     name: str
     result: JobResult | None = None
+    settled: bool = False
     attempt: int = 1
     expected: int = 0
     granted: int = WINDOW

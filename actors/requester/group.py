@@ -17,14 +17,12 @@ from actors.jobs.outcome import (
     failed_beside,
     group_error,
     is_from_performer,
-    refused,
     timed_out,
     unavailable,
 )
-from actors.observability.trace import Trace, send_traced, watching
-from actors.requester.delivery import WINDOW, Asker, Delivery, Member
+from actors.observability.trace import Trace
+from actors.requester.delivery import Asker, Delivery, Member
 from bus import (
-    BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobStreamEndMessage,
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from actors.host import AskingHost
     from actors.jobs.nesting import OuterJob
     from bus.local.deadlines import Deadline
-    from bus.local.mailbox import Room
     from bus.local.tasks import Waiter
 
 
@@ -73,7 +70,6 @@ class Group(msgspec.Struct, eq=False):
         cancel_on_error: Whether one that does not complete ends the group.
         label: A text for people.
         cancellable: Whether `request_cancel_job_group` may cancel it.
-        kind: How the requests travel over a network; None as the bus says.
         asked: Tells this use of an id that was chosen from others; None if the id was not chosen.
         trace: What it is part of.
         parent: The job inside which it was asked for; it ends with that.
@@ -81,7 +77,6 @@ class Group(msgspec.Struct, eq=False):
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
         error: Why it did not complete; None while it runs and when it did.
-        responses: Answers that have come in, by worker name.
     """
 
     asker: Asker
@@ -94,7 +89,6 @@ class Group(msgspec.Struct, eq=False):
     cancel_on_error: bool
     label: str | None
     cancellable: bool
-    kind: Any
     asked: str | None
     trace: Trace | None
     parent: OuterJob | None
@@ -102,15 +96,24 @@ class Group(msgspec.Struct, eq=False):
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
-    responses: dict[str, Any] = msgspec.field(default_factory=dict)
     _timer: Deadline | None = None
-    _waiters: list[Waiter] | None = None
+    _waiter: Waiter | None = None
+    _waiters: tuple[Waiter, ...] = ()
     _delivery: Delivery | None = None
-    _sending: tuple[CancelScope, ...] = ()
+    _scopes: tuple[CancelScope, ...] = ()
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.open} open"
         return f"<JobGroup {self.job_id} {state} workers={','.join(self.worker_names)}>"
+
+    @property
+    def responses(self) -> dict[str, Any]:
+        """Answers that members have given, by worker name."""
+        return {
+            member.name: member.result.response
+            for member in self.members.values()
+            if member.settled and member.result is not None
+        }
 
     @property
     def results(self) -> dict[str, JobResult]:
@@ -135,9 +138,7 @@ class Group(msgspec.Struct, eq=False):
     # --- asking ---
 
     def begin(self, left: float | None) -> None:
-        """Enter the tables; end at the deadline, if so many seconds are left until there is one."""
-        self.asker.groups[self.job_id] = self
-        self.host.open_groups[self] = None
+        """Belong to the job around it; end at the deadline, if so many seconds are left until there is one."""
         parent = self.parent
         if parent is not None:
             if parent.groups is None:
@@ -148,44 +149,9 @@ class Group(msgspec.Struct, eq=False):
         if not self.open:
             self._end(None)
 
-    def ask(self, name: str, payload: Any, lineage: tuple[str, ...], left: float | None) -> Room | None:
-        """Send the request to one member. Returns the room to wait for if it has none."""
-        host = self.host
-        request = BusJobRequestMessage(
-            source=self.asker.name,
-            target=name,
-            job_id=self.job_id,
-            job_name=self.name,
-            payload=payload,
-            timeout=left,
-            window=WINDOW,
-            lineage=lineage,
-            delivery=self.kind,
-            asked=self.asked,
-        )
-        traced = watching or self.trace is not None
-        room = send_traced(host, request) if traced else host.bus.post(request)
-        if room is None and not host.registry.available(name):
-            self.await_ready(name)
-        return room
-
-    async def ask_later(self, name: str, payload: Any, lineage: tuple[str, ...], room: Room | None) -> None:
-        """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
-        with CancelScope() as scope:
-            self._sending = (*self._sending, scope)
-            while room is not None and not self.done:
-                if room.refuses:
-                    self.fail_member(name, JobStatus.FAILED, refused(room.refusal()))
-                    break
-                await room.wait()
-                waited, room = room, self._ask_again(name, payload, lineage)
-                waited.pass_on()
-
-    def _ask_again(self, name: str, payload: Any, lineage: tuple[str, ...]) -> Room | None:
-        if self.done:
-            return None
-        left = None if self.deadline == math.inf else max(self.deadline - self.host.tasks.now(), 0.0)
-        return self.ask(name, payload, lineage, left)
+    def until_done(self, scope: CancelScope) -> None:
+        """Cancel a scope when the group has ended."""
+        self._scopes = (*self._scopes, scope)
 
     # --- waiting ---
 
@@ -200,8 +166,7 @@ class Group(msgspec.Struct, eq=False):
             try:
                 await waiter
             finally:
-                if self._waiters is not None:
-                    self._waiters.remove(waiter)
+                self._forget(waiter)
         if self.error is not None:
             raise self.error
 
@@ -210,17 +175,16 @@ class Group(msgspec.Struct, eq=False):
         if self.asker.wanted:
             self.delivery.wait_inside_hook()
         waiter = self.host.tasks.waiter()
-        if self._waiters is None:
-            self._waiters = [waiter]
-        else:
-            self._waiters.append(waiter)
+        if self._waiter is None:
+            self._waiter = waiter
+        else:  # it is one almost always
+            self._waiters = (*self._waiters, waiter)
         return waiter
 
-    def stop_listening(self) -> None:
-        """Nobody iterates any more: let the performers go on."""
-        self.listening = False
-        if self._delivery is not None:
-            self._delivery.stop_listening()
+    def _forget(self, waiter: Waiter) -> None:
+        if waiter is self._waiter:
+            self._waiter = None
+        self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
     async def next_event(self) -> JobGroupEvent | None:
         """The next event, in order; None when the group has ended and all were taken."""
@@ -249,6 +213,27 @@ class Group(msgspec.Struct, eq=False):
             return False
         for each in due:
             self._apply(member, each)
+        return True
+
+    def answered(self, message: BusJobResponseMessage) -> bool:
+        """Take an answer if nothing was lost, doubled or overtaken before it; False, and nothing done, if not.
+
+        It is checked for its member, attempt, sequence, origin and use of the id, as `receive` and who calls that do.
+        """
+        member = self.members.get(message.source)
+        if (
+            member is None
+            or message.sequence != member.expected
+            or message.attempt != member.attempt
+            or member.result is not None
+            or member.early
+            or (member.origin is not None and message.origin != member.origin)
+            or (message.asked is not None and message.asked != self.asked)
+        ):
+            return False
+        member.origin = message.origin
+        member.expected += 1
+        self._settle(member, message, message.status, message.response, message.error)
         return True
 
     def awaits(self, name: str) -> bool:
@@ -298,12 +283,12 @@ class Group(msgspec.Struct, eq=False):
             self._given_up(member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
+        member.settled = True
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
             member.timer = None
         self.open -= 1
-        self.responses[member.name] = response
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
         if status is not JobStatus.COMPLETED and self.cancel_on_error:
@@ -333,7 +318,7 @@ class Group(msgspec.Struct, eq=False):
                 response=response,
                 error=error,
                 results=self.results,
-                responses=dict(self.responses),
+                responses=self.responses,
             ),
             message,
         )
@@ -356,10 +341,13 @@ class Group(msgspec.Struct, eq=False):
             self._tell_end(error, message)
         if self._delivery is not None:
             self._delivery.end()
-        for scope in self._sending:
+        for scope in self._scopes:
             scope.cancel()
-        for waiter in self._waiters or ():
-            wake(waiter)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        for other in self._waiters:
+            wake(other)
 
     def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
         if error is None:

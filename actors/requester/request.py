@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anyio import create_task_group
+from anyio import CancelScope, create_task_group
 
 from actors.jobs.errors import JobStateError, RunnerStateError
-from actors.jobs.nesting import current_hook, current_job, lineage_here
-from actors.observability.trace import current_trace
-from actors.requester.delivery import Asker, Member
+from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
+from actors.jobs.outcome import refused
+from actors.observability.trace import current_trace, send_traced, watching
+from actors.requester.delivery import WINDOW, Asker, Member
 from actors.requester.group import Group
-from bus import WorkerRegistry, check_name, travel
+from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
+    from actors.host import AskingHost
     from actors.jobs.params import JobGroupParams
     from bus.local.mailbox import Room
 
-Late = list[tuple[str, Any, tuple[str, ...], "Room"]]
-"""Requests that found no room: to whom, with what, inside what, and the room to wait for."""
+Late = list[tuple[BusJobRequestMessage, "Room"]]
+"""Requests that found no room, each with the room to wait for."""
 
 
 def request(asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[Group, Late | None]:
@@ -31,73 +34,128 @@ def request(asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams)
         JobStateError: The id is in use, or the job would be nested too deeply.
         EncodeError: A payload cannot travel. In all these cases nothing was sent.
     """
-    host = asker.host_for("request a job")
-    parent = current_job.get()
-    lineage = lineage_here() if parent is not None or current_hook.get() is not None else ()
-    if parent is not None and parent.answered:
-        parent = None  # its lineage counts all the same: its handler may hold the slot that this job will need
-    if parent is None and not host.accepting:
-        raise RunnerStateError(f"runner {host.name!r} is ending: it takes no new jobs or workers")
-    if params.name is not None:
-        check_name("job name", params.name)
-    job_id = params.job_id
-    if job_id is None:
-        job_id, asked = host.new_id(), None
-    elif job_id in asker.groups:
-        raise JobStateError(f"job id {job_id!r} is in use by {asker.groups[job_id]!r}: choose another, or wait for it")
+    host = asker.asking
+    if host is None or not host.running:
+        host = asker.host_for("request a job")
+    parent: OuterJob | None = None
+    lineage: tuple[str, ...] = ()
+    left = params.timeout
+    if current_job.get() is not None or current_hook.get() is not None or not host.accepting:
+        parent, lineage = _position(host)
+    if params.name not in _checked_names:
+        _check_job_name(params.name)
+    job_id, asked = (host.new_id(), None) if params.job_id is None else _chosen(asker, host, params.job_id)
+    serving = host.registry.serving
+    if len(worker_names) == 1 and params.payloads is None and worker_names[0] in serving:
+        values = [travel(params.payload)]
     else:
-        asked = host.new_id()
-    values = _copies(host.registry, worker_names, params)
-    deadline, left = math.inf, params.timeout
-    if left is not None:
-        deadline = host.tasks.now() + left
-    if parent is not None and parent.deadline < deadline:
-        deadline, left = parent.deadline, parent.remaining
+        values = _copies(host.registry, worker_names, params)
+    limited = parent is not None or left is not None
+    deadline, left = _deadline(host, left, parent) if limited else (math.inf, None)
     group = Group(
         asker,
         host,
         job_id,
         worker_names,
-        {name: Member(name) for name in worker_names},
+        dict(zip(worker_names, map(Member, worker_names), strict=True)),
         len(worker_names),
         params.name,
         params.cancel_on_error,
         params.label,
         params.cancellable,
-        params.delivery,
         asked,
         current_trace.get(),
         parent,
         deadline,
     )
-    group.begin(left)
+    asker.groups[job_id] = host.open_groups[group] = group
+    if limited or not worker_names:
+        group.begin(left)
     late: Late | None = None
+    send = host.bus.post if group.trace is None and not watching else partial(send_traced, host)
     try:
         for name, value in zip(worker_names, values, strict=True):
             if group.done:  # ended by one that refused at once: the others would work for nobody
                 break
-            room = group.ask(name, value, lineage, left)
+            message = BusJobRequestMessage(
+                source=asker.name,
+                target=name,
+                job_id=job_id,
+                job_name=params.name,
+                payload=value,
+                timeout=left,
+                window=WINDOW,
+                lineage=lineage,
+                delivery=params.delivery,
+                asked=asked,
+            )
+            room = send(message)
             if room is not None:
-                late = late or []
-                late.append((name, value, lineage, room))
+                late = [*(late or ()), (message, room)]
+            elif name not in serving:
+                group.await_ready(name)
     except BaseException as error:
         group.cancel(f"a request could not be sent: {error!r}")
         raise
     return group, late
 
 
+def _position(host: AskingHost) -> tuple[OuterJob | None, tuple[str, ...]]:
+    """The job inside which the current task asks, if that is not answered, and the lineage of what it asks for."""
+    parent = current_job.get()
+    lineage = lineage_here()
+    if parent is not None and parent.answered:
+        parent = None  # its lineage counts all the same: its handler may hold the slot that this job will need
+    if parent is None and not host.accepting:
+        raise RunnerStateError(f"runner {host.name!r} is ending: it takes no new jobs or workers")
+    return parent, lineage
+
+
+def _deadline(host: AskingHost, left: float | None, parent: OuterJob | None) -> tuple[float, float | None]:
+    """When a job ends at the latest, and how long that is from now: never after the job around it."""
+    deadline = math.inf if left is None else host.tasks.now() + left
+    if parent is not None and parent.deadline < deadline:
+        return parent.deadline, parent.remaining
+    return deadline, left
+
+
 async def request_late(group: Group, late: Late) -> None:
     """Send what found no room before, to each member as soon as it has."""
     try:
         if len(late) == 1:
-            await group.ask_later(*late[0])
+            await _send_late(group, *late[0])
             return
         async with create_task_group() as senders:
-            for each in late:
-                senders.start_soon(group.ask_later, *each)
+            for message, room in late:
+                senders.start_soon(_send_late, group, message, room)
     except BaseException as error:
         group.cancel(f"its requester stopped waiting: {type(error).__name__}")
         raise
+
+
+async def _send_late(group: Group, message: BusJobRequestMessage, room: Room | None) -> None:
+    """Send a request to a member that had no room, as soon as it has; give up when the group has ended."""
+    host, name = group.host, message.target or ""
+    with CancelScope() as scope:
+        group.until_done(scope)
+        while room is not None and not group.done:
+            if room.refuses:
+                group.fail_member(name, JobStatus.FAILED, refused(room.refusal()))
+                break
+            await room.wait()
+            waited, room = room, _send_again(group, message)
+            waited.pass_on()
+        if room is None and name not in host.registry.serving and group.awaits(name):
+            group.await_ready(name)
+
+
+def _send_again(group: Group, message: BusJobRequestMessage) -> Room | None:
+    if group.done:
+        return None
+    if group.deadline != math.inf:
+        message.timeout = max(group.deadline - group.host.tasks.now(), 0.0)
+    traced = watching or group.trace is not None
+    return send_traced(group.host, message) if traced else group.host.bus.post(message)
 
 
 def refuse_twice(worker_names: tuple[str, ...]) -> None:
@@ -113,6 +171,27 @@ def refuse_twice(worker_names: tuple[str, ...]) -> None:
     if len(set(worker_names)) != len(worker_names):
         twice = sorted({name for name in worker_names if worker_names.count(name) > 1})
         raise ValueError(f"a group asks each worker once; named twice: {', '.join(map(repr, twice))}")
+
+
+_checked_names: dict[str | None, None] = {None: None}
+"""Job names that were found to be in order: programs ask for the same few again and again."""
+
+_MOST_NAMES = 1024
+
+
+def _check_job_name(name: str | None) -> None:
+    check_name("job name", name)
+    if len(_checked_names) >= _MOST_NAMES:
+        _checked_names.clear()
+        _checked_names[None] = None
+    _checked_names[name] = None
+
+
+def _chosen(asker: Asker, host: AskingHost, job_id: str) -> tuple[str, str]:
+    """An id that the caller chose, and what tells this use of it from others."""
+    if job_id in asker.groups:
+        raise JobStateError(f"job id {job_id!r} is in use by {asker.groups[job_id]!r}: choose another, or wait for it")
+    return job_id, host.new_id()
 
 
 def _copies(registry: WorkerRegistry, worker_names: tuple[str, ...], params: JobGroupParams) -> list[Any]:

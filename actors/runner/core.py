@@ -7,8 +7,9 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import anyio
@@ -17,7 +18,7 @@ from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class
 
 from actors.jobs.errors import RunnerStateError, describe
 from actors.jobs.lifecycle import WorkerState
-from actors.jobs.nesting import OpenGroup, current_job
+from actors.jobs.nesting import current_job
 from actors.jobs.outcome import lost, refusal
 from actors.jobs.policies import RestartPolicy
 from actors.observability.job_events import TOPIC, JobEvents
@@ -52,6 +53,7 @@ from bus import (
 from bus.local.deadlines import Deadlines
 from bus.local.events import EventHandlers
 from bus.local.mailbox import Mailbox, Room
+from bus.local.subscriber import Route
 from bus.local.tasks import Signal, Tasks, is_cancellation
 from bus.log import log
 
@@ -136,7 +138,9 @@ class RunnerCore:
         self.rng = rng or Random(secrets.randbits(64))
         drawn = self.rng.getrandbits(32)
         self.name = check_name("runner name", name) if name is not None else f"runner-{drawn:08x}"
-        self._incarnation = f"{drawn ^ crc32(self.name.encode()):08x}"  # runners seeded alike make other ids
+        incarnation = f"{drawn ^ crc32(self.name.encode()):08x}"  # runners seeded alike make other ids
+        self.new_id: Callable[[], str] = map(f"{incarnation}-{{}}".format, count(1)).__next__
+        """An id that nobody else has: this life of the runner, and a number."""
         self.bus = bus
         if concurrency is not None and concurrency < 1:
             raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
@@ -147,7 +151,7 @@ class RunnerCore:
         self.cancel_grace = seconds("cancel_grace", cancel_grace)
         self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.tracebacks = tracebacks
-        self.open_groups: dict[OpenGroup, None] = {}
+        self.open_groups: dict[Group, Group] = {}
         self.events = EventHandlers(face, EVENTS)
         self.job_events = JobEvents(self)
         self.roster = Roster(self)
@@ -167,7 +171,6 @@ class RunnerCore:
         self._ending: str | None = None
         self._threads: CapacityLimiter | None = None
         self._lost: dict[str, None] | None = None
-        self._last_id = 0
         self._mailbox: Mailbox | None = None
 
     def __repr__(self) -> str:
@@ -181,11 +184,6 @@ class RunnerCore:
         if self._threads is None:
             self._threads = CapacityLimiter(THREADS)
         return self._threads
-
-    def new_id(self) -> str:
-        """An id that nobody else has: this life of the runner, and a number."""
-        self._last_id += 1
-        return f"{self._incarnation}-{self._last_id}"
 
     def new_name(self, kind: str) -> str:
         """A name for a worker that was given none."""
@@ -410,7 +408,7 @@ class RunnerCore:
         self.registry.listen(self._registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)
         try:
-            self.bus.route(self.name, self._route, runner=True)
+            self.bus.route(self.name, Route(self._deliver, self._deliver), runner=True)
             self._joined = True
             await self.roster.open()
             for data in self.bus.known_workers():
@@ -451,7 +449,7 @@ class RunnerCore:
 
     # --- what it is told ---
 
-    def _route(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: ARG002 - its room is unbounded
+    def _deliver(self, message: BusMessage, *, force: bool = False) -> Room | None:  # noqa: ARG002 - its room is unbounded
         assert self._mailbox is not None
         if isinstance(message, (BusEndMessage, BusCancelMessage)):
             self._hear_end(message)  # at once: its sender may be gone when the mailbox gets to it
@@ -532,4 +530,4 @@ class RunnerCore:
 
     def _groups(self) -> list[Group]:
         """What the workers of this runner have asked for and what has not ended."""
-        return cast("list[Group]", list(self.open_groups))
+        return list(self.open_groups)

@@ -17,6 +17,7 @@ from actors.worker.dispatch import deliver
 from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker, MakesWorker, WorkerParams, attach
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
+from bus.local.subscriber import Route
 from bus.local.tasks import PooledTask, is_cancellation
 from bus.log import log
 
@@ -236,7 +237,9 @@ class Roster:
 
     def _route(self, entry: Entry) -> None:
         core = entry.core
-        self.host.bus.route(core.name, partial(deliver, core), listens=core.hears)
+        core.route = Route(partial(deliver, core), core.request)
+        core.look_at_doors()
+        self.host.bus.route(core.name, core.route, listens=core.hears)
         entry.routed = True
 
     async def _launch(self, entry: Entry) -> None:

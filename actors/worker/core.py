@@ -16,13 +16,13 @@ from actors.jobs.errors import RunnerStateError
 from actors.jobs.lifecycle import ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
 from actors.jobs.nesting import current_event, current_hook, waits_for_hook
 from actors.performer.admission import Admission
-from actors.performer.handler import Handler
 from actors.requester.delivery import Member
 from actors.requester.group import Group
 from actors.worker.handlers import Definition, definition_of
-from bus import WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
+from bus import BusJobRequestMessage, WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
 from bus.local.events import EventHandlers
 from bus.local.mailbox import Mailbox, Room
+from bus.local.subscriber import Route
 from bus.local.tasks import Signal, Waiter, wake
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class WorkerCore:
         "activation_args",
         "active",
         "admission",
+        "asking",
         "background",
         "children",
         "definition",
@@ -141,10 +142,12 @@ class WorkerCore:
         "held",
         "host",
         "instance",
+        "leaving",
         "mailbox",
         "name",
         "parent",
         "room",
+        "route",
         "started_at",
         "state",
         "wanted",
@@ -157,7 +160,11 @@ class WorkerCore:
         self.name = name
         self.active = active
         self.state = WorkerState.NEW
+        self.leaving = False
+        """Whether somebody waits for its last jobs."""
         self.host: WorkerHost | None = None
+        self.asking: WorkerHost | None = None
+        """The same, until it has stopped."""
         self.parent: WorkerCore | None = None
         self.children: dict[WorkerCore, None] | None = None
         self.started_at: float | None = None
@@ -166,6 +173,7 @@ class WorkerCore:
         self.admission: Admission | None = None
         self.mailbox: Mailbox | None = None
         self.room: Room | None = None
+        self.route: Route | None = None
         self.held: list[tuple[Any, ...]] | None = None
         self.background: dict[BackgroundTask, None] | None = None
         self.watched: dict[str, None] | None = None
@@ -182,6 +190,7 @@ class WorkerCore:
     def move(self, state: WorkerState) -> None:
         """Go to another state; see `lifecycle`."""
         self.state = moved(WORKER_STEPS, self.state, state)
+        self.leaving = state in ENDING
 
     @property
     def hosted(self) -> WorkerHost:
@@ -222,7 +231,8 @@ class WorkerCore:
                 self._waiters.remove(waiter)
 
     def stopped(self) -> None:
-        """It has stopped: wake those who wait for that."""
+        """It has stopped: it asks for nothing any more, and those who wait for that go on."""
+        self.asking = None
         for waiter in tuple(self._waiters or ()):
             wake(waiter)
 
@@ -266,19 +276,9 @@ class WorkerCore:
         limit = min(self.max_concurrency, self.hosted.concurrency)
         return limit if self.active and self.state is WorkerState.READY else 0
 
-    def handler_for(self, job_name: str | None) -> Handler | None:
-        """What does a job of that name."""
-        handler = self.definition.jobs.get(job_name) if job_name is not None else None
-        return handler or self.definition.default
-
-    def no_handler(self, job_name: str | None) -> str:
-        """Why a job of that name cannot be done, and which can."""
-        return self.definition.missing(job_name, self.name)
-
     def job_left(self) -> None:
         """A job has ended or was handed back: who waits for that may look again."""
-        if self.state in ENDING:
-            self.hosted.drained.wake()
+        self.hosted.drained.wake()
 
     def admit(self) -> Admission:
         """What takes its requests; made when it is first needed."""
@@ -292,7 +292,21 @@ class WorkerCore:
                 serves = self.active and self.state is WorkerState.READY
                 state = AdmissionState.SERVING if serves else AdmissionState.PAUSED
             admission = self.admission = Admission(self, self.hosted, self.new_room(), state)
+            self.look_at_doors()
         return admission
+
+    def request(self, message: BusJobRequestMessage, *, force: bool = False) -> Room | None:
+        """Take a request for a job; see `Admission.accept`."""
+        return self.admit().accept(message, force=force)
+
+    def look_at_doors(self) -> None:
+        """Lead requests and answers the short way, unless somebody wants to be told of each."""
+        route = self.route
+        if route is not None:
+            listens = self.hears or self.listens("on_job_request")
+            accept = self.admission.accept if self.admission is not None else self.request
+            route.request = route.deliver if listens else accept
+            route.answers = None if self.hears else self.groups
 
     def new_room(self) -> Room:
         """Room for what waits for it.
@@ -324,8 +338,11 @@ class WorkerCore:
     def want(self, hook: str) -> None:
         """Somebody wants a hook from now on."""
         self.wanted |= {hook}
+        if hook == "on_job_request":
+            self.look_at_doors()
         if hook == "on_bus_message" and not self.hears:
             self.hears = True
+            self.look_at_doors()
             if self.host is not None and self.host.running:
                 self.host.bus.listen(self.name)
 
@@ -415,7 +432,7 @@ class WorkerCore:
         if self.background is not None:
             self.background.pop(task, None)
         host = self.host
-        if host is not None and self.state in ENDING:
+        if host is not None and self.leaving:
             host.drained.wake()
         if host is not None and error is not None:
             host.report(self, f"background task {task.get_name()!r} failed", error)

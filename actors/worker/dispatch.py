@@ -62,7 +62,7 @@ def takes_place(message: BusMessage) -> bool:
 
 
 def _request(core: WorkerCore, message: BusJobRequestMessage, force: bool) -> Room | None:
-    room = core.admit().accept(message, force=force)
+    room = core.request(message, force=force)
     if room is None and core.listens("on_job_request"):
         core.lanes().put((core.emit, "on_job_request", message), message.job_id)
     return room

@@ -132,7 +132,7 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
         hooks: Names of the hooks that are overridden.
     """
 
-    jobs: dict[str, Handler] = {}
+    jobs: dict[str | None, Handler] = {}
     default: Handler | None = None
     ready: dict[str, str] = {}
     topics: dict[str, str] = {}
@@ -143,7 +143,8 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
         if job_name is None:
             served = ", ".join(map(repr, self.jobs)) or "none"
             return f"no handler for a job without a name: give name=, one of {served}, or override on_job_request"
-        served = ", ".join(map(repr, nearest(job_name, self.jobs) or self.jobs)) or "none"
+        names = [name for name in self.jobs if name is not None]
+        served = ", ".join(map(repr, nearest(job_name, names) or names)) or "none"
         return f"no handler for job {job_name!r} on worker {worker_name!r}; it serves {served}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, Jo
 Delivery = Literal["at_least_once", "at_most_once"]
 
 _CORE = "_Verbs__core"
+_NUMBERS = frozenset({int, float})
 
 
 class Verbs:
@@ -85,7 +87,10 @@ class Verbs:
                 job_id=job_id,
                 delivery=delivery,
             )
-            return JobContext(self.__core, (worker_name,), checked(resolved))
+            usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
+            if not usual or delivery is not None or job_id is not None:
+                resolved = checked(resolved)
+            return JobContext(self.__core, (worker_name,), resolved)
         resolved = resolve(
             params,
             JobGroupParams,

@@ -392,7 +392,7 @@ def attach(core: WorkerCore, host: WorkerHost) -> None:
         check_option(type(core.instance).__name__, option, getattr(core.instance, option))
     if not core.name:
         core.name = host.new_name(type(core.instance).__name__)
-    core.host = host
+    core.host = core.asking = host
     core.move(WorkerState.ATTACHED)
 
 

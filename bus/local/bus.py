@@ -15,7 +15,7 @@ from bus.local.dead_letters import DeadLetters
 from bus.local.events import EventSource
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Room
 from bus.local.registry import WorkerReadyData, WorkerRegistry
-from bus.local.subscriber import BusSubscriber, PlainRoute, Route
+from bus.local.subscriber import BusSubscriber, Route, plain_route
 from bus.local.tasks import Tasks
 from bus.local.topics import Topics
 from bus.log import log
@@ -23,6 +23,7 @@ from bus.messages import (
     RUNNER_MESSAGES,
     BusJobCancelMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     BusLocalMessage,
     BusMessage,
     BusTopicMessage,
@@ -115,7 +116,7 @@ class WorkerBus(EventSource):
         self._tasks = Tasks(task_group)
         stack.callback(self._tasks.release)
         for name, subscriber in self._subscribers.items():
-            self.route(name, PlainRoute(subscriber, self._tasks), listens=True)
+            self.route(name, plain_route(subscriber, self._tasks), listens=True)
         while self._start_callbacks:
             self._start_callbacks.pop()(self._tasks)
 
@@ -153,7 +154,7 @@ class WorkerBus(EventSource):
             return
         self.require_free(name)
         if self._stack is not None:
-            self.route(name, PlainRoute(subscriber, self.tasks), listens=True)
+            self.route(name, plain_route(subscriber, self.tasks), listens=True)
         self._subscribers[name] = subscriber
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
@@ -197,9 +198,16 @@ class WorkerBus(EventSource):
         if message.target is None:
             return self.hand_out(message)
         route = self._routes.get(message.target)
-        if route is not None:
-            return route(message, force=force)
-        return self._unrouted(message)
+        if route is None:
+            return self._unrouted(message)
+        kind = type(message)
+        if kind is BusJobRequestMessage:
+            return route.request(message, force=force)
+        if kind is BusJobResponseMessage and route.answers is not None:
+            asked = route.answers.get(message.job_id)  # type: ignore[attr-defined]
+            if asked is not None and asked.answered(message):  # type: ignore[arg-type]
+                return None
+        return route.deliver(message, force=force)
 
     def deliver(self, message: BusMessage, *, force: bool = True) -> Room | None:
         """Hand a message to its target in this process; without one it is dropped and counted. See `post`."""
@@ -207,20 +215,20 @@ class WorkerBus(EventSource):
         if route is None:
             self._drop(message)
             return None
-        return route(message, force=force)
+        return route.deliver(message, force=force)
 
     def hand_out(self, message: BusMessage) -> Room | None:
         """Hand a message for everybody to those of this process."""
         routes = self._runners if isinstance(message, RUNNER_MESSAGES) else self._listeners
         for name, route in tuple(routes.items()):
-            if name != message.source and route(message) is not None:
+            if name != message.source and route.deliver(message) is not None:
                 self._drop(message)  # one reader's full mailbox must not hold up the others
         return None
 
     def tell_runners(self, message: BusMessage) -> None:
         """Hand a message to the runners of this process."""
         for route in tuple(self._runners.values()):
-            route(message)
+            route.deliver(message)
 
     def reaches(self, name: str) -> bool:
         """Whether a name is served in this process."""
@@ -242,7 +250,7 @@ class WorkerBus(EventSource):
         for request, since in self._parked.pop(name, {}).values():
             if request.timeout is not None:
                 request.timeout = max(request.timeout - (self.tasks.now() - since), 0.0)
-            route(request, force=True)
+            route.request(request, force=True)
 
     def require_free(self, name: str) -> None:
         """Refuse a name that is taken.
@@ -288,7 +296,7 @@ class WorkerBus(EventSource):
         await self._publish_away(message)
         count = 0
         for copy in self.topics.copies(message):
-            room = self._routes[copy.target or ""](copy)
+            room = self._routes[copy.target or ""].deliver(copy)
             if room is not None:
                 await self._send_later(room, partial(self.post, copy))
             count += 1

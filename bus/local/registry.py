@@ -93,6 +93,8 @@ class WorkerRegistry:
     """
 
     def __init__(self, runner_name: str) -> None:
+        self.serving: dict[str, None] = {}
+        """The names that somebody serves who takes jobs now; it changes with what is registered, in `_changed`."""
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, dict[str, WorkerReadyData]] = {}
@@ -159,11 +161,7 @@ class WorkerRegistry:
 
     def available(self, worker_name: str) -> bool:
         """Whether somebody serves that name and takes jobs now."""
-        local = self._local.get(worker_name)
-        if local is not None and local.active:
-            return True
-        remote = self._remote.get(worker_name)
-        return remote is not None and any(data.active for data in remote.values())
+        return worker_name in self.serving
 
     def who_is_alive(self, worker_name: str) -> str:
         """A sentence for error messages: the names nearest to a name that nobody serves."""
@@ -283,6 +281,10 @@ class WorkerRegistry:
                 del self._followers[topic]
 
     def _changed(self, change: WorkerReadyData | WorkerLostData) -> None:
+        if any(data.active for data in self.replicas(change.worker_name)):
+            self.serving[change.worker_name] = None
+        else:
+            self.serving.pop(change.worker_name, None)
         for listener in tuple(self._listeners):
             listener(change)
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
 
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Mailbox, Room
 from bus.local.tasks import Tasks
-from bus.messages import BusMessage
+from bus.messages import BusJobResponseMessage, BusMessage
 
 
-class Route(Protocol):
+class Deliver(Protocol):
     """Delivers a message to one reader, at once. Returns the room to wait for if there is none now."""
 
-    def __call__(self, message: BusMessage, *, force: bool = False) -> Room | None:
+    def __call__(self, message: Any, /, *, force: bool = False) -> Room | None:
         """Deliver `message`; with `force`, even above the bound (for what was accepted once already)."""
+
+
+class AwaitsAnswer(Protocol):
+    """Something that waits for answers to jobs of one id."""
+
+    def answered(self, message: BusJobResponseMessage) -> bool:
+        """Take an answer that is in order; False, and nothing done, if it needs a closer look."""
+
+
+class Route(msgspec.Struct, eq=False):
+    """The way to one reader: a door for every message, and shorter ways for the two that are most of all.
+
+    Attributes:
+        deliver: Takes any message.
+        request: Takes requests for jobs; `deliver` where there is no shorter way.
+        answers: What waits for answers, by job id; None where there is no shorter way.
+    """
+
+    deliver: Deliver
+    request: Deliver
+    answers: Mapping[str, AwaitsAnswer] | None = None
 
 
 class BusSubscriber:
@@ -32,8 +56,8 @@ class BusSubscriber:
         """Handle one message. What it raises is logged; delivery goes on."""
 
 
-class PlainRoute:
-    """The route to a subscriber that is nothing more: a bounded mailbox in front of `on_bus_message`."""
+class PlainReader:
+    """A subscriber that is nothing more: a bounded mailbox in front of `on_bus_message`."""
 
     def __init__(self, subscriber: BusSubscriber, tasks: Tasks) -> None:
         self._subscriber = subscriber
@@ -41,7 +65,7 @@ class PlainRoute:
         self.room = Room(subscriber.name, DEFAULT_MAILBOX_SIZE, tasks)
 
     def __call__(self, message: BusMessage, *, force: bool = False) -> Room | None:
-        """Queue a message; see `Route`."""
+        """Queue a message; see `Deliver`."""
         if message.urgent:
             self._mailbox.put_urgent(message, getattr(message, "job_id", None))
             return None
@@ -56,3 +80,9 @@ class PlainRoute:
         if not message.urgent:
             self.room.give()
         await self._subscriber.on_bus_message(message)
+
+
+def plain_route(subscriber: BusSubscriber, tasks: Tasks) -> Route:
+    """The way to a subscriber that is nothing more."""
+    reader = PlainReader(subscriber, tasks)
+    return Route(reader, reader)

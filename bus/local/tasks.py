@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from operator import is_
 from typing import Any, Protocol
@@ -120,8 +120,10 @@ class Tasks:
             task = self._idle.pop()
             task._work = work
             task._argument = argument
-            assert task._waiter is not None
-            wake(task._waiter)
+            waiter = task._waiter
+            assert waiter is not None
+            if not waiter.done():
+                waiter.set_result(None)
             return task
         task = PooledTask(work, argument, self._shielded)
         self._count += 1
@@ -163,6 +165,7 @@ class Tasks:
 
     async def _serve(self, task: PooledTask) -> None:
         clean = copy_context()
+        cancellation = anyio.get_cancelled_exc_class()
         try:
             with task._life, task._guard:
                 while True:
@@ -172,28 +175,24 @@ class Tasks:
                     await working
                     del working  # an idle task must not keep alive what it did last
                     # What the work left in its context variables must not reach the next: such a task is not reused.
-                    if not _same(copy_context(), clean) or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
+                    left = copy_context()
+                    same = len(left) == len(clean) and all(map(is_, left.values(), clean.values()))
+                    if not same or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
                         return
-                    if not await self._next(task):
-                        return
+                    task._waiter = self.waiter()
+                    self._idle.append(task)
+                    try:
+                        await task._waiter
+                    except cancellation:
+                        if task in self._idle:
+                            self._idle.remove(task)
+                        if task._work is None:
+                            if cancelled_from_outside():
+                                raise
+                            return  # somebody cancelled the bare asyncio task after its work had ended
         finally:
             self._count -= 1
             self._shielded.pop(task, None)
-
-    async def _next(self, task: PooledTask) -> bool:
-        task._waiter = self.waiter()
-        self._idle.append(task)
-        try:
-            await task._waiter
-        except anyio.get_cancelled_exc_class():
-            if task in self._idle:
-                self._idle.remove(task)
-            if task._work is not None:
-                return True
-            if cancelled_from_outside():
-                raise
-            return False  # somebody cancelled the bare asyncio task after its work had ended
-        return True
 
 
 class Signal:
@@ -216,10 +215,6 @@ class Signal:
             await waiter
         finally:
             self._waiters.pop(waiter, None)
-
-
-def _same(after: Context, before: Context) -> bool:
-    return len(after) == len(before) and all(map(is_, after.values(), before.values()))
 
 
 def on_asyncio() -> bool:

@@ -69,6 +69,7 @@ SHARED_MACHINERY = {
     "bus.local.deadlines": "one timer heap for the deadlines of both packages",
     "bus.local.events": "event handlers are declared alike on workers, runners and registries",
     "bus.local.mailbox": "a worker reads the queue that the bus fills",
+    "bus.local.subscriber": "a worker says how messages reach it",
     "bus.local.tasks": "reused tasks: the hot path of both packages",
     "bus.log": "one logger for both packages",
     "bus.memory.broker": "the simulated network keeps its frames in the broker of this process",

@@ -170,7 +170,7 @@ async def test_waiting_for_a_group_may_be_given_up_without_cancelling_it() -> No
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await group.wait()
-        assert not core_of(client).groups[group.job_id]._waiters
+        assert core_of(client).groups[group.job_id]._waiter is None
         assert not group.is_done
         assert patient.cancelled == []
         group.cancel()
