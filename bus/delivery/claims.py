@@ -196,14 +196,13 @@ class Claims:
 
     def _move(self, claim: Claim, state: ClaimState) -> None:
         """Change the state of a claim, and count those that wait."""
-        name = claim.request.target or ""
         waited = claim.waiting
         claim.move(state)
-        waiting = self._waiting.get(name, 0) + claim.waiting - waited
-        if waiting:
-            self._waiting[name] = waiting
-        elif waited:
-            del self._waiting[name]
+        if waited or state is ClaimState.WAITING:
+            name = claim.request.target or ""
+            waiting = self._waiting.pop(name, 0) + (-1 if waited else 1)
+            if waiting:
+                self._waiting[name] = waiting
 
     def answering(
         self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, renewed: float, since: float

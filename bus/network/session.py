@@ -246,7 +246,7 @@ class Session:
     # --- what the bus sends ---
 
     def post(self, message: BusMessage, *, force: bool) -> Room | None:  # noqa: PLR0911 - one return a way
-        """Hand a message over, here or to the network; see `WorkerBus.post`."""
+        """Hand a message over that may concern others; see `WorkerBus.post`."""
         name = message.target
         if message.destination or name is None:
             self._post_elsewhere(message)
@@ -254,8 +254,6 @@ class Session:
         here = self._bus.reaches(name)
         replicas = self.registry.remote_replicas(name)
         if isinstance(message, BusJobRequestMessage):
-            if here and not replicas:
-                return self._bus.deliver(message, force=force)
             return self._ask(message, name, force=force)
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
