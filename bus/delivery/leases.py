@@ -127,7 +127,7 @@ class Leases:
             self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
 
     async def receive(self) -> Sequence[Delivery]:
-        """Read what has come; see `Transport.receive`. What the network has lost is logged and told to the runner."""
+        """Read what has come; see `Transport.receive`. The runner is notified of what the network has lost."""
         self._reading_since = self._node.tasks.now()
         try:
             return await self._transport.receive()
@@ -325,7 +325,6 @@ class Leases:
 
     def stop_orphans(self) -> None:
         """Stop the jobs whose requesters are gone. A requester that is not known yet has a lease's time to appear."""
-        self._revocation.check()
         now = self._node.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._liveness.is_gone(claim.request.origin, now):

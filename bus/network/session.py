@@ -246,15 +246,15 @@ class Session:
     # --- what the bus sends ---
 
     def post(self, message: BusMessage, *, force: bool) -> Room | None:  # noqa: PLR0911 - one return a way
-        """Hand a message over that may concern others; see `WorkerBus.post`."""
+        """Hand over a message that may concern other processes; see `WorkerBus.post`."""
         name = message.target
         if message.destination or name is None:
             self._post_elsewhere(message)
             return None
-        here = self._bus.reaches(name)
-        replicas = self.registry.remote_replicas(name)
         if isinstance(message, BusJobRequestMessage):
             return self._ask(message, name, force=force)
+        here = self._bus.reaches(name)
+        replicas = self.registry.remote_replicas(name)
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
                 return None
@@ -364,7 +364,8 @@ class Session:
     # --- what the parts and the transport call back ---
 
     def _check(self) -> None:
-        """Stop the jobs whose requesters are gone, and give up those whose performers are; at every heartbeat."""
+        """Look after jobs that were cancelled, and those whose requesters or performers are gone: at every heartbeat."""
+        self._revocation.check()
         self.leases.stop_orphans()
         self._direct.check(self.tasks.now())
 
