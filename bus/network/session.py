@@ -364,7 +364,7 @@ class Session:
     # --- what the parts and the transport call back ---
 
     def _check(self) -> None:
-        """Look after jobs that were cancelled, and those whose requesters or performers are gone: at every heartbeat."""
+        """Look after jobs that were cancelled and those whose requesters or performers are gone; at every heartbeat."""
         self._revocation.check()
         self.leases.stop_orphans()
         self._direct.check(self.tasks.now())
