@@ -353,7 +353,7 @@ async def what_waits_in_a_queue_can_be_looked_at_and_taken_out(make_network: Mak
 
 
 async def what_was_given_up_can_be_looked_at_and_discarded(make_network: MakeNetwork) -> None:
-    """By every node, in pages; a letter is discarded once."""
+    """By every node, in pages; a dead letter is discarded once."""
     async with _nodes(make_network, 2) as (a, b):
         await a.send("queue", "work", b"1", b"2")
         a.transport.demand("work", 2)

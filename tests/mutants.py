@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant(
         "leases are never renewed",
         "bus/delivery/leases.py",
-        "kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])",
-        "kept = [True for lease in leases]",
+        "renewed = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])",
+        "renewed = [True for lease in leases]",
         FLEET,
     ),
     Mutant(
@@ -210,7 +210,7 @@ MUTANTS = (
     Mutant(
         "a job at most once is not given up with the runner of its performer",
         "bus/delivery/direct.py",
-        "                ask.gone_since = now  # its last words may be on their way\n",
+        "                ask.gone_since = now  # what it sent last may be on its way\n",
         "                pass\n",
         DIRECT,
     ),

@@ -1,8 +1,9 @@
-"""The jobs a process holds for others: answered once, and remembered for a while. Pure."""
+"""Claims: the jobs a process holds for requesters, and what it remembers of those that have ended. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -12,13 +13,35 @@ from bus.transport.framing import number_of
 from bus.transport.transport import Delivery
 
 MAX_REMEMBERED = 1024
-"""Answers and cancellations kept for requests that come again, or late: within a lease, or not at all."""
+"""Answers, cancellations and attempts that are remembered for requests which come again, or late: they come within a
+lease, or not at all."""
 
 MAX_DONE = 10_000
-"""Ids of request frames whose jobs were answered here, by which a frame that is put into its queue again is known."""
+"""Ids of answered request frames that are remembered, to recognise a frame that somebody puts into its queue again."""
 
 Key = tuple[str, str, str, str]
-"""Worker, address of the requester's runner, requester, job id."""
+"""What a job is known by: worker, address of the requester's runner, requester, job id."""
+
+
+class ClaimState(Enum):
+    """Where a claim stands."""
+
+    HELD = "held"
+    """Its worker has the job, or is about to get it."""
+    WAITING = "waiting"
+    """The job is not begun before its requester has confirmed that it still wants it."""
+    ENDING = "ending"
+    """The job is over. Its lease is still ours, until the network has the answer."""
+    ENDED = "ended"
+    """Nothing is left of it: it was settled, given back or lost."""
+
+
+TRANSITIONS: dict[ClaimState, tuple[ClaimState, ...]] = {
+    ClaimState.HELD: (ClaimState.WAITING, ClaimState.ENDING, ClaimState.ENDED),
+    ClaimState.WAITING: (ClaimState.HELD, ClaimState.ENDING, ClaimState.ENDED),
+    ClaimState.ENDING: (ClaimState.ENDED,),
+    ClaimState.ENDED: (),
+}
 
 
 class Claim(msgspec.Struct):
@@ -27,11 +50,11 @@ class Claim(msgspec.Struct):
     Attributes:
         delivery: The claim on its queue; None if the job was asked for at most once.
         request: The job.
-        frame_id: Id of the frame it came in by its queue.
-        renewed: When its lease was last renewed, on our clock; on the broker's it cannot have been earlier.
+        frame_id: Id of the frame that it came in.
+        renewed: When its lease was last renewed, on our clock; the broker cannot have renewed it earlier.
         since: When it was claimed.
         events: How many of its events and answers were sent.
-        waiting: Whether it is not begun before its requester has said that it still waits for it.
+        state: Where it stands.
     """
 
     delivery: Delivery | None
@@ -40,7 +63,27 @@ class Claim(msgspec.Struct):
     renewed: float
     since: float
     events: int = 0
-    waiting: bool = False
+    state: ClaimState = ClaimState.HELD
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the job is not begun yet."""
+        return self.state is ClaimState.WAITING
+
+    def move(self, state: ClaimState) -> None:
+        """Change state.
+
+        Raises:
+            RuntimeError: That state may not follow the present one; the claim is unchanged.
+        """
+        if state not in TRANSITIONS[self.state]:
+            msg = f"{self!r} cannot become {state.value}"
+            raise RuntimeError(msg)
+        self.state = state
+
+    def __repr__(self) -> str:
+        request = self.request
+        return f"<Claim on job {request.job_id!r} of {request.target!r}: {self.state.value}, attempt {request.attempt}>"
 
 
 class ClaimStatistics(msgspec.Struct, frozen=True):
@@ -48,16 +91,16 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
 
     Attributes:
         held: Jobs held now (at most what the workers of the process may run or prefetch).
-        remembered: Answers kept (at most 1,024).
-        done: Ids kept of frames whose jobs were answered (at most 10,000).
-        repeated: Requests that came again while held or remembered.
-        refused: Messages of jobs whose lease was lost; they were not sent.
-        waiting: Jobs held that are not begun before their requesters say that they still wait for them.
+        remembered: Answers that are remembered (at most 1,024).
+        done: Ids of answered request frames that are remembered (at most 10,000).
+        repeated: Requests that came again while their job was held or remembered.
+        refused: Messages that were not sent because the lease of their job was lost.
+        waiting: Jobs held that are not begun before their requesters confirm that they still want them.
         ending: Jobs that are over, while the network does not have their answers yet.
-        forbidden: Cancellations kept for requests that have not come (at most 1,024).
-        lost: Numbers of attempts kept of jobs whose lease was lost (at most 1,024).
+        forbidden: Cancellations that are remembered for requests which have not come (at most 1,024).
+        lost: Jobs whose lease was lost and whose last attempt is remembered (at most 1,024).
         given_up: Jobs asked for here and cancelled, that may wait in a queue that nobody serves (at most 10,000).
-        introductions: Runners that are known to know a worker here, each pair once (at most 10,000).
+        introductions: Pairs of a runner and a worker here that the runner knows of (at most 10,000).
     """
 
     held: int
@@ -74,7 +117,7 @@ class ClaimStatistics(msgspec.Struct, frozen=True):
 
 
 class Claims:
-    """The table of claims, and of the answers to those that have ended."""
+    """The table of claims, with the answers of those that have ended."""
 
     def __init__(self) -> None:
         self._held: dict[Key, Claim] = {}
@@ -95,19 +138,12 @@ class Claims:
         return claim
 
     def wait(self, claim: Claim) -> None:
-        """The job is not begun yet."""
-        claim.waiting = True
-        name = claim.request.target or ""
-        self._waiting[name] = self._waiting.get(name, 0) + 1
+        """Note that a job is not begun yet."""
+        self._move(claim, ClaimState.WAITING)
 
     def go_on(self, claim: Claim) -> None:
-        """It may begin, or is over."""
-        if claim.waiting:
-            claim.waiting = False
-            name = claim.request.target or ""
-            self._waiting[name] -= 1
-            if not self._waiting[name]:
-                del self._waiting[name]
+        """Note that a job that waited may begin."""
+        self._move(claim, ClaimState.HELD)
 
     def waiting(self, name: str) -> int:
         """How many jobs of a worker are not begun yet."""
@@ -118,16 +154,16 @@ class Claims:
         return self._held.get(_key(request))
 
     def find(self, key: Key) -> Claim | None:
-        """The claim on a job."""
+        """The claim on a job, if there is one."""
         return self._held.get(key)
 
     def of_answer(self, message: Any) -> Claim | None:
-        """The claim under which a performer's message was sent; None if that is lost, also if there is a new one."""
+        """The claim under which a performer sent a message; None if that one is lost, even if there is a new one."""
         claim = self._held.get((message.source, message.destination, message.target or "", message.job_id))
         return claim if claim is not None and claim.request.attempt == message.attempt else None
 
     def all(self) -> list[Claim]:
-        """Every claim."""
+        """The claims that are held."""
         return list(self._held.values())
 
     @property
@@ -137,15 +173,15 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Forget a claim."""
-        self.go_on(claim)
+        self._move(claim, ClaimState.ENDED)
         self._ending.pop(id(claim), None)
         if self._held.get(_key(claim.request)) is claim:
             del self._held[_key(claim.request)]
 
     def end(self, claim: Claim, answer: Any = None) -> None:
-        """The job of a claim is over here; its answer is remembered. The lease is still ours until `release`."""
+        """Note that the job of a claim is over here, and remember its answer."""
         key = _key(claim.request)
-        self.go_on(claim)
+        self._move(claim, ClaimState.ENDING)
         if self._held.get(key) is claim:
             del self._held[key]
         self._ending[id(claim)] = claim
@@ -158,46 +194,56 @@ class Claims:
             while len(self._done) > MAX_DONE:
                 self._done.popitem(last=False)
 
+    def _move(self, claim: Claim, state: ClaimState) -> None:
+        """Change the state of a claim, and count those that wait."""
+        waited = claim.waiting
+        claim.move(state)
+        if waited or state is ClaimState.WAITING:
+            name = claim.request.target or ""
+            waiting = self._waiting.pop(name, 0) + (-1 if waited else 1)
+            if waiting:
+                self._waiting[name] = waiting
+
     def answering(
         self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, renewed: float, since: float
     ) -> Claim:
-        """A claim on a job that is not begun: its answer is known, and only has to become safe with the network."""
+        """Enter a claim on a job that does not run: its answer is known, and only has to be stored by the network."""
         claim = Claim(delivery, request, frame_id, renewed, since)
         self.end(claim)
         return claim
 
     def lose(self, claim: Claim) -> None:
-        """End a claim that is not ours any more."""
+        """Forget a claim that is not ours any more, and remember its attempt."""
         self.release(claim)
         self._lost[_key(claim.request)] = claim.request.attempt
         while len(self._lost) > MAX_REMEMBERED:
             self._lost.popitem(last=False)
 
     def number(self, request: BusJobRequestMessage, attempt: int) -> int:
-        """The number of a new attempt: never one that was used here, also if the broker has forgotten a delivery."""
+        """The number of a new attempt, never one that was used here, even if the broker has forgotten a delivery."""
         return max(attempt, self._lost.pop(_key(request), 0) + 1)
 
     def forbid(self, key: Key, reason: str, frame_id: str) -> Key | None:
-        """A cancellation came before its request, which must not run. Returns what is forgotten for it."""
+        """Remember a cancellation that came before its request. Returns the job of another that is forgotten for it."""
         self._forbidden[key] = reason, number_of(frame_id)
         return self._forbidden.popitem(last=False)[0] if len(self._forbidden) > MAX_REMEMBERED else None
 
     def forbidden(self, request: BusJobRequestMessage, frame_id: str) -> str | None:
-        """Why a request must not run; None if it may, as one that was sent after the cancellation may."""
+        """Why a request must not run; None if it may, as one that was sent after the cancellation."""
         reason, number = self._forbidden.pop(_key(request), (None, 0))
         return reason if number_of(frame_id) <= number else None
 
     def remembered(self, request: BusJobRequestMessage | BusJobInquiryMessage, frame_id: str) -> Any:
-        """The answer given to what that frame asked for, None if there is none."""
+        """The answer to the request in that frame; None if none is remembered."""
         answered, answer = self._answers.get(_key(request), ("", None))
         return answer if answered == frame_id else None
 
     def is_done(self, frame_id: str) -> bool:
-        """Whether the job of a request frame was answered here."""
+        """Whether the request in that frame was answered here."""
         return frame_id in self._done
 
     def statistics(self, *, given_up: int, introductions: int) -> ClaimStatistics:
-        """How much there is now, beside what its owner counts."""
+        """How much there is now; what others count is handed in."""
         return ClaimStatistics(
             len(self._held),
             len(self._answers),
@@ -218,15 +264,15 @@ def _key(request: BusJobRequestMessage | BusJobInquiryMessage) -> Key:
 
 
 MAX_INTRODUCTIONS = 10_000
-"""Pairs of a runner and a worker here; who is forgotten is asked once more."""
+"""Pairs of a runner and a worker that are remembered; a runner that is forgotten is asked once more."""
 
 
 class InformedRunners:
-    """From which of its frames on the runner of a requester has known that a worker here takes jobs.
+    """The runners that know of workers here, each since one of its frames.
 
-    A runner numbers its frames, and sends the cancellation of a request to all that it knows to serve the name. So a
-    request that it has sent since is wanted, unless its cancellation has come. Of an older one nobody can tell: it may
-    have been given up before there was anybody to tell.
+    A runner numbers its frames, and sends the cancellation of a request to all runners that it knows to serve the name.
+    So a request that it sent after it knew of us is wanted, unless its cancellation has come. An older request may have
+    been cancelled before there was anybody to notify: its requester has to be asked.
     """
 
     def __init__(self) -> None:
@@ -236,17 +282,17 @@ class InformedRunners:
         return len(self._since)
 
     def add(self, runner: str, worker: str, frame_id: str) -> None:
-        """A runner has said, in that frame, that it knows of a worker here."""
+        """Note that a runner has said, in that frame, that it knows of a worker here."""
         self._since[runner, worker] = number_of(frame_id)
         if len(self._since) > MAX_INTRODUCTIONS:
             self._since.popitem(last=False)
 
     def covers(self, runner: str, worker: str, frame_id: str) -> bool:
-        """Whether a frame was sent since then."""
+        """Whether a frame was sent after its runner knew of that worker."""
         since = self._since.get((runner, worker))
         return since is not None and number_of(frame_id) > since
 
     def forget(self, runner: str | None = None, worker: str | None = None) -> None:
-        """A runner may not know us any more, or a worker has gone; what is not given means all."""
+        """Forget all pairs of a runner that may not know us any more, or of a worker that has gone, or of both."""
         for known in [each for each in self._since if runner in {None, each[0]} and worker in {None, each[1]}]:
             del self._since[known]

@@ -52,9 +52,24 @@ class DirectStatistics(msgspec.Struct, frozen=True):
 
 
 class _Ask(msgspec.Struct):
-    """One job: its request, when it must be over, who has it, who has refused it, and which of its events have come.
+    """One job that was asked for, and what is known of it.
 
-    `expected` events have come without a gap, `known` were sent as far as we know; more may be `early`.
+    Attributes:
+        key: What it is known by.
+        request: Its request.
+        deadline: When it must be over.
+        address: The runner that has it; empty while it waits for one.
+        frame_id: Id of the frame in which it was asked for.
+        refused: The runners that have returned it.
+        sent: When it was asked for.
+        seen: When its performer last sent something of it.
+        inquired: When its performer was last asked about it.
+        expected: How many events have come without a gap.
+        known: How many events were sent, as far as is known.
+        total: The number of the last event, once that has come.
+        early: Numbers of the events that came after a gap.
+        gap_since: Since when an event is missing.
+        gone_since: Since when the runner of its performer is gone.
     """
 
     key: Key
@@ -75,12 +90,21 @@ class _Ask(msgspec.Struct):
 
 
 class Direct:
-    """Asks one replica that it knows for each job, and sees to it that each of them ends.
+    """Asks one known replica for each job, and makes sure that each job ends.
 
-    The request goes straight to its performer and is never sent to a second one unless the first says that it has not
-    begun it and never will. While nobody is known to take jobs of that name, or all are full, the job waits here: the
-    broker stores nothing of it. A job fails as lost when the runner of its performer is gone, when its performer knows
-    nothing of it, or when one of its answers is missing and stays so: nobody can tell then whether it has run.
+    * A request goes straight to its performer. It is never sent to a second one unless the first says that it has not
+      begun the job and never will.
+    * While nobody is known to take jobs of that name, or all are full, the job waits here: the broker stores nothing
+      of it.
+    * A job fails as lost when the runner of its performer is gone, when its performer knows nothing of it, or when one
+      of its events stays missing: nobody can tell then whether it has run.
+
+    Args:
+        node: Who it works for.
+        leases: Knows whether a worker here can take a job.
+        liveness: Knows which performers are gone.
+        outbox: Sends the requests.
+        lease: Seconds of silence after which a performer is asked about a job.
     """
 
     def __init__(self, node: Node, leases: Leases, liveness: Liveness, outbox: DirectOutbox, *, lease: float) -> None:
@@ -107,7 +131,7 @@ class Direct:
         ask = _Ask((name, request.source, request.job_id), request, self._node.tasks.now() + left)
         if not_here:
             ask.refused = (self._node.address,)
-        # None overtakes those that wait, but what is asked for inside a job for which they may be waiting.
+        # It overtakes none of those that wait, unless it is asked for inside a job for which they may be waiting.
         lines_up = name in self._parked and not any(entry.endswith(f"@{name}") for entry in request.lineage)
         address = "" if lines_up else self._choose(ask)
         if not address and not not_here and self._leases.serves(name):
@@ -126,7 +150,7 @@ class Direct:
         return [*self._asked, *(key for parked in self._parked.values() for key in parked)]
 
     def cancel(self, message: BusJobCancelMessage) -> bool:
-        """Pass on a cancellation to who has the job. False if it is none of ours."""
+        """Pass a cancellation on to the runner that has the job. False if the job is none of these."""
         key = (message.target or "", message.source, message.job_id)
         ask = self._asked.get(key)
         if ask is not None:
@@ -140,7 +164,7 @@ class Direct:
         return ask is not None
 
     def receive(self, message: _Talk, now: float) -> bool:
-        """A performer said something about a job. Whether its requester is to be told: not if another has that job."""
+        """Note what a performer says about a job. False if another runner has the job: then it is not passed on."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or getattr(message, "asked", None) not in {None, ask.request.asked}:
             return True
@@ -162,22 +186,22 @@ class Direct:
         return True
 
     def returned(self, message: BusJobReturnedMessage) -> None:
-        """A performer does not have a job: another may, unless this one can have begun it."""
+        """Ask another runner for a job that was returned, unless the first may have begun it."""
         ask = self._asked.get((message.source, message.target or "", message.job_id))
         if ask is None or message.origin != ask.address:
             return
         if message.may_have_run and ask.inquired == ask.sent:
-            return  # it answers for an earlier time that it was asked, and gave the job back
+            return  # it speaks of an earlier time that it was asked, and gave the job back
         if message.may_have_run:
             self._fail(ask, self._loss(ask, "its performer knows nothing of it"))
             return
         self._drop(ask)
         ask.refused = (*ask.refused, ask.address)
-        ask.request.attempt += 1  # what the first one has said of it is told from what the next one says
+        ask.request.attempt += 1  # tells what the first one has said of it from what the next one says
         self._place(ask)
 
     def changed(self, change: WorkerReadyData | WorkerLostData) -> None:
-        """Somebody serves a name, or does not any more: what waits for it may go."""
+        """Try again with what waits for a name that somebody serves now."""
         if not isinstance(change, WorkerReadyData) or change.worker_name not in self._parked:
             return
         for ask in list(self._parked[change.worker_name].values()):
@@ -185,14 +209,17 @@ class Direct:
             self._retry(ask)
 
     def check(self, now: float) -> None:
-        """At every heartbeat: give up what is lost, ask about what is silent, try again with what nobody took."""
+        """Give up what is lost, ask about what is silent, and try again with what nobody took.
+
+        It is called at every heartbeat.
+        """
         for ask in list(self._asked.values()):
             if self._asked.get(ask.key) is not ask:
-                continue  # the end of another one has ended it
+                continue  # it has ended with another one
             if self._liveness.is_alive(ask.address):
                 ask.gone_since = None
             elif ask.gone_since is None:
-                ask.gone_since = now  # its last words may be on their way
+                ask.gone_since = now  # what it sent last may be on its way
             else:
                 self._fail(ask, self._loss(ask, "the runner of its performer is gone"))
                 continue
@@ -209,7 +236,7 @@ class Direct:
     # --- placing ---
 
     def _choose(self, ask: _Ask) -> str:
-        """The replica with the fewest jobs of ours, in turn; empty if there is none to be asked."""
+        """The replica with the fewest jobs of ours, in turn; empty if none can be asked."""
         name = ask.key[0]
         addresses = [
             address
@@ -240,7 +267,7 @@ class Direct:
         self._load[address] = self._load.get(address, 0) + 1
 
     def _place(self, ask: _Ask) -> None:
-        """Ask whoever can take a job, in this process or another, or let it wait."""
+        """Ask whoever can take a job, in this process or another, or let the job wait."""
         name = ask.key[0]
         address = self._choose(ask)
         here = self._node.address not in ask.refused and self._leases.serves(name)
@@ -258,13 +285,13 @@ class Direct:
             self._park(ask)
 
     def _retry(self, ask: _Ask) -> None:
-        """Look again for somebody to take a job that waits, unless it does not any more."""
+        """Look again for somebody to take a job, if it still waits."""
         if self._parked.get(ask.key[0], {}).get(ask.key) is ask:
             self._unpark(ask)
             self._place(ask)
 
     def _released(self, name: str, address: str) -> None:
-        """A replica has one job less: two that wait may try, so that a queue that moves is soon emptied."""
+        """Let two waiting jobs try, as a replica has one job less: so those that wait are soon placed."""
         for ask in list(self._parked.get(name, {}).values())[:2]:
             ask.refused = tuple(each for each in ask.refused if each != address)
             self._retry(ask)
@@ -313,7 +340,7 @@ class Direct:
         return ErrorInfo(type=JOB_LOST, message=message, retryable=True)
 
     def _fail(self, ask: _Ask, error: ErrorInfo) -> None:
-        """Tell a requester that there will be no answer. It tells the performer to stop, which ends the entry here."""
+        """Tell a requester that there will be no answer, and the performer to stop."""
         worker, requester, job_id = ask.key
         self._node.deliver(BusJobLostMessage(source=worker, target=requester, job_id=job_id, error=error))
         self.cancel(BusJobCancelMessage(source=requester, target=worker, job_id=job_id, reason=error.message))

@@ -1,4 +1,4 @@
-"""The leases: takes jobs for the workers of a process, from queues or straight, keeps their leases, settles them."""
+"""Leases: jobs taken for the workers of this process, from queues or straight, renewed while they run, and settled."""
 
 from __future__ import annotations
 
@@ -32,18 +32,29 @@ from bus.transport.system_answers import answered_by_bus, gave_up, in_use, later
 from bus.transport.transport import Delivery, Settlement, Transport
 
 PASSED_ON = 30.0
-"""Seconds for which nothing is taken from a queue in which a frame was found that others may be able to verify."""
+"""Seconds for which nothing is taken from a queue after a frame of it was returned for others to verify."""
 
 PATIENCE = 30.0
-"""Seconds to wait for the word of a requester whose runner lives: one that is no worker of ours never gives it."""
+"""Seconds until a job begins although its requester has not confirmed it: one that is no worker of ours never does."""
 
 
 class Leases:
     """Holds claims on jobs while they run here.
 
-    A claim ends after its answer is safe with the network, not earlier. While its lease is ours nobody else runs the
-    job; once it is not, the job is stopped here and nothing of it is sent any more. A job that was asked for at most
-    once is held without a lease: nobody else is given it.
+    * A claim ends after the network has stored its answer, not earlier.
+    * While a lease is ours, nobody else runs the job. Once it is lost, the job is stopped here, and nothing of it is
+      sent any more.
+    * A job that was asked for at most once is held without a lease: nobody else is given it.
+
+    Args:
+        node: Who it works for.
+        transport: The network.
+        outbox: Sends the settlements.
+        liveness: Knows which requesters are gone.
+        revocation: Takes what was cancelled out of queues that nobody serves.
+        max_deliver: Deliveries of one job before it is given up on.
+        prefetch: Most jobs of one worker that are claimed in one go.
+        lease: Seconds for which an unknown requester may stay away before its job is stopped.
     """
 
     def __init__(
@@ -77,11 +88,11 @@ class Leases:
         return self.claims.statistics(given_up=len(self._revocation), introductions=len(self.informed))
 
     def all(self) -> list[Lease]:
-        """What this process holds now, and what is to end and has not yet. May be called from any thread."""
+        """All claims that are held, ending, or to be settled. It may be called from any thread."""
         return [*self.claims.all(), *self.claims.ending, *self._outbox.settling]
 
     def free(self, name: str) -> int:
-        """How many jobs the worker of that name could start now."""
+        """How many jobs the worker of that name can start now."""
         free_slots = self._served.get(name)
         return max(free_slots() - self.claims.waiting(name), 0) if free_slots is not None else 0
 
@@ -116,7 +127,7 @@ class Leases:
             self._transport.demand(name, 0 if name in self._passing else min(self.free(name), self._prefetch))
 
     async def receive(self) -> Sequence[Delivery]:
-        """What has come; see `Transport.receive`."""
+        """Read what has come; see `Transport.receive`. The runner is notified of what the network has lost."""
         self._reading_since = self._node.tasks.now()
         try:
             return await self._transport.receive()
@@ -124,15 +135,15 @@ class Leases:
             if isinstance(error, DataLostError):
                 log().error("accepted messages are lost: jobs that were under way end as failed", error=str(error))
                 self._node.tell_runners(BusDataLostMessage(source=self._node.registry.runner_name))
-            for name in self._served:  # what was claimed for us may be lost with its answer, and our demand with it
+            for name in self._served:  # a claim for us may be lost with its answer, and our demand with it
                 self.capacity_changed(name)
             raise
 
     def claimed(self, request: BusJobRequestMessage, delivery: Delivery, frame_id: str, now: float) -> None:
-        """A job came from a queue: run it, unless it was cancelled, given up, or is here already.
+        """Run a job that came from a queue, unless it was cancelled, given up on, or is here already.
 
         Raises:
-            DecodeError: It was done here, and is no redelivery: somebody has put the same frame into the queue again.
+            DecodeError: It was done here and is no redelivery: somebody has put the same frame into the queue again.
         """
         since = delivery.since or self._reading_since
         if now >= since + self._transport.ack_wait:  # we stood still while it lay here unread
@@ -154,7 +165,7 @@ class Leases:
         reason = self.claims.forbidden(request, frame_id)
         if reason is not None:
             self._answer_for(request, JobStatus.CANCELLED, ErrorInfo(type="JobCancelled", message=reason))
-        elif done:  # its requester has the answer, and ignores this one, unless the network has lost it
+        elif done:  # its requester ignores this answer, unless the network has lost the first one
             self.claims.repeated += 1
             message = "it was done here before, and its answer is not kept any more"
             self._answer_for(request, JobStatus.FAILED, ErrorInfo(type="AnswerForgotten", message=message))
@@ -169,7 +180,7 @@ class Leases:
         self.capacity_changed(name)
 
     def wanted(self, message: BusJobWantedMessage, frame_id: str) -> None:
-        """A requester still waits for a job: begin it."""
+        """Begin a job whose requester confirms that it still wants it."""
         name = message.target or ""
         if message.listed:
             self.informed.add(message.origin, name, frame_id)
@@ -179,7 +190,7 @@ class Leases:
             self._begin(claim)
 
     def send(self, message: Any) -> None:
-        """Send what a performer says of a job to its requester, as long as the claim is ours."""
+        """Send a performer's message about a job to its requester, as long as the claim is ours."""
         claim = self._of_answer(message)
         if claim is None:  # its lease was lost: somebody else answers
             return
@@ -199,7 +210,7 @@ class Leases:
             self._node.send_to(message.destination, message)
 
     def _answer(self, claim: Claim, answer: Any) -> None:
-        """Send the answer to a job from a queue: its claim ends when the answer is safe."""
+        """Send the answer to a job from a queue: its claim ends when the network has stored the answer."""
         address = claim.request.origin
         if address == self._node.address:
             self._node.send_to(address, answer)
@@ -210,7 +221,7 @@ class Leases:
             self._node.put("inbox", address, answer, accepted=partial(self._settled, claim), settles=claim)
 
     def _of_answer(self, message: Any) -> Claim | None:
-        """The claim that lets a performer's message go out; None if its lease was lost, also by our own clock alone."""
+        """The claim under which a message may go out; None if its lease was lost, be it by our own clock alone."""
         claim = self.claims.of_answer(message)
         leased = claim is not None and claim.delivery is not None
         if claim is not None and leased and self._node.tasks.now() >= claim.renewed + self._transport.ack_wait:
@@ -221,7 +232,7 @@ class Leases:
         return claim
 
     def asked(self, request: BusJobRequestMessage, frame_id: str, now: float) -> None:
-        """A job came straight from its requester: run it, or say at once that it is not taken."""
+        """Run a job that came straight from its requester, or return it at once."""
         if self.claims.held(request) is not None:
             self._node.send_to(request.origin, in_use(request))
             return
@@ -239,7 +250,7 @@ class Leases:
             self.give_back(request)
 
     def inquired(self, inquiry: BusJobInquiryMessage) -> None:
-        """A requester has not heard of a job for a while: say what is known of it."""
+        """Say what is known of a job to a requester that has received nothing of it for a while."""
         claim, answer = self.claims.held(inquiry), self.claims.remembered(inquiry, inquiry.frame_id)
         if claim is not None and claim.frame_id == inquiry.frame_id:
             self._node.send_to(inquiry.origin, _running(claim))
@@ -249,7 +260,7 @@ class Leases:
             self._node.send_to(inquiry.origin, returned(inquiry, may_have_run=True))
 
     def give_back(self, request: BusJobRequestMessage) -> bool:
-        """Return a job that was not started to where it came from. False if that is this process."""
+        """Return a job that was not started to where it came from. False if it came from this process."""
         claim = self.claims.held(request)
         if claim is None:
             return False
@@ -262,7 +273,7 @@ class Leases:
         return True
 
     def pass_on(self, delivery: Delivery) -> bool:
-        """Return a frame that we cannot verify to its queue, for others who may. False if enough have tried."""
+        """Return a frame that we cannot verify to its queue, for others to try. False if enough have tried."""
         if delivery.attempt >= self._max_deliver:
             return False
         now = self._node.tasks.now()
@@ -271,14 +282,14 @@ class Leases:
         return True
 
     def resume(self, now: float | None = None) -> None:
-        """Claim again from the queues whose frames we passed on: from those whose time is over, by default all."""
+        """Claim again from the queues whose frames were passed on: those whose time is over by `now`, or all."""
         for name, until in tuple(self._passing.items()):
             if now is None or now >= until:
                 del self._passing[name]
                 self.capacity_changed(name)
 
     def settle(self, delivery: Delivery, how: Settlement, renewed: float) -> None:
-        """End a claim, as long as its lease lasts, and claim another in its place."""
+        """End a claim, as long as its lease lasts, and claim another job in its place."""
         self._outbox.settle(Settling(delivery, how, renewed))
         self.capacity_changed(delivery.queue)
 
@@ -287,7 +298,7 @@ class Leases:
         self.capacity_changed(claim.request.target or "")
 
     def _answered(self, claim: Claim, answer: Any) -> None:
-        """The answer to a job from a queue is safe: its claim ends."""
+        """End the claim of a job whose answer is safe."""
         self._settle(claim, Settlement.TERM if gave_up(answer) else Settlement.ACK)
 
     def _settle(self, claim: Claim, how: Settlement) -> None:
@@ -296,11 +307,11 @@ class Leases:
             self.settle(claim.delivery, how, claim.renewed)
 
     def forbid(self, cancel: BusJobCancelMessage, origin: str, frame_id: str) -> bool:
-        """Do not run a job that is cancelled before it is claimed. False if what is here was asked for later."""
+        """Do not run a job that is cancelled before it is claimed. False if the one here was asked for later."""
         key = (cancel.target or "", origin, cancel.source, cancel.job_id)
         reason = cancel.reason or "cancelled"
         if origin == self._node.address and not self._node.reaches(key[0]):
-            self._revocation.give_up(key, frame_id)
+            self._revocation.add(key, frame_id)
         claim = self.claims.find(key)
         if claim is None:
             forgotten = self.claims.forbid(key, reason, frame_id)
@@ -313,8 +324,7 @@ class Leases:
         return True
 
     def stop_orphans(self) -> None:
-        """Stop the jobs whose requesters are gone. A requester we have never heard has a lease's time to show up."""
-        self._revocation.check()
+        """Stop the jobs whose requesters are gone. A requester that is not known yet has a lease's time to appear."""
         now = self._node.tasks.now()
         for claim in self.claims.all():
             if now - claim.since > self._lease and self._liveness.is_gone(claim.request.origin, now):
@@ -323,30 +333,30 @@ class Leases:
                 self._begin(claim)
 
     async def run(self) -> None:
-        """Keep the leases, until cancelled."""
+        """Renew the leases, until cancelled."""
         period = pause = self._transport.ack_wait / 3
         while True:
             await anyio.sleep(pause)
             pause = period
             self.resume(self._node.tasks.now())
             for claim in self.claims.all():
-                if claim.delivery is None and self._node.connected:  # else they would pile up
+                if claim.delivery is None and self._node.connected:  # else these messages would pile up
                     self.send(_running(claim))
             leases = [lease for lease in self.all() if lease.delivery is not None]
             if leases:
                 now = self._node.tasks.now()
                 try:
-                    kept = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
+                    renewed = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
                 except TransportError:
                     if self._node.closing:  # it failed because the bus is stopping
                         return
                     pause = period / 8
                     now = self._node.tasks.now()
-                    kept = [now - lease.renewed < self._transport.ack_wait for lease in leases]
-                for lease, ours in zip(leases, kept, strict=True):
+                    renewed = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                for lease, ours in zip(leases, renewed, strict=True):
                     if ours and pause == period:
                         lease.renewed = now
-                for lease, ours in zip(leases, kept, strict=True):
+                for lease, ours in zip(leases, renewed, strict=True):
                     if isinstance(lease, Claim):
                         self._check(lease, ours=ours)
 
@@ -376,7 +386,7 @@ class Leases:
         if answer is None:
             return False
         self.claims.repeated += 1
-        if request.origin == self._node.address:  # its answer did not have to travel
+        if request.origin == self._node.address:  # its answer did not travel, so it cannot be lost
             self.settle(delivery, Settlement.ACK, now)
             return True
         self._node.put("inbox", request.origin, answer)

@@ -15,76 +15,76 @@ from bus.transport.outbox import Outbox
 from bus.transport.transport import Transport
 from bus.wire.codec import decode_header
 
-MAX_GIVEN_UP = 10_000
+MAX_CANCELLED = 10_000
 """Cancelled jobs that are remembered until their queue was looked through."""
 
 PAGE = 64
 """Frames that are looked at in one go."""
 
 PAUSE = 10.0
-"""Seconds after which it is tried again if the network does not let us."""
+"""Seconds until the next try after the network has failed."""
 
 MOST = 10_000
-"""Most frames of one queue that are looked at: what lies behind so many stays until somebody serves the queue."""
+"""Most frames of one queue that are looked at: those behind stay until somebody serves the queue."""
 
 
 class Revocation:
-    """Takes the requests of this process out of their queues when it has given them up.
+    """Takes the requests of this process out of their queues once they are cancelled.
 
-    Who serves a queue takes them out itself, and does not run them: this is for queues that nobody serves. Only what
-    this process has asked for itself, and cancelled since, is touched.
+    A runner that serves a queue takes them out itself and does not run them, so this is for queues that nobody serves.
+    It touches only what this process has asked for itself and cancelled since.
     """
 
     def __init__(self, node: Node, transport: Transport, outbox: Outbox) -> None:
         self._node = node
         self._transport = transport
         self._outbox = outbox
-        self._given_up: OrderedDict[Key, int] = OrderedDict()
+        self._cancelled: OrderedDict[Key, int] = OrderedDict()
         self._under_way = False
         self._again = 0.0
 
     def __len__(self) -> int:
-        """Jobs that were given up and may wait in a queue that nobody serves."""
-        return len(self._given_up)
+        """Cancelled jobs that may wait in a queue that nobody serves."""
+        return len(self._cancelled)
 
-    def give_up(self, key: Key, frame_id: str) -> None:
-        """Remember that a job of this process was cancelled: all that was asked for under its id before that frame."""
-        self._given_up[key] = number_of(frame_id)
-        if len(self._given_up) > MAX_GIVEN_UP:
-            self._given_up.popitem(last=False)
+    def add(self, key: Key, frame_id: str) -> None:
+        """Remember that a job of this process was cancelled: all requests for it that have an earlier frame id."""
+        self._cancelled[key] = number_of(frame_id)
+        if len(self._cancelled) > MAX_CANCELLED:
+            self._cancelled.popitem(last=False)
 
     def check(self) -> None:
-        """At every heartbeat: begin, if there is something to do."""
-        if not self._under_way and self._node.tasks.now() >= self._again and self._names():
+        """Begin, if there is something to do. It is called at every heartbeat."""
+        if not self._under_way and self._node.tasks.now() >= self._again and self._queues():
             self._under_way = True
             self._node.tasks.start(self._run, None)
 
     async def finish(self, seconds: float) -> None:
-        """Let all that waits go out, and then take out what was given up: for at most `seconds` each."""
+        """Send all that waits, then take out what was cancelled: for at most `seconds` each."""
         await self._outbox.flush(seconds)
-        if self._node.connected and self._names():
+        if self._node.connected and self._queues():
             with anyio.move_on_after(seconds):
                 await self._run(None)
 
-    def _names(self) -> list[str]:
-        names = dict.fromkeys(name for name, _, _, _ in self._given_up)
+    def _queues(self) -> list[str]:
+        names = dict.fromkeys(name for name, _, _, _ in self._cancelled)
         replicas = self._node.registry.remote_replicas
         return [name for name in names if not self._node.reaches(name) and not replicas(name)]
 
     async def _run(self, _argument: None) -> None:
         try:
-            for name in self._names():
+            for name in self._queues():
                 await self._search(name)
         except TransportError as error:
             self._again = self._node.tasks.now() + PAUSE
-            log().debug("given up jobs could not be taken out of their queue yet", error=str(error))
+            log().debug("cancelled jobs could not be taken out of their queue yet", error=str(error))
         finally:
             self._under_way = False
 
     async def _search(self, name: str) -> None:
-        unsent = frozenset(self._outbox.jobs())  # they may yet be stored
+        unsent = frozenset(self._outbox.jobs())  # they may still be stored
         revoked = {
-            key: number for key, number in self._given_up.items() if key[0] == name and (name, *key[2:]) not in unsent
+            key: number for key, number in self._cancelled.items() if key[0] == name and (name, *key[2:]) not in unsent
         }
         frames = self._transport.waiting(name)
         places: list[str] = []
@@ -94,18 +94,18 @@ class Revocation:
             if not page or len(places) >= len(revoked):
                 break
             after = page[-1].place
-            places += [frame.place for frame in page if _is_given_up(frame.body, name, revoked)]
+            places += [frame.place for frame in page if _is_cancelled(frame.body, name, revoked)]
         if places:
             await frames.discard(places)
         for key, number in revoked.items():
-            if self._given_up.get(key) == number:
-                del self._given_up[key]
+            if self._cancelled.get(key) == number:
+                del self._cancelled[key]
 
 
-def _is_given_up(body: bytes, name: str, revoked: dict[Key, int]) -> bool:
+def _is_cancelled(body: bytes, name: str, revoked: dict[Key, int]) -> bool:
     try:
         header, _ = decode_header(body, lane="queue", max_message_bytes=len(body))
     except DecodeError:
-        return False  # who serves the queue buries it, and says so
+        return False  # a runner that serves the queue makes it a dead letter, and logs that
     asked = (name, header.origin, header.source, header.job_id or "")
     return header.target == name and number_of(header.id) <= revoked.get(asked, -1)

@@ -1,4 +1,4 @@
-"""Topics: who in this process follows which, and sending what is published to those elsewhere."""
+"""Topics: who in this process follows which."""
 
 from __future__ import annotations
 

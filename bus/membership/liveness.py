@@ -1,4 +1,4 @@
-"""Who else is on the network: leases of runners, judged by our own clock. Pure: it decides, the bus acts."""
+"""Liveness: which other runners are alive, judged by our own clock. Pure: it decides, `membership` acts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict
 import msgspec
 
 MAX_DEAD = 1000
-"""Addresses remembered as gone, so that what they sent before does not bring them back."""
+"""Addresses that are remembered as dead, so that what they sent before does not bring them back."""
 
 
 class PeerRunner(msgspec.Struct):
@@ -16,12 +16,12 @@ class PeerRunner(msgspec.Struct):
     Attributes:
         runner: Its name.
         address: Its name and incarnation.
-        seen: When we last heard it, on our clock.
+        seen: When its last sign of life came, on our clock.
         version: Changes of its list of workers that we have taken in; None if we do not have the list.
         asked: When we last asked it for its list.
-        doubted: When it was last heard before we asked whether it is alive.
-        rival: Address of another life of it that was heard meanwhile, and has not proved to be the later one.
-        rival_asked: When we last asked that one.
+        doubted: What `seen` was when we last asked whether it is alive.
+        rival: Address of another life of it that has shown itself, and has not proved to be the later one.
+        rival_asked: When we last asked that life for its list.
     """
 
     runner: str
@@ -35,12 +35,12 @@ class PeerRunner(msgspec.Struct):
 
 
 class Reaction(msgspec.Struct, frozen=True):
-    """What follows from having heard a runner.
+    """What a sign of life of a runner calls for.
 
     Attributes:
-        gone: An earlier life of it that is over now.
-        ask: Whether to ask it for its list of workers.
-        ignore: Whether what it says counts no more: that life of it is over.
+        gone: An earlier life of the runner, which is over now.
+        ask: Whether to ask the runner for its list of workers.
+        ignore: Whether to ignore what it sends, as that life is over or has not proved to be the later one.
     """
 
     gone: PeerRunner | None = None
@@ -52,9 +52,9 @@ class LivenessStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a `Liveness`.
 
     Attributes:
-        alive: Runners that are.
-        silent: Those that were silent for a lease and may come back (at most 1,000).
-        dead: Lives that are over (at most 1,000).
+        alive: Runners that are alive.
+        silent: Runners that gave no sign of life for a lease, and may come back (at most 1,000).
+        dead: Lives of runners that are over (at most 1,000).
     """
 
     alive: int
@@ -63,18 +63,19 @@ class LivenessStatistics(msgspec.Struct, frozen=True):
 
 
 class Liveness:
-    """The leases of the other runners.
+    """Judges which of the other runners are alive.
 
-    A runner is alive while it was heard within `lease` seconds. While we do not hear even ourselves it is we who are
-    cut off, so nobody is declared dead until that has lasted `patience` seconds.
+    A runner is alive until `lease` seconds after its last sign of life. While not even our own heartbeats come back it
+    is we who are cut off, so nobody is declared dead until that has lasted `patience` seconds.
 
-    What a runner says to everybody can be recorded, and played again to who was not there the first time. So another
-    life ends the one we know only once it has said something to us alone: it is asked to.
+    What a runner sends to everybody can be recorded, and replayed to somebody who was not there the first time. So
+    another life of a runner ends the life that we know only once it has sent something to us alone, which it is asked
+    to do.
 
     Args:
         address: Our own.
-        lease: Seconds without a sign after which a runner is dead.
-        patience: Seconds we may be cut off before we count everybody as dead.
+        lease: Seconds without a sign of life after which a runner is dead.
+        patience: Seconds for which we may be cut off before we count everybody as dead.
     """
 
     def __init__(self, address: str, *, lease: float, patience: float) -> None:
@@ -102,26 +103,26 @@ class Liveness:
         return address == self._address or (peer is not None and peer.address == address)
 
     def is_gone(self, address: str, now: float) -> bool:
-        """Whether that life of a runner is over, as far as we can tell: not while we are cut off ourselves."""
+        """Whether that life of a runner is over. While we are cut off ourselves nobody counts as gone."""
         return self.connected(now) and not self.is_alive(address)
 
     def connected(self, now: float) -> bool:
-        """Whether our own beats come back to us."""
+        """Whether our own heartbeats come back to us."""
         return self._echo is not None and now - self._echo <= self._lease
 
     def silent_for(self, now: float) -> float:
-        """Seconds since our own beats came back, or since we began to listen for them."""
+        """Seconds since a heartbeat of our own came back, or since we began to wait for one."""
         return now - self._silent_since
 
     def echoed(self, now: float) -> None:
-        """Our own beat has come back: we are connected. Others get a full lease from a first echo after a gap."""
+        """Note that a heartbeat of our own has come back. After a gap, all others get a full lease from now."""
         if not self.connected(now):
             for peer in self._peers.values():
                 peer.seen = max(peer.seen, now)
         self._echo = self._silent_since = now
 
     def resumed(self, now: float) -> None:
-        """We stood still, and have yet to read what was said meanwhile: nobody's silence counts before now."""
+        """Note that we stood still, and have yet to read what came meanwhile: all leases begin anew now."""
         for peer in self._peers.values():
             peer.seen = max(peer.seen, now)
         if self._echo is not None:
@@ -129,9 +130,14 @@ class Liveness:
         self._silent_since = now
 
     def seen(self, runner: str, address: str, now: float, version: int | None = None, *, to_us: bool) -> Reaction:
-        """A runner gave a sign of life. `version` is the count of changes it says it is at.
+        """Note a sign of life of a runner, and say what follows.
 
-        `to_us` tells what it said to us alone from what it said to everybody.
+        Args:
+            runner: Its name.
+            address: The life of it that sent something.
+            now: The time.
+            version: How many changes of its list it has announced, if it said so.
+            to_us: Whether it sent that to us alone, and not to everybody.
         """
         if address in self._dead:
             return Reaction(ignore=True)
@@ -148,7 +154,7 @@ class Liveness:
         if silent is not None and (to_us or silent.address == address):
             del self._silent[runner]
             if silent.address != address:
-                self._mark_dead(silent.address)  # with another life after it, it is over
+                self._mark_dead(silent.address)  # another life has come after it
         peer.seen = now
         behind = peer.version is None or (version is not None and version > peer.version)
         ask = behind and now - peer.asked > self._lease / 3
@@ -157,14 +163,14 @@ class Liveness:
         return Reaction(gone=gone, ask=ask)
 
     def _doubt(self, peer: PeerRunner, address: str, now: float) -> Reaction:
-        """Another life of a peer was heard, now or when what it said was recorded: it may tell us itself."""
+        """Ask another life of a peer to prove itself: what came may have been recorded long ago."""
         ask = address != peer.rival or now - peer.rival_asked > self._lease / 3
         if ask:
             peer.rival, peer.rival_asked = address, now
         return Reaction(ask=ask, ignore=True)
 
     def changed(self, runner: str, version: int) -> bool:
-        """A runner announced one change. Whether it is the next one, and not older or beyond one we missed."""
+        """Take in one change of a list. False if it is an old one, or comes after one that we have missed."""
         peer = self._peers.get(runner)
         if peer is None or peer.version is None or version != peer.version + 1:
             return False
@@ -172,7 +178,7 @@ class Liveness:
         return True
 
     def listed(self, runner: str, version: int) -> bool:
-        """A runner sent its whole list. Whether it is news."""
+        """Take in a whole list. False if we have had a later one, or the runner is unknown."""
         peer = self._peers.get(runner)
         if peer is None or (peer.version is not None and version < peer.version):
             return False
@@ -180,7 +186,7 @@ class Liveness:
         return True
 
     def left(self, runner: str, address: str) -> PeerRunner | None:
-        """A runner said goodbye, or its lease ended. The peer, if it was known."""
+        """End that life of a runner, because it has left. Returns it if it was the one we knew."""
         self._mark_dead(address)
         peer = self._peers.get(runner)
         if peer is None or peer.address != address:
@@ -189,7 +195,7 @@ class Liveness:
         return peer
 
     def doubtful(self, now: float) -> list[PeerRunner]:
-        """The runners that were not heard for half a lease, each once: to be asked, for what they say may get lost."""
+        """The runners without a sign of life for half a lease, each once: to be asked, as signs may get lost."""
         doubtful = [
             peer
             for peer in self._peers.values()
@@ -200,19 +206,19 @@ class Liveness:
         return doubtful
 
     def behind(self, runner: str) -> None:
-        """What we know of the list of a runner is not all: it is asked for the whole."""
+        """Note that we do not have the whole list of a runner any more, so that it is asked for."""
         peer = self._peers.get(runner)
         if peer is not None:
             peer.version = None
 
     def expired(self, now: float) -> list[PeerRunner]:
-        """The runners whose leases have ended; they are forgotten."""
+        """End the leases that are over, and return those runners."""
         if self._echo is not None and not self.connected(now) and now - self._echo < self._patience:
             return []
         gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]
         for peer in gone:
             del self._peers[peer.runner]
-            self._silent[peer.runner] = peer  # not buried: it may have been cut off, and come back
+            self._silent[peer.runner] = peer  # it is not marked as dead: it may have been cut off, and come back
         while len(self._silent) > MAX_DEAD:
             self._silent.popitem(last=False)
         return gone

@@ -1,4 +1,4 @@
-"""The fleet: who else is on the network, what they serve, and letting them know of us."""
+"""Membership: which runners are on the network and what they serve; heartbeats and lists of workers go both ways."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from bus.transport.connection import ECHO, Connection
 from bus.transport.node import Node
 
 LATE = 1.5
-"""Heartbeats from one beat to the next after which we have been asleep: with three in a lease, nobody can have run out
-of it unheard before that is noticed."""
+"""Heartbeat periods from one heartbeat to the next after which we have stood still: with three of them in a lease, that
+is noticed before any lease can have run out only because we did not read."""
 
 HEARTBEATS_WAITING = 3
-"""Beats that may wait for the network, as many as fit into a lease: of more, none would tell anything new."""
+"""Heartbeats that may wait for the network: as many as fit into a lease."""
 
 ENTRY_BYTES = 256
-"""More than an entry of a list of workers takes, but for its topics: its two names have 64 characters at most."""
+"""More bytes than an entry in a list of workers takes without its topics: its two names have at most 64 characters."""
 
 TOPIC_BYTES = 66
-"""As much as a topic in such an entry takes: 64 characters at most."""
+"""Bytes that a topic takes in such an entry: it has at most 64 characters."""
 
 MAX_CHANGES = 10_000
-"""Changes of others' lists that wait for watchers of this process; beyond it whole lists are asked for instead."""
+"""Changes of the lists of others that wait for the runner of this process; beyond, whole lists are asked for."""
 
 
 class MembershipStatistics(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class MembershipStatistics(msgspec.Struct, frozen=True):
 
     Attributes:
         runners: The other runners.
-        news: Changes of their lists that wait for watchers here (at most 10,000, and one for each death).
+        news: Changes of their lists that wait for the runner here (at most 10,000, and one for each death).
         lists: Lists of which not all parts have come (at most one for each runner).
     """
 
@@ -56,15 +56,24 @@ class MembershipStatistics(msgspec.Struct, frozen=True):
 
 
 HEARTBEATS_OF_A_NAMESAKE = 2
-"""Beats after which another process of our name is told of."""
+"""Heartbeats of another process under our name after which that is logged."""
 MAX_NAMESAKES = 100
 
 
 class Membership:
-    """Keeps a runner's registry true for all runners of a network.
+    """Gives all runners of a network the same view of who serves what.
 
-    Changes are announced to everyone as they happen; beats say how many there have been, and who has missed one asks
-    for the whole list. So a lost announcement costs a beat, and a newcomer learns everybody by asking each once.
+    A change of the workers here is announced to everyone when it happens. Heartbeats carry the number of changes so
+    far, and a runner that has missed one asks for the whole list. So a lost announcement costs a heartbeat, and a new
+    runner learns of everybody by asking each once.
+
+    Args:
+        node: Who it works for.
+        connection: Is given up when our own heartbeats do not come back.
+        on_heartbeat: Called after each heartbeat, once the leases of the others were judged.
+        heartbeat: Seconds between two heartbeats.
+        lease: Seconds without a sign of life after which a runner is dead.
+        max_message_bytes: Most bytes of a message: a long list is sent in parts.
     """
 
     def __init__(
@@ -91,12 +100,12 @@ class Membership:
         self._changes = Mailbox(node.address, self._apply, node.tasks)
 
     def number(self, message: BusWorkerReadyMessage | BusWorkerLostMessage) -> None:
-        """Count a change of our own list."""
+        """Give a change of our own list its number."""
         self._version += 1
         message.version = self._version
 
     def send_heartbeat(self, *, leaving: bool = False) -> None:
-        """Give a sign of life, unless the last ones still wait for the network, or say goodbye."""
+        """Send a heartbeat, unless earlier ones still wait for the network. One that says that we leave always goes."""
         if self._waiting < HEARTBEATS_WAITING or leaving:
             self._waiting += 1
             self._node.put("everyone", "", self.heartbeat_message(leaving=leaving), accepted=self._accepted)
@@ -105,16 +114,21 @@ class Membership:
         self._waiting -= 1
 
     def heartbeat_message(self, *, leaving: bool = False, asks: bool = False) -> BusRunnerBeatMessage:
-        """What a beat says. May be called from any thread."""
+        """Make a heartbeat. It may be called from any thread.
+
+        Args:
+            leaving: Whether it is the last one of this life.
+            asks: Whether its receiver is to answer with one of its own.
+        """
         name = self._node.registry.runner_name
         return BusRunnerBeatMessage(source=name, runner=name, version=self._version, leaving=leaving, asks=asks)
 
     def statistics(self) -> MembershipStatistics:
-        """What is held of others now."""
+        """What is held of the others now."""
         return MembershipStatistics(self.liveness.statistics(), self._changes.statistics().data, len(self._parts))
 
     async def run(self) -> None:
-        """Beat, and forget who does not, until cancelled."""
+        """Send heartbeats, and judge those of the others, until cancelled."""
         self.liveness.resumed(self._node.tasks.now())
         while True:
             self.send_heartbeat()
@@ -132,19 +146,19 @@ class Membership:
             self._on_heartbeat()
 
     def echoed(self, now: float) -> None:
-        """One of our own beats has come back."""
+        """Note that one of our own heartbeats has come back."""
         self.liveness.echoed(now)
         self._connection.works(ECHO)
 
     def _judge_echo(self, now: float) -> None:
-        # A link may be open, and carry nothing; a reader may read, from what nobody writes to any more.
+        # A link may be open and carry nothing, and a reader may read from where nobody writes any more.
         silent = self.liveness.silent_for(now)
         if silent > self._lease:
-            error = TransportError(f"no beat of ours has come back for {silent:.1f} seconds")
+            error = TransportError(f"no heartbeat of ours has come back for {silent:.1f} seconds")
             self._connection.failed(ECHO, error)
 
     def receive(self, message: Any, now: float, *, to_us: bool) -> None:
-        """Take in what another runner says about itself and its workers, to us alone or to everybody."""
+        """Take in what another runner says of itself and its workers, to us alone or to everybody."""
         runner = message.origin.partition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.liveness.left(runner, message.origin)
@@ -169,7 +183,7 @@ class Membership:
         self._take(message, runner)
 
     def _meet_namesake(self, address: str) -> None:
-        """Another process has our name. Whose beats go on is no earlier life of ours that has just ended."""
+        """Log another process under our name. One whose heartbeats go on is no life of ours that has just ended."""
         self._namesakes[address] = self._namesakes.get(address, 0) + 1
         while len(self._namesakes) > MAX_NAMESAKES:
             del self._namesakes[next(iter(self._namesakes))]
@@ -222,7 +236,7 @@ class Membership:
         ]
 
     def _is_whole(self, message: BusWorkerRegistryMessage) -> bool:
-        """Whether a list has come, with all its parts; they are put together in the last one."""
+        """Whether all parts of a list have come. They are put together in this message then."""
         index, count = message.part
         if count == 1:
             return True

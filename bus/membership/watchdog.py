@@ -1,4 +1,4 @@
-"""The pulse: a thread that speaks for a process while a handler blocks its event loop."""
+"""The watchdog: a thread that sends heartbeats and renews leases while a handler blocks the event loop."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from bus.transport.outbox import Lease
 from bus.transport.transport import Keep, Outgoing
 
 BLOCK_LIMIT = 60.0
-"""Seconds a blocked event loop is excused: ten default leases. No computation, driver or disk that is expected to
-return takes longer; what does is most likely a deadlock, and its jobs are better off with another runner."""
+"""Seconds for which the leases of a blocked event loop are renewed: ten default leases. No computation, driver or disk
+that is expected to return takes longer; what does is most likely a deadlock, and its jobs are better off elsewhere."""
 
 ROUND_TIMEOUT = 5.0
-"""Seconds one round of keeping may take, connecting included."""
+"""Seconds that one renewal of everything may take, connecting included."""
 
 FRAMES_SHOWN = 12
-"""Calls of a stack that are logged, the innermost."""
+"""Innermost calls of a stack that are logged."""
 
 
 class Verdict(Enum):
-    """What a look at the event loop says."""
+    """How an event loop is doing."""
 
     RUNS = "runs"
     BLOCKED = "blocked"
-    """Since the last look: to be said, and what it holds to be kept."""
+    """It is blocked since the last judgement: this is logged, and its leases are renewed."""
     STILL_BLOCKED = "still blocked"
-    """To be kept on."""
+    """Its leases are renewed."""
     TOO_LONG = "too long"
-    """Blocked for longer than is excused, since the last look: to be said, and nothing is kept any more."""
+    """It passed the limit since the last judgement: this is logged, and its leases are not renewed any more."""
     GIVEN_UP = "given up"
     RESUMED = "resumed"
-    """It runs again since the last look."""
+    """It runs again since the last judgement."""
 
 
 class LoopMonitor:
-    """Judges from ticks whether an event loop is blocked. Pure: it decides, the pulse acts.
+    """Judges from ticks whether an event loop is blocked. Pure: it decides, the watchdog acts.
 
     Args:
         now: The clock; the loop counts as running.
@@ -55,13 +55,13 @@ class LoopMonitor:
     def __init__(self, now: float, *, patience: float, limit: float) -> None:
         self.verdict = Verdict.RUNS
         self.seconds = 0.0
-        """How long the loop had been blocked when it was last looked at; after `RESUMED`, how long it was."""
+        """How long the loop had been blocked at the last judgement; after `RESUMED`, how long it was blocked."""
         self._patience = patience
         self._limit = limit
         self._ticked = self._woke = now
 
     def tick(self, now: float) -> None:
-        """The loop runs. One assignment: the loop calls it while another thread looks."""
+        """Note that the loop runs. It is one assignment: the loop calls it while another thread judges."""
         self._ticked = now
 
     def judge(self, now: float, overslept: float = 0.0) -> Verdict:
@@ -69,8 +69,8 @@ class LoopMonitor:
 
         Args:
             now: The clock.
-            overslept: Seconds by which this look is late. If they are many, the whole process was stopped, or starved,
-                and not only its loop: a process that was frozen is dead like any other, and the count starts anew.
+            overslept: Seconds by which this judgement is late. If they are many, the whole process was stopped, or
+                starved, and not only its loop: a frozen process is dead like any other, and the count starts anew.
         """
         if overslept > self._patience:
             self._woke = now
@@ -90,24 +90,24 @@ class LoopMonitor:
 
 
 class Watchdog:
-    """Keeps a runner alive for the others, and its claims its own, while its event loop is blocked.
+    """Keeps a runner alive for the others, and its leases its own, while its event loop is blocked.
 
-    A thread looks at ticks of the loop. While there are none it says so, once, with the stack that blocks, and sends
-    the beats and renews the claims itself, over a connection of its own. Past the limit it stops doing so: then the
-    runner counts as dead, its jobs go to others, and what it still does when it wakes is refused like that of any
-    runner that was paused for too long.
+    A thread watches for ticks of the loop. While there are none it logs that once, with the stack that blocks, and
+    sends the heartbeats and renews the leases itself, over a connection of its own. Past the limit it stops doing so:
+    then the runner counts as dead, its jobs go to others, and what it still does when it resumes is refused, as with
+    any runner that was paused for too long.
 
     Where the whole process stands still, or one call holds the interpreter's lock, the thread stands still too. Where
-    no other thread reaches the network, there is none.
+    only the event loop can reach the network, there is no thread.
 
     Args:
-        address: Of the runner to keep alive.
-        keep: How the transport speaks for it from a thread; None if it cannot.
-        heartbeat: Makes the frame of a heartbeat, from any thread.
-        leases: What the runner holds now, from any thread.
-        every: Seconds without a tick after which the loop is blocked, and between two rounds of keeping. The loop sends
-            beats each heartbeat and renews claims each third of `ack_wait`: what it had to do last, plus this, plus a
-            round, must end within a lease.
+        address: That of the runner.
+        keep: The `keep` of the transport.
+        heartbeat: Makes the frame of a heartbeat. It is called from the thread.
+        leases: What the runner holds now. It is called from the thread.
+        every: Seconds without a tick after which the loop is blocked, and between two renewals. The loop itself sends
+            heartbeats and renews leases each third of `ack_wait`: what it had to do last, plus this, plus one renewal,
+            must end within a lease.
         limit: Seconds after which a blocked loop is given up; None is never.
         clock: That of the event loop, monotonic.
     """
@@ -141,7 +141,7 @@ class Watchdog:
         """Start the thread. The loop must `run()` from now on."""
         if self._keep is not None:
             self._monitor.tick(self._clock())
-            self._thread = threading.Thread(target=self._watch, name=f"pulse of {self._address}", daemon=True)
+            self._thread = threading.Thread(target=self._watch, name=f"watchdog of {self._address}", daemon=True)
             self._thread.start()
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class Watchdog:
             await anyio.sleep(self._period)
 
     async def stop(self) -> None:
-        """End the thread, and wait until it is gone; at most as long as a round of keeping takes."""
+        """End the thread, and wait until it is gone: at most as long as one renewal takes."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(self._period / 100)
@@ -177,8 +177,8 @@ class Watchdog:
             self.blocked += 1
             self._failure = ""
             log().warning(
-                f"the event loop has been blocked for {seconds}; its leases are kept meanwhile. Call what blocks in a "
-                f"thread, with `anyio.to_thread.run_sync`. It is in:\n{self._stack()}"
+                f"the event loop has been blocked for {seconds}; its leases are renewed meanwhile. Call what blocks in "
+                f"a thread, with `anyio.to_thread.run_sync`. It is in:\n{self._stack()}"
             )
         elif verdict is Verdict.TOO_LONG:
             log().error(
@@ -199,7 +199,7 @@ class Watchdog:
             failure = str(error) if isinstance(error, BusError) else text_of(error)
             if failure != self._failure:
                 self._failure = failure
-                log().warning("the leases of a blocked event loop could not be kept; trying again", error=failure)
+                log().warning("the leases of a blocked event loop could not be renewed; trying again", error=failure)
 
     async def _round(self) -> None:
         assert self._keep is not None

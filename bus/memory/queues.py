@@ -93,7 +93,7 @@ class Node:
     Attributes:
         address: Its address.
         inbox: Frames of the lanes `inbox` and `everyone` that wait for it.
-        arrived: Claims it has not been told of yet.
+        arrived: Claims that no `receive` has returned yet.
         claims: Entries it owns.
         demand: How many more frames it takes, by queue; only numbers above 0.
         look: Queues in demand that do not list it as a server: to be looked at when it reads again.

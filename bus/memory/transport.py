@@ -34,18 +34,18 @@ def broker(name: str) -> MemoryBroker:
 
 
 class MemoryDeadFrames:
-    """What a `MemoryBroker` keeps of what was given up on."""
+    """The dead letters of a `MemoryBroker`."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
     async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
-        """At most `most` letters, the oldest first; only such as follow the place `after`."""
+        """At most `most` dead letters, the oldest first; only such as follow the place `after`."""
         await checkpoint()
         return self._broker.dead_frames(most, after)
 
     async def discard(self, place: str) -> bool:
-        """Throw a letter away. False if it was not there."""
+        """Throw a dead letter away. False if it was not there."""
         await checkpoint()
         return self._broker.discard(place)
 
@@ -69,7 +69,7 @@ class MemoryWaitingFrames:
 
 
 class MemoryTransport:
-    """One node's way to a `MemoryBroker`. Keeps every guarantee of `bus.transport.Transport`; settlements are fenced.
+    """One node's way to a `MemoryBroker`. It gives every guarantee of `Transport`; settlements are fenced.
 
     Beyond those guarantees: a cancelled call never loses a frame.
 
@@ -78,6 +78,7 @@ class MemoryTransport:
     """
 
     keep: Keep | None = None
+    """None: the broker is reached from one event loop alone."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker

@@ -15,7 +15,7 @@ from bus.local.mailbox import Room
 from bus.local.registry import WorkerReadyData, WorkerRegistry
 from bus.log import log
 from bus.membership.watchdog import BLOCK_LIMIT
-from bus.messages import BusJobRequestMessage, BusMessage, BusTopicMessage
+from bus.messages import BusJobCancelMessage, BusJobRequestMessage, BusMessage, BusTopicMessage
 from bus.network.session import DeliveryKind, NetworkStatistics, Session, SessionOptions
 from bus.transport.framing import Framer
 from bus.transport.server import UNPROTECTED
@@ -170,14 +170,17 @@ class NetworkBus(WorkerBus):
             await super().stop()
         finally:
             if self._session is not None:
-                self._last, self._session = self._session.statistics(), None
+                self._last, self._session = self._session.end(), None
 
     def post(self, message: BusMessage, *, force: bool = False) -> Room | None:
         """Hand a message over, here or to the network; see `WorkerBus.post`."""
-        if self._session is None:
+        session, name = self._session, message.target
+        at_home = name is not None and name in self._routes and not self.registry.remote_replicas(name)
+        # A cancellation may be that of a job which was asked of others.
+        if session is None or (at_home and not message.destination and not isinstance(message, BusJobCancelMessage)):
             return super().post(message, force=force)
         self._sent += 1
-        return self._session.post(message, force=force)
+        return session.post(message, force=force)
 
     def serve(self, name: str, free_slots: Callable[[], int]) -> None:
         """Claim jobs for a worker, as many as it has slots for."""

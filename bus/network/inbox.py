@@ -1,4 +1,4 @@
-"""The reader: takes what comes from the network, refuses what must not be read, and hands the rest over."""
+"""The inbox: takes what comes from the network, refuses what must not be read, and hands the rest over."""
 
 from __future__ import annotations
 
@@ -38,11 +38,21 @@ EXCESS = 10_000
 
 
 class Inbox:
-    """Reads frames for a bus. A frame that must not be read or cannot be is counted; it never stops the reader.
+    """Reads the frames for a node, and hands their messages to those whom they concern.
 
-    In this order a frame is measured, its header read, its signature verified, and the way it came compared with where
-    it was sent; only then its body is decoded. A frame whose signature does not hold is never answered: its sender may
-    have put anybody's address on it.
+    * A frame is measured, its header read, its signature verified, and the way it came compared with where it was sent,
+      in this order. Only then its body is decoded.
+    * A frame that is refused is counted, and becomes a dead letter if it came from a queue. It never stops the reading.
+    * A frame whose signature does not hold is never answered: its sender may have put anybody's address on it.
+
+    Args:
+        node: Who it works for.
+        bus: Who has the readers of this process.
+        leases: Takes job requests, and what requesters say of them.
+        direct: Takes what performers say of jobs at most once.
+        membership: Takes what other runners say of themselves.
+        signer: Verifies frames; None for unsigned ones.
+        max_message_bytes: Most bytes of a message.
     """
 
     def __init__(
@@ -88,7 +98,7 @@ class Inbox:
         if delivery.lane != "queue":
             return
         if self._alone and error.reason in {"unsigned", "unknown_key"} and self._leases.pass_on(delivery):
-            return  # as long as nobody's frames could be verified, it may be our key that is the wrong one
+            return  # as long as no frame could be verified, it may be our key that is the wrong one
         self._leases.settle(delivery, Settlement.TERM, self._node.tasks.now())
 
     def _arrived(self, header: Header, body: memoryview, delivery: Delivery) -> None:
@@ -118,7 +128,7 @@ class Inbox:
             self._hand_on(message, header.id, delivery.lane, now)
 
     def _hand_on_each(self, header: Header, chunks: BusJobStreamChunksMessage, lane: Lane, now: float) -> None:
-        """Hand on the chunks of one frame; one that cannot be read ends its job, and those before it have come."""
+        """Hand on the chunks of one frame. One that cannot be read ends its job, after those before it."""
         for sequence, body in enumerate(chunks.chunks, chunks.sequence):
             try:
                 data = unpack(body)
@@ -138,11 +148,11 @@ class Inbox:
             self._hand_on(chunk, header.id, lane, now)
 
     def _hand_on(self, message: BusMessage, frame_id: str, lane: Lane, now: float) -> None:
-        """Give a message to whom it concerns."""
+        """Hand a message to whom it concerns."""
         if isinstance(message, JOB_TALK):
             if self._direct.receive(message, now):
                 self._node.deliver(message)
-            elif hasattr(message, "sequence"):  # else it says that it has a job, as it had until it gave it back
+            elif hasattr(message, "sequence"):  # else it says that it has the job, as it had until it gave it back
                 raise DecodeError(f"a {type(message).__name__} of a job that another runner has", "misattributed")
         elif isinstance(message, BusJobRequestMessage):
             if lane != "direct":
@@ -162,7 +172,7 @@ class Inbox:
             self._deliver(message)
 
     def _hand_out(self, message: BusMessage) -> None:
-        """Hand over what has no target: what was published to its followers; without any it is dropped and counted."""
+        """Hand over what has no target. What was published goes to its followers, or is dropped and counted."""
         if isinstance(message, BusTopicMessage):
             for copy in tuple(self._bus.topics.copies(message)) or (message,):
                 self._deliver(copy)
@@ -170,7 +180,7 @@ class Inbox:
             self._bus.hand_out(message)
 
     def _deliver(self, message: BusMessage) -> None:
-        """Hand over a message that nobody has asked for; how much of that waits is bounded."""
+        """Hand over a message that nobody has asked for: how much of that waits is bounded."""
         if message.urgent:
             self._node.deliver(message)
             return
@@ -181,7 +191,7 @@ class Inbox:
             self._bus.undelivered(message.target or "", 1)
 
     def _check_way(self, header: Header, delivery: Delivery) -> None:
-        """Refuse what was recorded elsewhere, what only looks unsigned to who has no key, and what nobody has sent.
+        """Refuse a frame that came another way than it was sent, or that cannot be verified or answered.
 
         Raises:
             DecodeError: It is for another inbox, queue or lane, or signed while we have no key, or has no origin.
@@ -203,7 +213,7 @@ class Inbox:
     def _take_runner_message(self, message: BusMessage, lane: Lane, now: float) -> None:
         _check_runner(message)
         if isinstance(message, BusRegistryRequestMessage):
-            self._leases.informed.forget(runner=message.origin)  # it does not know us, or not all
+            self._leases.informed.forget(runner=message.origin)  # it does not know all our workers
         self._membership.receive(message, now, to_us=lane != "everyone")
 
     def _request(self, header: Header, body: memoryview, delivery: Delivery) -> BusJobRequestMessage:
@@ -218,7 +228,7 @@ class Inbox:
         return message
 
     def _unreadable(self, header: Header, lane: Lane, error: DecodeError) -> None:
-        """End the job that waits for what cannot be read."""
+        """End the job that waits for a frame that cannot be read."""
         answer = for_unreadable_event(header, error)
         if answer is not None:
             if self._direct.receive(answer, self._node.tasks.now()):
@@ -227,17 +237,17 @@ class Inbox:
             self._answer_unread(header, header.attempt, error)
 
     def _answer_unread(self, header: Header, attempt: int, error: DecodeError) -> None:
-        """Answer a request that cannot be read: nobody else would."""
+        """Answer a request that cannot be read, as nobody else would."""
         answer = to_unreadable_request(header, attempt, error)
         if answer is not None:
             self._node.send_to(header.origin, answer)
 
 
 def _check_runner(message: BusMessage) -> None:
-    """Refuse what one runner says about another.
+    """Refuse a message of one runner about another.
 
     Raises:
-        DecodeError: It does.
+        DecodeError: It is one.
     """
     sender = message.origin.partition("#")[0]
     about = getattr(message, "runner", sender)

@@ -1,4 +1,4 @@
-"""All that a network bus is between its start and its stop: its parts, what goes out, and what it holds."""
+"""The session: all that a network bus is between its start and its stop. It sends, and it is the node of its parts."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         claims: Jobs held for others.
         direct: Jobs asked of others at most once.
         refused: Frames that were not taken in, by reason.
-        freshness: Which frames have come before.
+        freshness: Frames that are remembered, so that none is taken in twice.
         fleet: What is held of the other runners.
-        connection: Whether it stands.
+        connection: Whether the network is connected.
         blocked: How often the event loop was blocked for longer than about a heartbeat.
     """
 
@@ -109,17 +109,17 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """One life of a node on its network: the `Node` that the parts of a network bus work for.
+    """One life of a node on its network, made whole at the start of its bus and dropped after the stop.
 
-    It is made whole when its bus starts and dropped when that has stopped.
+    It makes the parts of the bus and is the `Node` that they work for.
 
     Args:
         bus: Who has the readers of this process. It is started.
         transport: The network.
         framer: Makes the frames of this life.
-        options: How it behaves.
+        options: How the node behaves.
         registry: Who serves which name.
-        emit: Tells of `on_connected` and `on_disconnected`.
+        emit: Called with `on_connected` and `on_disconnected`.
     """
 
     def __init__(
@@ -182,6 +182,7 @@ class Session:
             every=min(options.heartbeat, lease / 3, transport.ack_wait / 4),
             limit=options.block_limit,
         )
+        registry.listen(self._direct.changed)
 
     @property
     def connected(self) -> bool:
@@ -189,13 +190,12 @@ class Session:
         return self._connection.stands
 
     async def open(self) -> bool:
-        """Connect, trying for as long as it takes, and begin. False if it was closed meanwhile, or given up."""
+        """Connect, trying for as long as it takes, and begin. False if it was closed meanwhile."""
         if isinstance(self._transport, Prompt):
             self._transport.hand_over(self._read_direct)
         await self._connection.again(lambda: self._transport.open(self.address), CONNECTING)
         if self.closing:
             return False
-        self.registry.listen(self._direct.changed)
         self._watchdog.start()
         for loop in (
             self._watchdog.run,
@@ -209,7 +209,7 @@ class Session:
         return True
 
     async def close(self) -> None:
-        """Say goodbye, send what waits, give back what was not started, and disconnect."""
+        """Leave: send what waits, give back what was not started, and disconnect."""
         self.leases.unserve_all()
         with anyio.CancelScope(shield=True):
             await self._watchdog.stop()
@@ -219,10 +219,14 @@ class Session:
             self.closing = True
             self._outbox.close()
             await self._transport.close()
+
+    def end(self) -> NetworkStatistics:
+        """Let go of the registry, which outlives the session, and return what was held last."""
         self.registry.unlisten(self._direct.changed)
+        return self.statistics()
 
     def statistics(self) -> NetworkStatistics:
-        """What is held now, and was counted."""
+        """What is held now, and has been counted."""
         return NetworkStatistics(
             len(self._membership.liveness.peers),
             self._outbox.statistics(),
@@ -242,17 +246,15 @@ class Session:
     # --- what the bus sends ---
 
     def post(self, message: BusMessage, *, force: bool) -> Room | None:  # noqa: PLR0911 - one return a way
-        """Hand a message over, here or to the network; see `WorkerBus.post`."""
+        """Hand over a message that may concern other processes; see `WorkerBus.post`."""
         name = message.target
         if message.destination or name is None:
             self._post_elsewhere(message)
             return None
+        if isinstance(message, BusJobRequestMessage):
+            return self._ask(message, name, force=force)
         here = self._bus.reaches(name)
         replicas = self.registry.remote_replicas(name)
-        if isinstance(message, BusJobRequestMessage):
-            if here and not replicas:
-                return self._bus.deliver(message, force=force)
-            return self._ask(message, name, force=force)
         if isinstance(message, BusJobCancelMessage):
             if self._direct.cancel(message):
                 return None
@@ -279,7 +281,7 @@ class Session:
             self.put("queue", request.target or "", request)
 
     def publish(self, message: BusTopicMessage, address: str) -> Room | None:
-        """Send what was published to one runner, unless it has no follower. The room to wait for if there is none."""
+        """Send what was published to one runner, unless it has no follower. Returns the room to wait for, if any."""
         if address not in self.registry.followers(message.topic):
             return None
         room = self._outbox.full("inbox", address)
@@ -288,7 +290,7 @@ class Session:
         return room
 
     def _ask(self, request: BusJobRequestMessage, name: str, *, force: bool) -> Room | None:
-        """Ask a worker for a job: the one here as long as it has room, else another runner."""
+        """Ask for a job: the worker here as long as it has room, else another runner."""
         if self.leases.free(name) > 0:
             room = self._bus.deliver(request, force=force)
             self.leases.capacity_changed(name)  # else more jobs would be claimed than can begin here
@@ -359,19 +361,20 @@ class Session:
         """Hand a message to the runner of this process."""
         self._bus.tell_runners(message)
 
-    # --- what happens by itself ---
+    # --- what the parts and the transport call back ---
 
     def _check(self) -> None:
-        """At every heartbeat: stop the jobs whose requesters are gone, give up those whose performers are."""
+        """Look after jobs that were cancelled and those whose requesters or performers are gone; at every heartbeat."""
+        self._revocation.check()
         self.leases.stop_orphans()
         self._direct.check(self.tasks.now())
 
     def _heartbeat(self) -> Outgoing:
-        """The frame of a heartbeat. May be called from any thread."""
+        """The frame of a heartbeat. It may be called from any thread."""
         return self._framer.frame(self._membership.heartbeat_message(), "everyone", "", self.address)
 
     def _read_direct(self, delivery: Delivery) -> None:
-        """Take in one frame that the transport hands over as it comes."""
+        """Take in a frame that the transport hands over as it comes."""
         self._direct_outbox.received()
         self._inbox.read(delivery)
 

@@ -1,4 +1,4 @@
-"""One node's link to a simulated network: what it carries comes late, twice, in another order, or not at all."""
+"""A simulated network: links to one broker, on which frames come late, twice, in another order, or not at all."""
 
 from __future__ import annotations
 
@@ -60,12 +60,13 @@ MOST_HOLD = 1.0
 
 
 class SimulatedTransport:
-    """One node's link to a `SimulatedNetwork`, which makes it. Keeps the guarantees of `bus.transport.Transport`.
+    """One node's link to a `SimulatedNetwork`, which makes it. It gives the guarantees of `Transport`.
 
     Frames it carries come in order unless `Faults.reorder` says otherwise. A cancelled `receive` loses nothing.
     """
 
     keep: Keep | None = None
+    """None: a simulated node has no thread beside its event loop."""
 
     def __init__(self, network: SimulatedNetwork, label: str, rng: random.Random) -> None:
         self.label = label
@@ -353,18 +354,18 @@ class SimulatedTransport:
 
 
 class SimulatedDeadFrames:
-    """What the broker of a `SimulatedNetwork` keeps of what was given up on. Errors are those of the link."""
+    """The dead letters of a `SimulatedNetwork`, seen by way of a link. Errors are those of the link."""
 
     def __init__(self, link: SimulatedTransport) -> None:
         self._link = link
 
     async def oldest(self, most: int, after: str = "") -> Sequence[DeadFrame]:
-        """At most `most` letters, the oldest first; only such as follow the place `after`."""
+        """At most `most` dead letters, the oldest first; only such as follow the place `after`."""
         broker = self._link._network.broker
         return await self._link._operate("dead", after, lambda: broker.dead_frames(most, after))
 
     async def discard(self, place: str) -> bool:
-        """Throw a letter away. False if it was not there."""
+        """Throw a dead letter away. False if it was not there."""
         broker = self._link._network.broker
         return await self._link._operate("discard", place, lambda: broker.discard(place))
 
@@ -407,7 +408,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True, kw_only=True):
         kills: Links killed.
         operations: Operations that reached the broker.
         requests_lost: Operations that never did, by chance or by a partition.
-        replies_lost: Operations that did, without their caller being told.
+        replies_lost: Operations that did, whose replies were lost.
         duplicated: Frames delivered twice.
         reordered: Frames held back.
         everyone_lost: Frames of `everyone` lost on their way to a node.

@@ -1,4 +1,4 @@
-"""Bytes to and from any broker: what a network offers, and what is sent over it, read from it and refused.
+"""Bytes to and from any broker: the port that a broker implements, and what a bus does with it whatever the broker.
 
-`transport` is the port that a broker implements, `node` the port to the bus that uses it.
+`transport` is that port, `node` the port to the rest of the bus. Nothing here knows of jobs but what a frame says.
 """

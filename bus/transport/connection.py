@@ -1,4 +1,4 @@
-"""The connection to a network: whether it stands, since when, and how often it had to be made again."""
+"""The connection to a network: whether it works, since when, and how often it had to be made again."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bus.log import log
 from bus.transport.outbox import BACKOFF
 
 REMIND_AFTER = 10.0
-"""Seconds until what fails still is said once more; then twice as many each time, up to `REMIND_EVERY`."""
+"""Seconds until what still fails is logged again; then twice as many each time, up to `REMIND_EVERY`."""
 REMIND_EVERY = 300.0
 
 
 class Outage:
-    """Something that has begun to fail: said at once, when it fails for another kind of reason, and now and then.
+    """Logs something that has begun to fail: at once, when the kind of error changes, and now and then.
 
     Args:
         what: What fails.
-        advice: What to look at; said once.
-        now: The time, as of all other calls: seconds of any clock that only goes on.
+        advice: What to look at; it is logged once.
+        now: The time, here and in all other calls: seconds on any clock that never goes back.
     """
 
     def __init__(self, what: str, advice: str, now: float) -> None:
@@ -38,7 +38,7 @@ class Outage:
         self._kind: type[Exception] | None = None
 
     def failed(self, error: Exception, now: float) -> None:
-        """It has failed, this time for this reason."""
+        """It has failed again, this time with this error."""
         self.failures += 1
         lasted = now - self._since
         if type(error) is not self._kind:
@@ -54,24 +54,24 @@ class Outage:
             )
 
     def over(self, now: float) -> None:
-        """It works."""
+        """It works again."""
         log().warning(f"{self._what} works, after {now - self._since:.0f} seconds", failures=self.failures)
 
 
 CONNECTING = "connecting to the network"
 READING = "reading from the network"
-ECHO = "hearing our own beats"
+ECHO = "receiving our own heartbeats"
 
 ADVICE = {CONNECTING: ". Is the broker running, and is its URL right (the argument of open_bus, or ACTORBUS_BUS)?"}
-"""What to look at when something fails."""
+"""What a user should look at when something fails."""
 
 
 class ConnectionStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a `Connection`.
 
     Attributes:
-        connected: Whether frames can be read, and our own beats come back to us within a lease: what was sent has been
-            stored and delivered. False until the first connection.
+        connected: Whether frames can be read, and our own heartbeats come back to us within a lease: what was sent has
+            been stored and delivered. False until the first connection.
         seconds: How long that has been so.
         reconnects: How often it was connected again.
         last_error: Why it was disconnected last; empty if it never was.
@@ -84,13 +84,15 @@ class ConnectionStatistics(msgspec.Struct, frozen=True):
 
 
 class Connection:
-    """Tries again until the network lets us, and tells of each change, one after the other.
+    """Tries operations until the network lets us, and emits an event for each change, one after the other.
+
+    It counts as connected while none of the things that were tried has failed since it last worked.
 
     Args:
-        tasks: Where the telling runs.
+        tasks: Where the events are emitted.
         rng: Where jitter comes from.
         emit: Called with `on_connected` and `on_disconnected`, in turn.
-        closing: Whether not to try any longer.
+        closing: Says whether to stop trying.
     """
 
     def __init__(
@@ -122,10 +124,10 @@ class Connection:
         )
 
     async def again(self, operation: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """Do something until the network lets us. Returns its result, or None once the bus is closing.
+        """Try an operation until the network lets us. Returns its result, or None once the bus is closing.
 
         Raises:
-            AccessDeniedError: While connecting for the first time: nothing but a change of settings would help.
+            AccessDeniedError: The first connection was refused: nothing but a change of settings would help.
         """
         failures = 0
         while True:
@@ -144,7 +146,7 @@ class Connection:
                 return result
 
     def failed(self, what: str, error: TransportError) -> None:
-        """Something does not work: until it does, we are disconnected."""
+        """Note that something does not work: until it does, we are disconnected."""
         now = self._tasks.now()
         self._last_error = str(error)
         if what not in self._faults:
@@ -153,7 +155,7 @@ class Connection:
         self._become(connected=False)
 
     def works(self, what: str) -> None:
-        """Something works, again or as ever."""
+        """Note that something works, again or still."""
         if what in self._faults:
             self._faults.pop(what).over(self._tasks.now())
         if not self._connected and not self._faults:

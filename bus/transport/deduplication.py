@@ -1,4 +1,4 @@
-"""Which frames have come before: doubles of what is remembered are dropped, and what is older than that is refused."""
+"""Deduplication: frames that have come before are dropped, and those older than what is remembered are refused."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bus.transport.transport import Lane
 from bus.wire.codec import Header
 
 SEEN = 10_000
-"""Ids of frames remembered to drop doubles: more than a flush that is retried can hold."""
+"""Ids of frames that are remembered: more than a flush that is tried again can hold."""
 
 MAX_SENDERS = 4096
-"""Senders of which is remembered how far their frames have been forgotten."""
+"""Senders for which the highest number of a forgotten frame is remembered."""
 
 _LONGEST_NUMBER = 18
 
@@ -27,9 +27,9 @@ class DeduplicationStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a `Deduplication`.
 
     Attributes:
-        doubles: Frames that came a second time and were dropped, as networks do that try again.
+        doubles: Frames that were dropped because they came a second time, as they do where a network tries again.
         seen: Ids of frames that are remembered (at most 10,000).
-        senders: Senders of which is remembered how far their frames have been forgotten (at most 4,096).
+        senders: Senders for which the highest number of a forgotten frame is remembered (at most 4,096).
     """
 
     doubles: int
@@ -38,13 +38,14 @@ class DeduplicationStatistics(msgspec.Struct, frozen=True):
 
 
 class Deduplication:
-    """The frames that came by inbox and by `everyone`; those of queues are told by their claims.
+    """Remembers the frames that came by every lane but queues, whose doubles are recognised by their claims.
 
-    Frames of one life of a runner are numbered, and come by one lane in that order, but for what a retry doubles. So
-    once the id of a frame is forgotten, no frame of that life and lane with a lower number can be new.
+    The frames of one life of a runner are numbered, and come by one lane in that order, except where a retry doubles
+    them. So once the id of a frame is forgotten, no frame of that life and lane with a lower number can be new.
 
     Args:
-        strict: Whether frames are signed. Where they are not, anybody could push the numbers of others up.
+        strict: Whether older frames are refused, which needs signatures: without, anybody could raise the number of
+            another sender.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -58,10 +59,10 @@ class Deduplication:
         return DeduplicationStatistics(self.doubles, len(self._seen), len(self._forgotten))
 
     def is_new(self, header: Header, lane: Lane) -> bool:
-        """Whether a frame has not come before; it is remembered.
+        """Whether a frame has not come before. It is remembered from now on.
 
         Raises:
-            DecodeError: It is older than what is remembered of its sender, or its id is not one of its sender's.
+            DecodeError: It is older than what is remembered of its sender, or its id is none of its sender.
         """
         if header.id in self._seen:
             self.doubles += 1

@@ -1,4 +1,4 @@
-"""Chunks of one stream that wait for the network behind each other: they share a frame, so a header and a signature."""
+"""Frames: messages made ready for the network, and chunks of one stream that share a frame while they wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def number_of(frame_id: str) -> int:
 
 
 class Framer:
-    """Makes frames; the id of each is the incarnation and a number that grows. It may be used from any thread.
+    """Makes frames of messages. It may be used from any thread.
+
+    The id of a frame is the incarnation and a number: each is larger than those of all frames made before.
 
     Args:
         incarnation: The life of the runner.
-        signer: Signs each frame; None for none.
+        signer: Signs each frame; None leaves them unsigned.
         max_message_bytes: Most bytes of a frame.
     """
 
@@ -35,7 +37,7 @@ class Framer:
         self._numbers = itertools.count(1)
 
     def frame(self, message: BusMessage, lane: Lane, to: str, origin: str) -> Outgoing:
-        """A message as a frame from `origin`; an answer that cannot travel is replaced by one that says so.
+        """Make a frame from `origin`. An answer that cannot travel is replaced by one that says so.
 
         Raises:
             EncodeError: The message cannot travel, and is no answer.
@@ -50,12 +52,12 @@ class Framer:
         return Outgoing(lane, to, frame_id, body)
 
     def again(self, message: BusMessage, frame: Outgoing, origin: str) -> Outgoing:
-        """A message as the frame that takes the place of another one, which was not sent."""
+        """Make the frame that takes the place of another one, which was not sent: it has the same id."""
         body = self._encode(message, frame.id, frame.lane, frame.to, origin)
         return Outgoing(frame.lane, frame.to, frame.id, body)
 
     def new_id(self) -> str:
-        """An id later than those of all frames made before."""
+        """An id that is later than those of all frames made before."""
         return f"{self._incarnation}-{next(self._numbers)}"
 
     def _encode(self, message: BusMessage, frame_id: str, lane: Lane, to: str, origin: str) -> bytes:
@@ -74,15 +76,16 @@ MOST_BYTES = 65_536
 """Bytes after which no further chunk joins a frame."""
 
 _OVERHEAD = 64
-"""Bytes by which a frame of several chunks is larger, at most, than that of the first alone and the others."""
+"""Bytes by which a frame of several chunks exceeds, at most, the frame of the first and the bodies of the others."""
 _PREFIX = 5
 """Bytes of the length of a chunk, at most."""
 
 
 class Chunks:
-    """A frame that waits, and that the chunks which follow may join until it is sent for the first time.
+    """A frame that waits to be sent, and that the next chunks of its stream may join until it is.
 
-    Each chunk is encoded when it joins: what cannot travel is its sender's error, and spoils no other.
+    So they share a header and a signature. Each chunk is encoded when it joins: one that cannot travel is its sender's
+    error and spoils no other.
 
     Args:
         first: The first chunk.
@@ -107,7 +110,7 @@ class Chunks:
         return self._frame.id
 
     def join(self, chunk: BusJobStreamDataMessage, to: str) -> bool:
-        """Take in the chunk that comes next in the same job. False, and nothing done, if it is another's or too large.
+        """Take in the next chunk of the same job. False, and nothing is done, if it is another or does not fit.
 
         Raises:
             EncodeError: Its value cannot travel.
@@ -133,7 +136,7 @@ class Chunks:
         return True
 
     def frame(self) -> Outgoing:
-        """The frame as it is sent, and sent again: nothing joins it any more."""
+        """The frame as it is sent, and sent again. Nothing may join it any more."""
         if len(self._bodies) == 1:
             return self._frame
         first = self._first

@@ -1,4 +1,7 @@
-"""What a process has yet to send: one queue, one writer, everything that waits in one flush."""
+"""What a process has yet to send: frames that the network stores, settlements, and frames of the lane `direct`.
+
+Each kind has one queue and one writer, which sends all that waits in one flush.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ from bus.transport.transport import Delivery, Lane, Outgoing, Prompt, Settlement
 from bus.wire.codec import decode_header
 
 CAPACITY = 10_000
-"""Requests and messages of users that may wait for the network, and as many for each place that takes none just now;
-answers and events are bounded by their jobs."""
+"""Requests and messages of users that may wait for the network, and as many for each place that refuses frames just
+now. Answers and events are bounded by their jobs."""
 
 BATCH = 256
 """Frames of one flush."""
@@ -32,18 +35,18 @@ BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
 
 
 Place = tuple[Lane, str]
-"""Lane and address, or name of the queue."""
+"""A lane, and an address or the name of a queue."""
 
 
 class OutboxStatistics(msgspec.Struct, frozen=True):
     """A snapshot of an `Outbox`.
 
     Attributes:
-        frames: Frames waiting to be sent.
-        held: Those of them whose place has refused them.
-        settlements: Settlements waiting to be sent.
-        sent: Frames accepted so far.
-        failures: Flushes that failed.
+        frames: Frames that wait to be sent.
+        held: Those of them that their place has refused.
+        settlements: Settlements that wait to be sent.
+        sent: Frames that the network has accepted so far.
+        failures: Flushes that have failed.
     """
 
     frames: int
@@ -62,22 +65,22 @@ class _Item(msgspec.Struct):
 
 
 class Lease(Protocol):
-    """A claim that lasts until `ack_wait` after it was renewed."""
+    """What a process holds, until `ack_wait` after it was renewed."""
 
     renewed: float
 
     @property
     def delivery(self) -> Delivery | None:
-        """The claim; None for what has none, and ends by no time."""
+        """The claim on a queue; None for a job that has none, and so no lease."""
 
 
 class Settling(msgspec.Struct):
-    """A claim that is to end.
+    """A settlement that waits to be sent; it is tried until the lease of its claim is over.
 
     Attributes:
         delivery: The claim.
         how: How it ends.
-        renewed: When its lease was last renewed, on our clock: it is tried until that is over.
+        renewed: When its lease was last renewed, on our clock.
     """
 
     delivery: Delivery
@@ -115,7 +118,7 @@ class _Line:
 
 
 class Outbox:
-    """Frames in the order they were posted, sent again with the same id until the network has accepted them.
+    """Sends frames in the order they were posted, again and with the same id until the network has accepted them.
 
     A place that refuses its frames gets a line of its own, so that what goes elsewhere does not wait for it. Frames and
     settlements do not wait for each other either.
@@ -136,7 +139,7 @@ class Outbox:
         self._closing = False
 
     def full(self, lane: Lane, to: str) -> Room | None:
-        """The room that senders which can wait have to wait for; None if they need not."""
+        """The room that a sender which can wait has to wait for; None if there is a place."""
         room = self._line_to((lane, to)).room
         return room if room.taken >= room.capacity else None
 
@@ -149,9 +152,14 @@ class Outbox:
         lease: Lease | None = None,
         chunks: Chunks | None = None,
     ) -> None:
-        """Send a frame soon, then call `accepted`. A `bounded` one takes room: look whether it is `full` before.
+        """Send a frame soon.
 
-        What it settles it does only until the `lease` of that claim has ended. While it waits it is made of `chunks`.
+        Args:
+            frame: The frame.
+            accepted: Called once the network has stored it.
+            bounded: Whether it takes a place: ask `full` before.
+            lease: That of the claim which the frame settles: once it has ended, the frame settles nothing.
+            chunks: What the frame is made of when it is first sent.
         """
         line = self._line_to((frame.lane, frame.to))
         if bounded:
@@ -160,7 +168,10 @@ class Outbox:
         self._frames_wakeup.set()
 
     def put_chunk(self, chunk: BusJobStreamDataMessage, to: str, framer: Framer, origin: str) -> str:
-        """Send a chunk of a stream soon, with the one before it if that was put last and waits; return the frame's id.
+        """Send a chunk of a stream soon, in the frame of the chunk before it if that one still waits as the last.
+
+        Returns:
+            Id of the frame.
 
         Raises:
             EncodeError: It cannot travel.
@@ -174,17 +185,17 @@ class Outbox:
         return frame.id
 
     def settle(self, settling: Settling) -> None:
-        """End a claim; tried until its lease has ended anyway."""
+        """End a claim soon; this is tried until its lease has ended anyway."""
         self._settlements.append(settling)
         self._settlements_wakeup.set()
 
     @property
     def settling(self) -> list[Settling]:
-        """The claims that are to end and have not yet: their leases must not run out meanwhile."""
+        """The settlements that wait: the leases of their claims must not run out meanwhile."""
         return list(self._settlements)
 
     def jobs(self) -> Iterator[tuple[str, str, str]]:
-        """The requests that the network has not accepted yet, as far as we know: worker, requester, id."""
+        """The requests that the network has not accepted yet, as far as is known: worker, requester, id."""
         for line in (self._line, *self._held.values()):
             for frame in (item.frame for item in line.items if item.frame.lane == "queue"):
                 header, _ = decode_header(frame.body, max_message_bytes=len(frame.body))
@@ -204,7 +215,7 @@ class Outbox:
                 await waiter
 
     def close(self) -> None:
-        """The network is left: what cannot be sent any more is no failure."""
+        """Note that the network is being left: what cannot be sent any more is no failure."""
         self._closing = True
 
     async def run(self) -> None:
@@ -235,14 +246,14 @@ class Outbox:
         return self._held.get(place, self._line)
 
     async def _send(self) -> None:
-        if self._line.items:  # one batch: over a slow network more is always waiting, and claims have to be settled
+        if self._line.items:  # one batch at a time: over a slow network there is always more
             missing = await self._send_from(self._line)
             places = dict.fromkeys((item.frame.lane, item.frame.to) for item in missing)
             for place in places:
                 self._hold(place)
 
     async def _send_from(self, line: _Line) -> list[_Item]:
-        """Send what fits into one flush. What was not accepted because of its place stays in front, and is returned."""
+        """Send what fits into one flush. What its place has refused stays in front, and is returned."""
         items = line.items
         batch = [items[index] for index in range(min(len(items), BATCH))]
         refused: tuple[str, ...] = ()
@@ -285,7 +296,7 @@ class Outbox:
         self._tasks.spawn(self._try_again, place, held)
 
     async def _try_again(self, place: Place, held: _Line) -> None:
-        """Send what a place has refused until it takes it."""
+        """Send what a place has refused until the place takes it."""
         failures = 1
         while held.items:
             if failures:
@@ -316,7 +327,7 @@ class Outbox:
 
 
 def _last_form(item: _Item, over: float) -> Outgoing:
-    """The frame as it goes out: what joins it later might be lost with a double that is dropped."""
+    """The frame as it goes out. Nothing may join it afterwards: it might be lost with a double that is dropped."""
     if item.chunks is not None:
         item.frame, item.chunks = item.chunks.frame(), None
     if item.lease is None or item.lease.renewed > over:
@@ -325,15 +336,15 @@ def _last_form(item: _Item, over: float) -> Outgoing:
 
 
 SHARE = 50
-"""Frames that are written at once, so that others begin with them while more are made: a tenth to a third more jobs a
-second with a hundred in flight."""
+"""Frames that are written without waiting for more, so that their receivers begin meanwhile: that makes a tenth to a
+third more jobs a second with a hundred in flight."""
 
 
 class DirectOutbox:
-    """Frames of the lane `direct`, in the order they were posted.
+    """Sends frames of the lane `direct`, in the order they were posted, each once.
 
-    They wait while there is no connection. Once one was sent it is never sent again, whether it arrived or not.
-    Requests take room; answers and events are bounded by their jobs.
+    Frames wait while there is no connection. One that was sent is never sent again, whether it arrived or not. Requests
+    take room; answers and events are bounded by their jobs.
     """
 
     def __init__(self, transport: Transport, tasks: Tasks, rng: Random) -> None:
@@ -356,7 +367,7 @@ class DirectOutbox:
     def put(self, frame: Outgoing, *, bounded: bool = False) -> None:
         """Send a frame soon. A `bounded` one takes a place: look whether there is `room` before.
 
-        What follows on a single frame goes at once: nothing else is likely to come that could share its way.
+        A frame that follows on the receipt of a single one goes at once: it is likely to have no others to go with.
         """
         if self._received == 1 and self._prompt is not None and not self._frames:
             self._received = 0
@@ -370,7 +381,7 @@ class DirectOutbox:
             wake(self._waiter)
 
     def received(self) -> None:
-        """A frame has come."""
+        """Count a frame that has come."""
         self._received += 1
 
     async def flush(self, seconds: float) -> None:
@@ -382,7 +393,7 @@ class DirectOutbox:
                 await waiter
 
     def _send_share(self, prompt: Prompt) -> None:
-        """Write what waits, node by node, as far as it is taken at once."""
+        """Write what waits, node by node, as far as the transport takes it at once."""
         nodes: dict[str, list[Outgoing]] = {}
         for frame, _ in self._frames:
             nodes.setdefault(frame.to, []).append(frame)

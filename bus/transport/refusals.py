@@ -1,4 +1,4 @@
-"""Frames that were refused: counted by reason, and logged once for each sender and reason."""
+"""Frames that were refused: they are counted by reason, and logged once for each sender and reason."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bus.log import log
 from bus.transport.transport import Lane
 
 MAX_LOGGED = 1000
-"""Senders and reasons that are logged; whoever invents senders fills the table, not the log."""
+"""Pairs of a sender and a reason that are logged: whoever invents senders fills this table, not the log."""
 
 LONGEST_SENDER = 80
-"""Characters of a sender that are kept: an address has at most 73."""
+"""Characters of a sender that are remembered: an address has at most 73."""
 
 _ADVICE: dict[Refusal, str] = {
     "unsigned": "give it the keys of this one: compare signing_key (or ACTORBUS_SIGNING_KEY) of both processes",
@@ -57,14 +57,14 @@ class RefusalStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusals:
-    """Counts refusals and logs each kind once."""
+    """Counts refusals, and logs the first one of each sender and reason."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = dict.fromkeys(RefusalStatistics.__struct_fields__, 0)
         self._logged: dict[tuple[str, Refusal], None] = {}
 
     def add(self, error: DecodeError, lane: Lane) -> None:
-        """A frame was refused."""
+        """Count a frame that was refused."""
         self._counts[error.reason] += 1
         sender = error.sender[:LONGEST_SENDER]
         if (sender, error.reason) in self._logged or len(self._logged) >= MAX_LOGGED:
@@ -79,5 +79,5 @@ class Refusals:
             log().warning("frames of too many senders are refused: from now on they are only counted")
 
     def statistics(self) -> RefusalStatistics:
-        """How many there were."""
+        """How many frames were refused so far."""
         return RefusalStatistics(**self._counts)

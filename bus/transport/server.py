@@ -1,4 +1,4 @@
-"""URLs of servers: what of them may be shown, and whether the way there leaves this machine."""
+"""Servers: what of a URL may be shown, whether the way there leaves this machine, and what a look at one has found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNPROTECTED = (
 def redacted(url: str) -> str:
     """A URL, or several with commas, to be shown: without user names, passwords, tokens and options.
 
-    Where it cannot be told what is a secret, nothing but the scheme is shown. Never raises.
+    If it is not clear what is a secret, nothing but the scheme is shown. It never raises.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -65,7 +65,7 @@ def is_here(host: str) -> bool:
 
 
 FAR = 5.0
-"""Seconds that two clocks may differ before it is worth a warning: nothing depends on them but what people read."""
+"""Seconds by which two clocks may differ without a warning: only times that people read depend on them."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def of_clock(difference: float, uncertain: float) -> Finding:
-    """What is said of a clock that is `difference` seconds ahead of ours, give or take `uncertain`."""
+    """What is found about a clock that is `difference` seconds ahead of ours, give or take `uncertain`."""
     state: Literal["ok", "warning"] = "warning" if abs(difference) - uncertain > FAR else "ok"
     advice = "; set both by NTP: times that are shown will be wrong, nothing else" if state == "warning" else ""
     return Finding("clock", state, f"{difference:+.3f} s from ours, within {uncertain:.3f} s{advice}")

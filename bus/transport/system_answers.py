@@ -1,4 +1,4 @@
-"""What the bus itself says about a job, when the workers at its ends cannot."""
+"""Answers that the bus itself gives for a job, when the workers at its two ends cannot."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _EVENTS = frozenset(
         BusJobStreamEndMessage,
     )
 )
-"""Tags of what a requester takes in its order: with one missing it would wait for ever."""
+"""Tags of what a requester takes in order: if one were missing, it would wait for ever."""
 
 
 def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
-    """An answer cannot travel: this goes in its place."""
+    """The answer in place of one that cannot travel."""
     return BusJobResponseMessage(
         source=answer.source,
         target=answer.target,
@@ -59,7 +59,7 @@ def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
 
 
 def to_unreadable_request(header: Header, attempt: int, error: BusError) -> BusJobResponseMessage | None:
-    """A request from a queue cannot be read here: the answer for its requester, if the frame is one of a job."""
+    """The answer to a request that cannot be read here; None if the frame names no job, or nobody to answer."""
     if header.job_id is None or not header.origin:
         return None
     return BusJobResponseMessage(
@@ -73,7 +73,7 @@ def to_unreadable_request(header: Header, attempt: int, error: BusError) -> BusJ
 
 
 def for_unreadable_event(header: Header, error: BusError) -> BusJobResponseMessage | None:
-    """What a performer sent cannot be read here: the end of the job for its requester, if it was in its order."""
+    """The end of a job for its requester, if what its performer sent cannot be read here and was one of its events."""
     if header.type not in _EVENTS or header.job_id is None:
         return None
     return BusJobResponseMessage(
@@ -89,7 +89,7 @@ def for_unreadable_event(header: Header, error: BusError) -> BusJobResponseMessa
 
 
 def to_orphan(message: BusJobRunningMessage) -> BusJobCancelMessage:
-    """A performer still works for a requester that is not here any more: it is told to stop."""
+    """The cancellation for a performer that still works for a requester which is not here any more."""
     return BusJobCancelMessage(
         source=message.target or "",
         target=message.source,
@@ -99,14 +99,14 @@ def to_orphan(message: BusJobRunningMessage) -> BusJobCancelMessage:
 
 
 def returned(request: BusJobRequestMessage | BusJobInquiryMessage, *, may_have_run: bool) -> BusJobReturnedMessage:
-    """A job that runs at most once is not with us: the word for its requester."""
+    """The message for the requester of a job at most once that this process does not have, or not any more."""
     return BusJobReturnedMessage(
         source=request.target or "", target=request.source, job_id=request.job_id, may_have_run=may_have_run
     )
 
 
 def answered_by_bus(request: BusJobRequestMessage, status: JobStatus, error: ErrorInfo) -> BusJobResponseMessage:
-    """The answer to a job that its worker never sees."""
+    """The answer to a job that its worker never sees, for the runner that asked."""
     return BusJobResponseMessage(
         source=request.target or "",
         target=request.source,
@@ -119,9 +119,9 @@ def answered_by_bus(request: BusJobRequestMessage, status: JobStatus, error: Err
 
 
 def later(answer: Any, attempt: int) -> Any:
-    """An answer whose job came again, as that of a later attempt: another may have had the job in between.
+    """An answer as that of a later attempt: the job was delivered again, and another may have had it in between.
 
-    What led up to it is not sent again. A stream would end in the middle, and is said to be lost instead.
+    The events before the answer are not sent again. A stream would end in the middle, so its job fails instead.
     """
     if not isinstance(answer, BusJobStreamEndMessage):
         return replace(answer, attempt=attempt, sequence=0)
@@ -143,7 +143,7 @@ def _info(error: BusError) -> ErrorInfo:
 
 
 def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
-    """A job is asked for under the id of another that goes on."""
+    """The answer to a request under the id of another job that still runs."""
     message = f"job id {request.job_id!r} is in use by {request.source!r}: what was asked for under it goes on"
     return BusJobResponseMessage(
         source=request.target or "",
@@ -157,5 +157,5 @@ def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
 
 
 def gave_up(answer: Any) -> bool:
-    """Whether an answer says that its job was given up: then its frame goes to the dead letters."""
+    """Whether an answer says that its job was given up on: then the frame of the job becomes a dead letter."""
     return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED

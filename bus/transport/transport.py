@@ -11,6 +11,7 @@ import msgspec
 from bus.local.dead_letters import KeepsDeadLetters
 
 Lane = Literal["inbox", "queue", "everyone", "direct"]
+"""A way for frames; see `Outgoing`."""
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -22,8 +23,8 @@ class Outgoing(msgspec.Struct, frozen=True):
         to: Address of the node, or name of the queue; empty for `everyone`.
         id: The frame's id. The network stores one frame per id within its deduplication window.
         body: The bytes.
-        settles: A claim of the sender's, for a frame to an inbox that is its answer: it ends as done with the storing
-            of the frame, not before.
+        settles: A claim of the sender's, if this frame, to an inbox, is the answer to it: the claim is acknowledged
+            when the frame is stored, not before.
     """
 
     lane: Lane
@@ -42,8 +43,8 @@ class Delivery(msgspec.Struct, frozen=True):
         body: The bytes.
         attempt: 1 for the first delivery of a queued frame, one more for each redelivery: the fencing number.
         token: The transport's own handle of this claim.
-        count: How often the frame was delivered, as far as that is known, if `attempt` does not say it.
-        since: When its lease began, on our clock; 0 if not before `receive` was called.
+        count: How often the frame was delivered, if `attempt` does not tell.
+        since: When the lease began, on the clock of this process; 0 if not before `receive` was called.
     """
 
     lane: Lane
@@ -88,7 +89,7 @@ class WaitingFrames(Protocol):
 
 
 Keep = Callable[[Sequence[Outgoing]], Awaitable[Container[object]]]
-"""See `Transport.keep`."""
+"""Takes frames for everyone and returns tokens of claims; see `Transport.keep`."""
 
 
 class Transport(KeepsDeadLetters, Protocol):
@@ -98,17 +99,17 @@ class Transport(KeepsDeadLetters, Protocol):
 
     * What `send` returned for is stored: it is delivered at least once to a reader that is connected or comes back. If
       `send` raises `TransportError`, each frame may or may not be stored; the caller sends it again with the same id.
-      A place that takes no frames does not keep those for others from being stored: `PartlySentError` names them.
+      Where one place takes no frames, those for other places are stored all the same: `PartlySentError` names the
+      missing ones.
     * Frames of one sender to one inbox arrive in the order sent, except where a retry or the network reordered or
       doubled them.
     * A claim that a frame `settles` ends when the frame is stored, and only then: there is no moment at which the claim
       is gone and the answer is not there.
     * A frame of a queue is claimed by one node at a time. A claim whose lease (`ack_wait` seconds) is not renewed is
       given to another node, or the same, with `attempt + 1`.
-    * `everyone` may be lost: nothing but membership and session control travels there.
-    * `direct` frames may be lost with a connection at either end. Those of one sender to one node arrive in the order
-      sent, except where the network reordered or doubled them.
-
+    * Frames of `everyone` may be lost: nothing but membership and session control travels there.
+    * Frames of `direct` may be lost with a connection at either end. Those of one sender to one node arrive in the
+      order sent, except where the network reordered or doubled them.
     * A claim is handed over while its lease lasts, or not at all.
     * Where the network has lost what it had stored, `receive` raises `DataLostError`, once.
 
@@ -159,20 +160,20 @@ class Transport(KeepsDeadLetters, Protocol):
 
     @property
     def keep(self) -> Keep | None:
-        """How to speak for the node while its event loop is blocked: None where only that loop reaches the network.
+        """Speaks for the node while its event loop is blocked. None where only that loop can reach the network.
 
-        It sends frames to everyone, renews every claim of the node, over a connection made for that alone, and returns
-        the tokens of the claims that are still ours. It is called from another thread, in an event loop of its own, and
-        not twice at a time. If it raises `BusError`, some claims may be renewed; it is tried again.
+        The function sends frames to everyone and renews every claim of the node, over a connection made for that alone.
+        It is called from another thread, in an event loop of its own, and not twice at a time. It returns the tokens of
+        the claims that are still the node's. If it raises `BusError`, some leases may be renewed; it is called again.
         """
 
 
 @runtime_checkable
 class Prompt(Protocol):
-    """A transport that saves wake-ups for frames of the lane `direct`."""
+    """A transport that saves wake-ups for frames of the lane `direct`. It offers this beside `Transport`."""
 
     def hand_over(self, take: Callable[[Delivery], None]) -> None:
-        """Call `take`, which must not raise, for each of them from now on, instead of returning them by `receive`."""
+        """From now on call `take`, which must not raise, with each such frame, instead of returning it by `receive`."""
 
     def tell_at_once(self, frames: Sequence[Outgoing]) -> bool:
-        """Send some to one node now. False if that would have to wait, or cannot be; nothing was done then."""
+        """Send frames to one node now. False if they would have to wait, or cannot be sent; nothing was done then."""

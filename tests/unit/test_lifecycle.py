@@ -22,7 +22,10 @@ from actors.jobs.lifecycle import (
     moved,
 )
 from actors.worker.core import WorkerCore
+from bus.delivery.claims import TRANSITIONS as CLAIM_STEPS
+from bus.delivery.claims import Claim, ClaimState
 from bus.memory.queues import TRANSITIONS, Entry, EntryState
+from bus.messages import BusJobRequestMessage
 from tests.running import execution_of, running
 
 WORKER_LIFE = {
@@ -67,6 +70,16 @@ ADMISSION_LIFE = {
     "DRAINING CLOSED",
 }
 
+CLAIM_LIFE = {
+    "HELD WAITING",
+    "HELD ENDING",
+    "HELD ENDED",
+    "WAITING HELD",
+    "WAITING ENDING",
+    "WAITING ENDED",
+    "ENDING ENDED",
+}
+
 ENTRY_LIFE = {
     "READY CLAIMED",
     "READY DELETED",
@@ -103,6 +116,18 @@ def test_an_admission_makes_each_step_of_its_life_and_no_other(old: AdmissionSta
             moved(ADMISSION_STEPS, old, new)
 
 
+@pytest.mark.parametrize(("old", "new"), list(product(ClaimState, repeat=2)))
+def test_a_claim_makes_each_step_of_its_life_and_no_other(old: ClaimState, new: ClaimState) -> None:
+    claim = Claim(None, BusJobRequestMessage(source="boss", target="w", job_id="j"), "frame", 0.0, 0.0, state=old)
+    if f"{old.name} {new.name}" in CLAIM_LIFE:
+        claim.move(new)
+        assert claim.state is new
+    else:
+        with pytest.raises(RuntimeError, match=f"{old.value}.* cannot become {new.value}"):
+            claim.move(new)
+        assert claim.state is old
+
+
 @pytest.mark.parametrize(("old", "new"), list(product(EntryState, repeat=2)))
 def test_a_queued_frame_makes_each_step_of_its_life_and_no_other(old: EntryState, new: EntryState) -> None:
     entry = Entry("queue", "frame", b"")
@@ -122,9 +147,10 @@ def test_a_queued_frame_makes_each_step_of_its_life_and_no_other(old: EntryState
         (WORKER_STEPS, WorkerState, WorkerState.NEW, {WorkerState.STOPPED}),
         (JOB_STEPS, JobState, JobState.WAITING, {JobState.ENDED}),
         (ADMISSION_STEPS, AdmissionState, AdmissionState.PAUSED, {AdmissionState.CLOSED}),
+        (CLAIM_STEPS, ClaimState, ClaimState.HELD, {ClaimState.ENDED}),
         (TRANSITIONS, EntryState, EntryState.READY, {EntryState.DELETED, EntryState.DEAD}),
     ],
-    ids=["worker", "job", "admission", "frame"],
+    ids=["worker", "job", "admission", "claim", "frame"],
 )
 def test_every_state_can_be_reached_and_leads_to_an_end(
     steps: dict[Any, tuple[Any, ...]], states: type[Enum], first: Enum, ends: set[Enum]

@@ -11,7 +11,18 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, job
-from bus import BusAddWorkerMessage, BusDataMessage, BusError, BusMessage, open_bus, register_message
+from bus import (
+    BusAddWorkerMessage,
+    BusDataMessage,
+    BusError,
+    BusMessage,
+    NetworkBus,
+    TransportError,
+    open_bus,
+    register_message,
+)
+from bus.memory.broker import MemoryBroker
+from bus.memory.transport import MemoryTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -123,6 +134,30 @@ async def test_g28_a_bus_that_was_stopped_starts_again_as_another_life() -> None
                     assert await client.request("replica", name="where") == "home"
             assert bus.network_statistics().peers == 1  # type: ignore[attr-defined]  # as it was when it stopped
     assert len(set(lives)) == 2
+
+
+class Unreachable(MemoryTransport):
+    def __init__(self) -> None:
+        super().__init__(MemoryBroker())
+        self.tried = anyio.Event()
+
+    async def open(self, node: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.tried.set()
+        raise TransportError(f"{node} cannot get there")
+
+
+async def test_a_bus_that_is_given_up_while_it_connects_is_not_started_and_leaves_nothing_in_its_registry() -> None:
+    transport = Unreachable()
+    bus = NetworkBus(transport)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bus.start)
+            await transport.tried.wait()
+            bus.give_up()
+    assert not bus.started
+    assert bus.network_statistics().connection.last_error.endswith("cannot get there")
+    assert bus.registry._listeners == []
 
 
 async def test_a_worker_object_is_added_here_and_does_not_travel() -> None:

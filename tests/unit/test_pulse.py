@@ -1,4 +1,4 @@
-"""The pulse: when an event loop counts as blocked, what is done then, and that no thread stays behind."""
+"""The watchdog: when an event loop counts as blocked, what is done then, and that no thread stays behind."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class Kept(MemoryTransport):
         return ()
 
 
-def pulses() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pulse of")]
+def watchdogs() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("watchdog of")]
 
 
 def block_here(transport: Kept) -> None:
@@ -119,10 +119,10 @@ async def test_while_the_loop_is_blocked_beats_go_out_and_the_stack_is_logged(ca
     transport = Kept()
     bus = NetworkBus(transport, heartbeat=0.2)
     async with bus:
-        assert pulses() == [f"pulse of {bus.address}"]
+        assert watchdogs() == [f"watchdog of {bus.address}"]
         block_here(transport)
         assert bus.network_statistics().blocked == 1
-    assert pulses() == []
+    assert watchdogs() == []
     headers = [decode_header(frame.body)[0] for frame in transport.frames]
     assert {header.type for header in headers} == {"BusRunnerBeatMessage"}
     assert {header.origin for header in headers} == {bus.address}
@@ -130,13 +130,13 @@ async def test_while_the_loop_is_blocked_beats_go_out_and_the_stack_is_logged(ca
     said = [record.getMessage() for record in caplog.records]
     (blocked,) = [line for line in said if "has been blocked for" in line]
     assert "in block_here" in blocked
-    assert [line for line in said if "could not be kept" in line and "the broker is away" in line]
+    assert [line for line in said if "could not be renewed" in line and "the broker is away" in line]
 
 
 @pytest.mark.anyio
 async def test_no_thread_is_started_where_it_cannot_help() -> None:
     async with NetworkBus(MemoryTransport(MemoryBroker())):
-        assert pulses() == []
+        assert watchdogs() == []
 
 
 class Refusing(Kept):
@@ -149,7 +149,7 @@ class Refusing(Kept):
 async def test_a_start_that_fails_leaves_no_thread() -> None:
     with pytest.raises(ValueError, match="it cannot work like that"):
         await NetworkBus(Refusing()).start()
-    assert pulses() == []
+    assert watchdogs() == []
 
 
 @pytest.mark.anyio
@@ -159,7 +159,7 @@ async def test_a_stop_right_after_the_loop_was_blocked_ends_the_thread() -> None
     await bus.start()
     block_here(transport)
     await bus.stop()
-    assert pulses() == []
+    assert watchdogs() == []
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, math.nan])
