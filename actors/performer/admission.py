@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from actors.host import DoingHost
 
 
+_SERVING, _RUNNING = AdmissionState.SERVING, JobState.RUNNING  # looking a member up costs as much as a short call
+
+
 class AdmissionStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one worker's jobs.
 
@@ -112,7 +115,7 @@ class Admission:
         deadline = math.inf if request.timeout is None else self.host.tasks.now() + request.timeout
         execution = Execution(self, request, handler, lane, request.payload, request.window, deadline)
         at_once = (
-            self.state is AdmissionState.SERVING
+            self.state is _SERVING
             and not lane.pending
             and len(lane.running) < lane.limit
             and self._running < self._limit
@@ -272,7 +275,7 @@ class Admission:
     def _start(self, execution: Execution) -> None:
         execution.lane.running[execution] = None
         self._running += 1
-        execution.state = JobState.RUNNING
+        execution.state = _RUNNING
         host, handler = self.host, execution.handler
         request = execution.request
         limited = (request.timeout is not None and request.origin) or execution.place or handler.timeout is not None

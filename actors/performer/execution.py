@@ -124,6 +124,12 @@ _TIMER: dict[JobState, str | None] = {
 """What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
 
 
+_RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
+_JOB, _MESSAGE = Takes.JOB, Takes.MESSAGE
+_TEXT = frozenset({str})
+# These are named here because looking a member of an enumeration up costs as much as a short call.
+
+
 class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outlives the job
     """A job that a worker has accepted.
 
@@ -331,12 +337,12 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
 
     def returned(self, response: Any) -> None:
         """The handler has returned."""
-        state = self.state
-        if state is JobState.STOPPING:
-            self._stopped(JobState.ENDED)
-        elif state is not JobState.RUNNING:
-            self._move(JobState.ENDED)
-            self.slots.released(self)
+        if self.state is not _RUNNING:
+            if self.state is JobState.STOPPING:
+                self._stopped(JobState.ENDED)
+            else:
+                self._move(JobState.ENDED)
+                self.slots.released(self)
         elif response is None and self.handler.name is None:
             self._move(JobState.OPEN)  # `on_job_request` may answer later
         else:
@@ -351,7 +357,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
             if watched or self._timer or self._waiters or self.successor or self.streaming or self.groups:
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self.streaming)
                 return
-            self.state = JobState.ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
+            self.state = _ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
             slots.completed(self)
             host.bus.post(
                 BusJobResponseMessage(
@@ -361,7 +367,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
                     job_id=request.job_id,
                     sequence=self.sequence,
                     attempt=request.attempt,
-                    status=JobStatus.COMPLETED,
+                    status=_COMPLETED,
                     response=response,
                 )
             )
@@ -530,12 +536,9 @@ class Lane:
         return len(self.running) >= self.limit
 
 
-_TEXT = frozenset({str})
-
-
 async def run(execution: Execution) -> None:
     """Run the handler of a job that has a slot. Whatever it raises ends that job and nothing else."""
-    if execution.state is not JobState.RUNNING:  # it was stopped before this task came to it
+    if execution.state is not _RUNNING:  # it was stopped before this task came to it
         execution.returned(None)
         return
     current_job.set(execution)
@@ -550,9 +553,9 @@ async def run(execution: Execution) -> None:
             as_it_is = kind is handler.type or (
                 handler.fields and kind is dict and _TEXT.issuperset(map(type, payload))
             )
-            if not as_it_is and handler.type is not None and takes is not Takes.MESSAGE:
+            if not as_it_is and handler.type is not None:
                 execution.payload = payload = convert(payload, handler.type, "payload")
-            argument = Job(execution) if takes is Takes.JOB else payload if takes is Takes.PAYLOAD else request
+            argument = Job(execution) if takes is _JOB else request if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)

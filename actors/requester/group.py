@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from bus.local.tasks import Waiter
 
 
+_COMPLETED = JobStatus.COMPLETED  # looking a member of an enumeration up costs as much as a short call
+
+
 class GroupStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a `JobGroup`.
 
@@ -279,7 +282,7 @@ class Group(msgspec.Struct, eq=False):
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
-        if status is not JobStatus.COMPLETED and not is_from_performer(message):
+        if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
         response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
@@ -291,7 +294,7 @@ class Group(msgspec.Struct, eq=False):
         self.open -= 1
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
-        if status is not JobStatus.COMPLETED and self.cancel_on_error:
+        if status is not _COMPLETED and self.cancel_on_error:
             self._fail(member.name, status, response, error, message)
         elif not self.open:
             self._end(None)

@@ -72,15 +72,14 @@ def travel(value: Any, path: str = "payload") -> Any:
     if value is None:
         return None
     if type(value) is dict:
-        # Most payloads are flat dicts of plain values. This loop is the hot path of the bus: 0.2 us for two entries.
+        # Most payloads are flat dicts of plain values. This loop is the hot path of the bus: 0.7 us for ten entries.
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 break
-            kind = type(item)
-            if kind is str:
+            if type(item) is str:
                 if not item.isascii():
                     break
-            elif kind not in _SHARED:
+            elif type(item) not in _SHARED:
                 break
         else:
             return value.copy()
