@@ -59,7 +59,7 @@ COMMAND_LINE = unit("unit/test_command_line.py")
 MUTANTS = (
     Mutant(
         "no fencing: answers of older attempts count",
-        "actors/requester/delivery.py",
+        "actors/requester/flow.py",
         "elif message.attempt < self.attempt or message.origin in self.former:",
         "elif message.origin in self.former:",
         FAULTS,
@@ -251,14 +251,14 @@ MUTANTS = (
     ),
     Mutant(
         "messages that come early are taken at once",
-        "actors/requester/delivery.py",
+        "actors/requester/flow.py",
         "while self.early and self.expected in self.early:\n            message = self.early.pop(self.expected)",
         "while self.early:\n            message = self.early.pop(next(iter(self.early)))",
         FLEET,
     ),
     Mutant(
         "no credit is granted",
-        "actors/requester/delivery.py",
+        "actors/requester/flow.py",
         "        self.granted = taken + WINDOW\n",
         "        return None\n",
         FLEET,

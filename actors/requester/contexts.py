@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.jobs.params import JobGroupParams
-    from actors.requester.delivery import Asker
+    from actors.requester.flow import Asker
 
 
 class JobGroup:
@@ -165,8 +165,8 @@ class _Context(Generic[EventT, AnswerT]):
     ) -> None:
         group: Group = self._entered("exit") if self._group is None else self._group
         group.listening = False
-        if group._delivery is not None:
-            group._delivery.stop_listening()
+        if group._flow is not None:
+            group._flow.stop_listening()
         if kind is not None:
             group.cancel(f"its requester left the context: {kind.__name__}")
             return

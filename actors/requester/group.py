@@ -21,7 +21,7 @@ from actors.jobs.outcome import (
     unavailable,
 )
 from actors.observability.trace import Trace
-from actors.requester.delivery import Asker, Delivery, Member
+from actors.requester.flow import Asker, Flow, Member
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
@@ -102,7 +102,7 @@ class Group(msgspec.Struct, eq=False):
     _timer: Deadline | None = None
     _waiter: Waiter | None = None
     _waiters: tuple[Waiter, ...] = ()
-    _delivery: Delivery | None = None
+    _flow: Flow | None = None
     _scopes: tuple[CancelScope, ...] = ()
 
     def __repr__(self) -> str:
@@ -124,18 +124,18 @@ class Group(msgspec.Struct, eq=False):
         return {member.name: member.result for member in self.members.values() if member.result is not None}
 
     @property
-    def delivery(self) -> Delivery:
+    def flow(self) -> Flow:
         """What hands over its events; made when it is first needed."""
-        if self._delivery is None:
-            self._delivery = Delivery(self.asker, self.host, self, self.members)
+        if self._flow is None:
+            self._flow = Flow(self.asker, self.host, self, self.members)
             if self.listening:
-                self._delivery.listen()
-        return self._delivery
+                self._flow.listen()
+        return self._flow
 
     def statistics(self) -> GroupStatistics:
         """What it holds now."""
         early = sum(len(member.early or ()) for member in self.members.values())
-        buffered = self._delivery.buffered if self._delivery is not None else 0
+        buffered = self._flow.buffered if self._flow is not None else 0
         return GroupStatistics(open=self.open, buffered=buffered, early=early)
 
     # --- asking ---
@@ -176,7 +176,7 @@ class Group(msgspec.Struct, eq=False):
     def waiter(self) -> Waiter:
         """What is woken when the group has ended."""
         if self.asker.wanted:
-            self.delivery.wait_inside_hook()
+            self.flow.wait_inside_hook()
         waiter = self.host.tasks.waiter()
         if self._waiter is None:
             self._waiter = waiter
@@ -191,7 +191,7 @@ class Group(msgspec.Struct, eq=False):
 
     async def next_event(self) -> JobGroupEvent | None:
         """The next event, in order; None when the group has ended and all were taken."""
-        return await self.delivery.next_event(lambda: self.done)
+        return await self.flow.next_event(lambda: self.done)
 
     # --- what members say, and what becomes of them ---
 
@@ -277,7 +277,7 @@ class Group(msgspec.Struct, eq=False):
             self._settle(member, message, message.status, message.response, message.error)
             return
         last = kind is BusJobStreamEndMessage
-        self.delivery.event(member, message, last=last)
+        self.flow.event(member, message, last=last)
         if last:
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
 
@@ -342,8 +342,8 @@ class Group(msgspec.Struct, eq=False):
                     member.timer.cancel()
         if self.asker.wanted:
             self._tell_end(error, message)
-        if self._delivery is not None:
-            self._delivery.end()
+        if self._flow is not None:
+            self._flow.end()
         for scope in self._scopes:
             scope.cancel()
         waiter = self._waiter

@@ -12,7 +12,7 @@ from actors.jobs.errors import JobStateError, RunnerStateError
 from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
 from actors.jobs.outcome import refused
 from actors.observability.trace import current_trace, send_traced, watching
-from actors.requester.delivery import WINDOW, Asker, Member
+from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 

@@ -16,7 +16,7 @@ from actors.jobs.errors import RunnerStateError
 from actors.jobs.lifecycle import ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
 from actors.jobs.nesting import current_event, current_hook, waits_for_hook
 from actors.performer.admission import Admission
-from actors.requester.delivery import Member
+from actors.requester.flow import Member
 from actors.requester.group import Group
 from actors.worker.handlers import Definition, definition_of
 from bus import BusJobRequestMessage, WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
@@ -396,7 +396,7 @@ class WorkerCore:
         finally:
             current_event.reset(token)
             if group is not None and member is not None and last:
-                group.delivery.hook_done(member)
+                group.flow.hook_done(member)
 
     def waits_inside_hook(self) -> bool:
         """Whether a hook of its own would have to wait for whatever the current task waits for."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
-from actors.requester.delivery import Member
+from actors.requester.flow import Member
 from actors.testing import Faults, Simulation
 from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, TransportError, register_type
 from bus.memory.queues import Entry, Node, Queues

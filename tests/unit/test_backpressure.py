@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Job, JobError, JobRefusedError, JobStatus, job, subscribe
-from actors.requester.delivery import WINDOW
+from actors.requester.flow import WINDOW
 from bus import (
     AsyncQueueBus,
     BusActivateWorkerMessage,

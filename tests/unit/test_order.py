@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from actors import BaseWorker, Job, JobEvent, JobGroupEvent, JobRecord, JobStateError, JobStatus, job
-from actors.requester.delivery import WINDOW
+from actors.requester.flow import WINDOW
 from actors.worker.dispatch import deliver
 from actors.worker.verbs import core_of
 from bus import (

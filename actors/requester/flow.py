@@ -158,7 +158,7 @@ class Member(msgspec.Struct, eq=False, gc=False):  # its timer is the only way b
         self.early = None
 
 
-class Delivery:
+class Flow:
     """Hands the events of one group to the hooks of who asked, and to an iterator if there is one.
 
     An event counts as taken once its hooks have dealt with it and the iterator has had it; only then its performer may
