@@ -34,12 +34,12 @@ class BusError(Exception):
 
 
 class InvalidNameError(BusError, ValueError):
-    """A name does not follow the one grammar for names. Nothing was registered or sent."""
+    """A name breaks the one rule for names. Nothing was registered or sent."""
 
     def __init__(self, kind: str, name: object) -> None:
         self.kind = kind
         self.name = name
-        super().__init__(f"{kind} {name!r} is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
+        super().__init__(f"{kind} {name!r} is not a valid name: use 1 to 128 printable characters")
 
 
 class DuplicateNameError(BusError, ValueError):

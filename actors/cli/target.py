@@ -97,7 +97,7 @@ def _target(name: str, text: str, value: Any) -> Target:
             f"{text} is no worker but {_what(value)}: name a BaseWorker subclass, or a function under @function()"
         )
     first = _made(text, value)
-    name = name or first.name or getattr(value, "__name__", "")
+    name = name or (first.name if core_of(first).named else getattr(value, "__name__", ""))
     kept = [first]
 
     def make() -> BaseWorker:

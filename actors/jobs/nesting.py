@@ -1,13 +1,15 @@
 """Jobs inside jobs: in which job, hook or event something is asked for, and what follows from that.
 
 A job that is asked for inside another never waits for a slot that the other holds, ends with it, and has a lineage:
-the jobs around it, the outermost first, each as `job-id@worker`, and hooks as `@worker`.
+the jobs around it, the outermost first, each as `job-id@worker`, and hooks as `@worker`, where `@` and `%` in an id or
+a name are quoted as in a URL.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from actors.jobs.errors import JobResult, JobStateError
 
@@ -89,16 +91,16 @@ def lineage_here() -> tuple[str, ...]:
         return ()
     event = current_event.get()
     if event is None or event[1].result is not None:
-        return (f"@{hook}",)
+        return (f"@{_quoted(hook)}",)
     # Who sent the event may have to wait for this hook, with the slot that this job will need.
     group, member = event
     around = lineage_inside(group.parent) if group.parent is not None else ()
-    return (*around, f"{group.job_id}@{member.name}", f"@{hook}")
+    return (*around, _entry(group.job_id, member.name), f"@{_quoted(hook)}")
 
 
 def lineage_inside(outer: OuterJob) -> tuple[str, ...]:
     """The lineage of what is asked for inside a job; raises as `lineage_here`."""
-    lineage = (*outer.lineage, f"{outer.id}@{outer.worker_name}")
+    lineage = (*outer.lineage, _entry(outer.id, outer.worker_name))
     if len(lineage) > MAX_DEPTH:
         raise JobStateError(
             f"jobs nested more than {MAX_DEPTH} deep, the outermost is {lineage[0]!r}: do they ask in a loop?"
@@ -106,15 +108,28 @@ def lineage_inside(outer: OuterJob) -> tuple[str, ...]:
     return lineage
 
 
+def _entry(job_id: str, worker_name: str) -> str:
+    return f"{_quoted(job_id)}@{_quoted(worker_name)}"
+
+
+def _quoted(text: str) -> str:
+    """An id or a name in a lineage: the sign that parts the two is none of its own."""
+    return text if "@" not in text and "%" not in text else text.replace("%", "%25").replace("@", "%40")
+
+
+def _name_in(entry: str) -> str:
+    return unquote(entry.rpartition("@")[2])
+
+
 def takes_part(outer: OuterJob, names: set[str]) -> bool:
     """Whether one of these workers does a job, or one inside which it was asked for."""
-    return outer.worker_name in names or any(entry.rpartition("@")[2] in names for entry in outer.lineage)
+    return outer.worker_name in names or any(_name_in(entry) in names for entry in outer.lineage)
 
 
 def waits_for_hook(name: str) -> bool:
     """Whether a hook of worker `name`, if it has any, would have to wait for what the current task waits for."""
     outer = current_job.get()
-    return current_hook.get() == name if outer is None else f"@{name}" in outer.lineage
+    return current_hook.get() == name if outer is None else f"@{_quoted(name)}" in outer.lineage
 
 
 def holders(request: BusJobRequestMessage) -> frozenset[str]:
@@ -122,8 +137,8 @@ def holders(request: BusJobRequestMessage) -> frozenset[str]:
 
     It must not wait for a slot that one of them holds, or both would wait for ever.
     """
-    here = f"@{request.target}"
-    return frozenset(entry.removesuffix(here) for entry in request.lineage if entry.endswith(here))
+    here = f"@{_quoted(request.target or '')}"
+    return frozenset(unquote(entry.removesuffix(here)) for entry in request.lineage if entry.endswith(here))
 
 
 def nested(request: BusJobRequestMessage) -> bool:

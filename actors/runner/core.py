@@ -146,7 +146,7 @@ class RunnerCore:
             raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
         self.concurrency = concurrency or sys.maxsize
         self.registry = WorkerRegistry(self.name)
-        self.session = check_name("session", session) if session is not None else None
+        self.session = check_name("session", session) if session is not None else bus.session
         self.ready_timeout = seconds("ready_timeout", ready_timeout)
         self.cancel_grace = seconds("cancel_grace", cancel_grace)
         self.drain_timeout = seconds("drain_timeout", drain_timeout)
@@ -184,10 +184,6 @@ class RunnerCore:
         if self._threads is None:
             self._threads = CapacityLimiter(THREADS)
         return self._threads
-
-    def new_name(self, kind: str) -> str:
-        """A name for a worker that was given none."""
-        return f"{kind[:40]}-{self.new_id()}"
 
     def wall_clock(self) -> float:
         """Unix time, for people; nothing depends on it."""

@@ -138,8 +138,12 @@ async def _shown(job: JobContext) -> AsyncGenerator[ServerSentEvent, None]:
 
 
 def _whom(service: Service, handler: str) -> tuple[str, str | None]:
-    worker_name, _, job_name = handler.partition(":")
-    if worker_name not in service.runner.registry:
+    registry = service.runner.registry
+    parts = handler.split(":")
+    names = [":".join(parts[:end]) for end in range(len(parts), 0, -1)]  # a name may have a colon: the longest counts
+    worker_name = next((name for name in names if name in registry), parts[0])
+    job_name = handler.removeprefix(worker_name).removeprefix(":")
+    if worker_name not in registry:
         hint = service.runner.registry.who_is_alive(worker_name)
         raise HttpError(404, "no_such_handler", f"no handler {handler!r:.100}: {hint}")
     return worker_name, job_name or None

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from actors.runner.runner import WorkerRunner, core_of_runner
 from actors.testing.process import Process, let_processes_pause
+from actors.worker.core import name_workers_from
 from actors.worker.worker import BaseWorker
 from bus import NetworkBus
 from bus.memory.broker import MemoryBroker
@@ -99,6 +100,7 @@ class Simulation:
             SimulationError: It did not end within `limit` simulated seconds.
         """
         # The two switches make trio's choices depend on the seed alone; it has them for exactly this use.
+        name_workers_from(Random(self.seed))
         vars(trio_run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
         trio_run._r.seed(self.seed)
         return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))

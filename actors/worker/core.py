@@ -6,7 +6,11 @@ the public options, and nothing else; so a user's class may use any other name, 
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable
+from itertools import count
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -28,6 +32,30 @@ from bus.local.tasks import Signal, Waiter, wake
 if TYPE_CHECKING:
     from actors.jobs.policies import RestartPolicy
     from actors.worker.background import BackgroundTask
+
+
+class Names:
+    """Names for workers that are given none: of their class, of this life of the process, and a number."""
+
+    def __init__(self, rng: Random | None = None) -> None:
+        self._life = f"{(rng or Random(secrets.randbits(64))).getrandbits(32):08x}"
+        self._numbers = count(1)
+
+    def new(self, kind: str) -> str:
+        """A name that nobody else has."""
+        return f"{kind[:40]}-{self._life}-{next(self._numbers)}"
+
+
+_names = [Names()]
+
+
+def name_workers_from(rng: Random | None = None) -> None:
+    """Draw the names of workers that are given none anew, from `rng` or from chance."""
+    _names[:] = [Names(rng)]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=name_workers_from)
 
 
 class WorkerStatistics(msgspec.Struct, frozen=True):
@@ -91,9 +119,6 @@ class WorkerHost(AskingHost, DoingHost, Protocol):
     def face(self) -> Runner:
         """The runner that its users hold."""
 
-    def new_name(self, kind: str) -> str:
-        """A name for a worker that was given none."""
-
     def report(self, core: WorkerCore, what: str, error: BaseException) -> None:
         """Log what a worker's own code raised, and tell those who listen for errors."""
 
@@ -144,6 +169,7 @@ class WorkerCore:
         "leaving",
         "mailbox",
         "name",
+        "named",
         "parent",
         "room",
         "route",
@@ -154,10 +180,12 @@ class WorkerCore:
         "watched",
     )
 
-    def __init__(self, instance: Any, name: str, *, active: bool) -> None:
+    def __init__(self, instance: Any, name: str | None, *, active: bool) -> None:
         self.instance = instance
         self.definition: Definition = definition_of(type(instance))
-        self.name = name
+        self.named = name is not None
+        """Whether it was given its name, which then others may have on other runners."""
+        self.name = name if name is not None else _names[0].new(type(instance).__name__)
         self.active = active
         self.state = WorkerState.NEW
         self.leaving = False
@@ -183,7 +211,7 @@ class WorkerCore:
         self._waiters: list[Waiter] | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self.instance).__name__} {self.name or '(unnamed)'} {self.state.name.lower()}>"
+        return f"<{type(self.instance).__name__} {self.name} {self.state.name.lower()}>"
 
     # --- life ---
 
@@ -212,7 +240,7 @@ class WorkerCore:
         host = self.host
         if host is None or not host.running or self.state is WorkerState.STOPPED:
             raise RunnerStateError(
-                f"worker {self.name or type(self.instance).__name__!r} cannot {action}: it is "
+                f"worker {self.name!r} cannot {action}: it is "
                 f"{self.state.name.lower()}; add it to a runner and run that (`await runner.run()` or `async with "
                 "runner:`)"
             )

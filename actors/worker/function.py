@@ -28,7 +28,10 @@ class Function(Generic[P, R]):
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             raise HandlerError(f"function {name or call.__name__!r} is a generator: to stream, use @job in a worker")
         self.call = call
-        self.name = check_name("function name", name or getattr(call, "__name__", ""))
+        own = getattr(call, "__name__", "")
+        if name is None and not own.isidentifier():
+            raise HandlerError(f"{call!r}: a function without a name of its own needs one: name=")
+        self.name = check_name("function name", own if name is None else name)
         self.arguments = _arguments_of(call, self.name)
         self.needs = [field.name for field in msgspec.structs.fields(self.arguments) if field.required]
         update_wrapper(self, call)

@@ -99,13 +99,13 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         """Make a worker; it does nothing until it is added to a runner.
 
         Args:
-            name: The name others ask it under; None makes one up when it is added.
+            name: The name others ask it under, 1 to 128 printable characters; None makes one up that nobody else has.
             active: Whether it takes jobs from the start, or only after `activate_worker`.
 
         Raises:
             InvalidNameError: The name breaks the rule for names.
         """
-        name = check_name("worker name", name) if name is not None else ""
+        name = check_name("worker name", name) if name is not None else None
         give_core(self, WorkerCore(self, name, active=active))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -390,8 +390,6 @@ def attach(core: WorkerCore, host: WorkerHost) -> None:
         raise RunnerStateError(f"worker {core.name!r} is {core.state.name.lower()}: add a new one")
     for option in OPTIONS:
         check_option(type(core.instance).__name__, option, getattr(core.instance, option))
-    if not core.name:
-        core.name = host.new_name(type(core.instance).__name__)
     core.host = core.asking = host
     core.move(WorkerState.ATTACHED)
 

@@ -66,6 +66,9 @@ class WorkerBus(EventSource):
     networked: ClassVar[bool] = False
     """Whether it reaches other processes."""
 
+    session: str | None = None
+    """The session of the runners on it that name none; None lets each have one of its own."""
+
     def __init__(self) -> None:
         self._routes: dict[str, Route] = {}
         self._listeners: dict[str, Route] = {}

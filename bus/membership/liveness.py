@@ -99,7 +99,7 @@ class Liveness:
 
     def is_alive(self, address: str) -> bool:
         """Whether that life of a runner is alive as far as we know."""
-        peer = self._peers.get(address.partition("#")[0])
+        peer = self._peers.get(address.rpartition("#")[0])
         return address == self._address or (peer is not None and peer.address == address)
 
     def is_gone(self, address: str, now: float) -> bool:

@@ -159,7 +159,7 @@ class Membership:
 
     def receive(self, message: Any, now: float, *, to_us: bool) -> None:
         """Take in what another runner says of itself and its workers, to us alone or to everybody."""
-        runner = message.origin.partition("#")[0]
+        runner = message.origin.rpartition("#")[0]
         if isinstance(message, BusRunnerBeatMessage) and message.leaving:
             peer = self.liveness.left(runner, message.origin)
             if peer is not None:

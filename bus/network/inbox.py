@@ -249,7 +249,7 @@ def _check_runner(message: BusMessage) -> None:
     Raises:
         DecodeError: It is one.
     """
-    sender = message.origin.partition("#")[0]
+    sender = message.origin.rpartition("#")[0]
     about = getattr(message, "runner", sender)
     if about != sender:
         what = f"a {type(message).__name__} about runner {about!r:.100}"

@@ -36,7 +36,7 @@ from importlib.resources import files
 from re import fullmatch
 from typing import NamedTuple
 
-from bus.names import check_name
+from bus.names import check_name, key_part
 from bus.redis.client import Command
 
 GROUP = "actorbus"
@@ -54,7 +54,7 @@ class RedisLayout:
     """
 
     def __init__(self, namespace: str) -> None:
-        self.prefix = check_name("namespace", namespace) + ":"
+        self.prefix = key_part(check_name("namespace", namespace)) + ":"
         self.served = f"{self.prefix}served"
         self.inboxes = f"{self.prefix}inbox:"
         self.nodes = f"{self.prefix}nodes"

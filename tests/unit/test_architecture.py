@@ -73,6 +73,7 @@ SHARED_MACHINERY = {
     "bus.local.tasks": "reused tasks: the hot path of both packages",
     "bus.log": "one logger for both packages",
     "bus.memory.broker": "the simulated network keeps its frames in the broker of this process",
+    "bus.names": "runs are kept under the namespace of the jobs: one rule makes a part of a key of it",
     "bus.nats.client": "runs are kept on a server over the same kind of link as jobs travel",
     "bus.nats.connection": "as bus.nats.client",
     "bus.nats.layout": "runs are kept under the namespace of the jobs: one rule makes a name of it",

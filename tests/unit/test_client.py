@@ -161,7 +161,7 @@ async def test_two_clients_may_not_have_one_name() -> None:
         with pytest.raises(ValueError, match="'asker' is already taken"):
             await Client(runner, name="asker").__aenter__()
         with pytest.raises(InvalidNameError):
-            Client(runner, name="not a name")
+            Client(runner, name="not a name\n")
 
 
 async def test_a_client_of_a_runner_that_does_not_run_says_so() -> None:
@@ -254,7 +254,7 @@ async def test_what_is_wrong_with_the_whole_gather_is_raised_as_it_is() -> None:
         with pytest.raises(ValueError, match="max_concurrency must be 1 or more, got 0"):
             await client.gather("server", [1], max_concurrency=0)
         with pytest.raises(InvalidNameError):
-            await client.gather("not a name", [1])
+            await client.gather("not a name\n", [1])
         with pytest.raises(ValueError, match="timeout"):
             await client.gather("server", [1], timeout=-1)
         with pytest.raises(TypeError):

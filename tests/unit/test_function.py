@@ -209,7 +209,7 @@ def test_functions_that_cannot_be_given_arguments_by_name_are_refused() -> None:
     ):
         with pytest.raises(HandlerError, match=message):
             function()(bad)
-    with pytest.raises(ValueError, match="function name 'not a name' is not a valid name"):
-        function(name="not a name")(lambda: None)
-    with pytest.raises(ValueError, match="function name '<lambda>' is not a valid name"):
+    with pytest.raises(ValueError, match=r"function name 'not a name.n' is not a valid name"):
+        function(name="not a name\n")(lambda: None)
+    with pytest.raises(HandlerError, match="a function without a name of its own needs one: name="):
         function()(lambda: None)

@@ -85,4 +85,4 @@ def test_a_missing_library_is_said_with_how_to_install_it(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("url", ["redis://127.0.0.1", "nats://127.0.0.1"])
 def test_a_namespace_that_is_no_name_is_refused(url: str) -> None:
     with pytest.raises(InvalidNameError, match="namespace"):
-        open_run_store(url, namespace="a b")
+        open_run_store(url, namespace="a\tb")

@@ -135,8 +135,8 @@ async def test_the_reason_reaches_whoever_waits() -> None:
 
 
 def test_the_name_of_a_session_follows_the_rule_for_names() -> None:
-    with pytest.raises(InvalidNameError, match="session 'no good' is not a valid name"):
-        quiet(session="no good")
+    with pytest.raises(InvalidNameError, match=r"session 'no.tgood' is not a valid name"):
+        quiet(session="no\tgood")
 
 
 async def test_a_worker_may_end_the_session_from_its_first_hook() -> None:

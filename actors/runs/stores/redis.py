@@ -14,6 +14,7 @@ from actors.runs.stores.ledger import Changes, Entry, too_large
 from actors.runs.stores.ledger_store import LedgerRunStore
 from bus import BusError, TransportError, check_name
 from bus.local.tasks import on_asyncio
+from bus.names import key_part
 
 if TYPE_CHECKING:
     from bus.redis.client import Command
@@ -65,7 +66,7 @@ class RedisLedger:
         from bus.redis.client import connections  # noqa: PLC0415 - only who uses it loads it
 
         self.changes = Changes()
-        self._prefix = f"{check_name('namespace', namespace)}:runs:"
+        self._prefix = f"{key_part(check_name('namespace', namespace))}:runs:"
         self._make, self._where = connections(url, None)
         self._link: RedisLink | None = None
 
