@@ -65,7 +65,7 @@ from bus.messages import (
 from bus.names import check_name, nearest
 from bus.network.bus import NetworkBus, ServerBus
 from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
-from bus.url import open_bus
+from bus.url import BusOptions, open_bus
 from bus.wire.codec import register_message
 from bus.wire.packing import dumps, loads
 from bus.wire.shapes import register_type
@@ -112,6 +112,7 @@ __all__ = [
     "BusLocalMessage",
     "BusMessage",
     "BusNotStartedError",
+    "BusOptions",
     "BusRegistryRequestMessage",
     "BusRunnerBeatMessage",
     "BusStatistics",

@@ -32,8 +32,14 @@ def log() -> FilteringBoundLogger:
 
 
 def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    fields = " ".join(f"{key}={value!r}" for key, value in event["extra"].items())
-    return {**event, "msg": f"{event['msg']} {fields}".rstrip()}
+    """Show the fields behind the text too. A name that records use themselves gets an underscore."""
+    fields = event["extra"]
+    text = " ".join(f"{key}={value!r}" for key, value in fields.items())
+    extra = {f"{key}_" if key in _OF_RECORDS else key: value for key, value in fields.items()}
+    return {**event, "msg": f"{event['msg']} {text}".rstrip(), "extra": extra}
+
+
+_OF_RECORDS = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
 
 def text_of(value: object) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, TypeVar, dataclass_transform
 
 import msgspec
+
+from bus import BusOptions
 
 
 class JobParams(msgspec.Struct, kw_only=True):
@@ -86,6 +89,29 @@ class GroupKeywords(RunKeywords, total=False):
     params: JobGroupParams | None
     job_id: str | None
     cancellable: bool | None
+
+
+class ForeignKeywords(TypedDict, total=False):
+    """Keywords that constructors of Pipecat's have; they mean nothing here, and are taken so that its programs run."""
+
+    check_dangling_tasks: bool
+    task_manager: Any
+
+
+class ForeignRunnerKeywords(ForeignKeywords, total=False):
+    """Those of its runner."""
+
+    force_gc: bool
+    loop: Any
+
+
+class RunnerOptions(BusOptions, ForeignRunnerKeywords, total=False):
+    """What a runner takes beside its own arguments: the options of its bus, and words that mean nothing."""
+
+
+def without_foreign(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The keywords that are not among those of `kind`."""
+    return {name: value for name, value in keywords.items() if name not in kind.__annotations__}
 
 
 @dataclass_transform()

@@ -24,7 +24,7 @@ from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
 from actors.observability.trace import enter, leave, watching
-from actors.performer.handler import Handler, Takes
+from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.invoke import call
 from actors.performer.job import Job
 from bus import (
@@ -316,7 +316,15 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
             self.limit = limit
             self._wake()
 
-    def respond(self, response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False) -> None:
+    def respond(
+        self,
+        response: Any,
+        status: JobStatus,
+        error: ErrorInfo | None = None,
+        *,
+        urgent: bool = False,
+        stream_end: bool = False,
+    ) -> None:
         """Answer the job for its handler.
 
         Raises:
@@ -330,8 +338,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
         except EncodeError as failure:
             self._finish(state, JobStatus.ERROR, None, describe(failure))
             raise
-        error = None
-        if status is not JobStatus.COMPLETED:
+        if error is None and status is not JobStatus.COMPLETED:
             error = ErrorInfo(type=status.name.capitalize(), message=f"answered {status.value}")
         self._finish(state, status, response, error, urgent=urgent, stream_end=stream_end)
 
@@ -355,7 +362,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
             host = slots.host
             watched = host.job_events.wanted or watching
             if watched or self._timer or self._waiters or self.successor or self.streaming or self.groups:
-                self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self.streaming)
+                self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self._ends_stream)
                 return
             self.state = _ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
             slots.completed(self)
@@ -458,6 +465,11 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
             response=response,
             error=error,
         )
+
+    @property
+    def _ends_stream(self) -> bool:
+        """Whether what the handler returns ends a stream: one that is handed the message says so itself."""
+        return self.streaming and (self.handler.takes is not _MESSAGE or self.handler.shape is Shape.GENERATOR)
 
     def _arm_deadline(self) -> None:
         if self.deadline != math.inf and self.request.origin:  # a requester in this process sees to it itself

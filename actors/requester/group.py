@@ -77,6 +77,7 @@ class Group(msgspec.Struct, eq=False):
         trace: What it is part of.
         parent: The job inside which it was asked for; it ends with that.
         deadline: When it ends at the latest.
+        by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
         error: Why it did not complete; None while it runs and when it did.
@@ -96,6 +97,7 @@ class Group(msgspec.Struct, eq=False):
     trace: Trace | None
     parent: OuterJob | None
     deadline: float = math.inf
+    by_hand: bool = False
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
@@ -151,6 +153,12 @@ class Group(msgspec.Struct, eq=False):
             self._timer = self.host.deadlines.add(self.deadline, self._expired)
         if not self.open:
             self._end(None)
+
+    def join(self, name: str) -> None:
+        """Have one more member, of those that are asked one by one."""
+        self.members[name] = Member(name)
+        self.worker_names = (*self.worker_names, name)
+        self.open += 1
 
     def until_done(self, scope: CancelScope) -> None:
         """Cancel a scope when the group has ended."""
@@ -340,7 +348,7 @@ class Group(msgspec.Struct, eq=False):
             for member in self.members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        if self.asker.wanted:
+        if self.asker.wanted and not self.by_hand:
             self._tell_end(error, message)
         if self._flow is not None:
             self._flow.end()

@@ -11,6 +11,7 @@ from anyio import CancelScope, create_task_group
 from actors.jobs.errors import JobStateError, RunnerStateError
 from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
 from actors.jobs.outcome import refused
+from actors.jobs.params import JobGroupParams, resolve
 from actors.observability.trace import current_trace, send_traced, watching
 from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
@@ -18,14 +19,15 @@ from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, tra
 
 if TYPE_CHECKING:
     from actors.host import AskingHost
-    from actors.jobs.params import JobGroupParams
     from bus.local.mailbox import Room
 
 Late = list[tuple[BusJobRequestMessage, "Room"]]
 """Requests that found no room, each with the room to wait for."""
 
 
-def request(asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[Group, Late | None]:
+def request(
+    asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams, *, by_hand: bool = False
+) -> tuple[Group, Late | None]:
     """Check everything, then send what can be sent now; what cannot is returned for `request_late`.
 
     Raises:
@@ -67,6 +69,7 @@ def request(asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams)
         current_trace.get(),
         parent,
         deadline,
+        by_hand,
     )
     asker.groups[job_id] = host.open_groups[group] = group
     if limited or not worker_names:
@@ -98,6 +101,42 @@ def request(asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams)
         group.cancel(f"a request could not be sent: {error!r}")
         raise
     return group, late
+
+
+async def request_by_hand(asker: Asker, message: BusJobRequestMessage) -> bool:
+    """Ask for the job that a message of the asker's own making asks for; those of one id make a group.
+
+    Every answer, also one of the system's, comes to `on_job_response`.
+
+    Returns:
+        Whether it was asked for. A message that repeats a request, or of a job asked for by a verb, travels as it is.
+
+    Raises:
+        As `request`.
+    """
+    assert message.target is not None
+    group = asker.groups.get(message.job_id)
+    if group is None:
+        params = resolve(
+            None,
+            JobGroupParams,
+            name=message.job_name,
+            payload=message.payload,
+            timeout=message.timeout,
+            cancel_on_error=False,
+            job_id=message.job_id,
+            delivery=message.delivery,
+        )
+        group, late = request(asker, (message.target,), params, by_hand=True)
+        if late is not None:
+            await request_late(group, late)
+        return True
+    if not group.by_hand or message.target in group.members:
+        return False
+    group.join(message.target)
+    message.asked = group.asked
+    await _send_late(group, message, _send_again(group, message))
+    return True
 
 
 def _position(host: AskingHost) -> tuple[OuterJob | None, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import inspect
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,7 @@ class RunnerCore:
         self.auto_end = True
         self.failure: BaseException | None = None
         self._late_answers = 0
+        self._put_off: list[tuple[WorkerCore, str, Callable[[], Awaitable[None]]]] = []
         self.begun = anyio.Event()
         """Set when all workers that were added before have started."""
         self._signals = EndSignals(lambda: self.ends, self.finish, sigint=handle_sigint, sigterm=handle_sigterm)
@@ -422,7 +423,17 @@ class RunnerCore:
         forget_stop()
         self.tasks.close()
 
+    def when_running(self, core: WorkerCore, action: str, verb: Callable[[], Awaitable[None]]) -> None:
+        """Do something for a worker once all workers that were added before it runs have started."""
+        self._put_off.append((core, action, verb))
+
     async def _tell_ready(self, _argument: None) -> None:
+        put_off, self._put_off = self._put_off, []
+        for core, action, verb in put_off:
+            try:
+                await verb()
+            except Exception as error:  # noqa: BLE001 - who asked for it has gone on
+                self.report(core, f"could not {action}, as it was told before the runner ran", error)
         await self.emit("on_ready")
         self.begun.set()
 

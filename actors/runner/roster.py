@@ -13,7 +13,7 @@ from actors.jobs.errors import RunnerStateError, describe
 from actors.jobs.lifecycle import ALIVE, WorkerState
 from actors.jobs.outcome import cancelled
 from actors.worker.core import WorkerCore, WorkerHost
-from actors.worker.dispatch import deliver
+from actors.worker.dispatch import deliver, say
 from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker, MakesWorker, WorkerParams, attach
 from bus import BusWorkerLostMessage, DuplicateNameError, WorkerErrorData
@@ -237,7 +237,7 @@ class Roster:
 
     def _route(self, entry: Entry) -> None:
         core = entry.core
-        core.route = Route(partial(deliver, core), core.request)
+        core.route = Route(partial(deliver, core), core.request, says=partial(say, core))
         core.look_at_doors()
         self.host.bus.route(core.name, core.route, listens=core.wants_messages)
         entry.routed = True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from actors.jobs.nesting import current_job, takes_part
+from actors.jobs.params import ForeignRunnerKeywords, without_foreign
 from actors.jobs.policies import RestartPolicy
 from actors.runner.core import EVENTS, RunnerCore, RunnerStatistics, opened
 from actors.runner.scope import Scope
@@ -16,6 +17,9 @@ from bus.local.events import Handler, HandlerT
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Unpack
+
+    from actors.jobs.params import RunnerOptions
 
 
 class WorkerRunner:
@@ -41,7 +45,7 @@ class WorkerRunner:
         drain_timeout: float = 30.0,
         tracebacks: bool = False,
         rng: Random | None = None,
-        **bus_options: Any,
+        **bus_options: Unpack[RunnerOptions],
     ) -> None:
         """Make a runner.
 
@@ -61,6 +65,7 @@ class WorkerRunner:
             tracebacks: Whether requesters get the tracebacks of handlers; they may hold secrets.
             rng: Where ids and jitter come from; give a seeded one for reproducible runs.
             bus_options: What `open_bus` takes beside the URL: `prefetch`, `consumer_id`, `signing_key` and the like.
+                `check_dangling_tasks`, `force_gc`, `loop` and `task_manager` are taken and mean nothing.
 
         Raises:
             InvalidNameError: A name breaks the rule for names.
@@ -70,7 +75,7 @@ class WorkerRunner:
         self.__core = RunnerCore(
             self,
             name,
-            opened(bus, bus_options),
+            opened(bus, without_foreign(bus_options, ForeignRunnerKeywords)),
             concurrency=concurrency,
             handle_sigint=handle_sigint,
             handle_sigterm=handle_sigterm,
@@ -155,17 +160,21 @@ class WorkerRunner:
             await core.wait()
         return True
 
-    async def run(self, *, auto_end: bool = True) -> None:
+    async def run(self, worker: BaseWorker | MakesWorker | None = None, *, auto_end: bool = True) -> None:
         """Run until ended.
 
         Args:
+            worker: One more worker to add first.
             auto_end: End when the last root worker has stopped; else only by `end()`, `cancel()` or a signal.
 
         Raises:
             RunnerStateError: It was run before.
+            DuplicateNameError: The name of `worker` is taken.
             SupervisionError: Workers added by `supervise` failed too often.
         """
         self.__core.auto_end = auto_end
+        if worker is not None:
+            await self.add_workers(worker)
         await self.__scope.run()
 
     async def end(self, reason: str | None = None) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +29,7 @@ from bus.local.events import EventHandlers
 from bus.local.mailbox import Mailbox, Room
 from bus.local.subscriber import Route
 from bus.local.tasks import Signal, Waiter, wake
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.jobs.policies import RestartPolicy
@@ -115,9 +117,15 @@ class WorkerHost(AskingHost, DoingHost, Protocol):
     drained: Signal
     """Wakes those that wait for workers to have nothing left to do."""
 
+    ends: bool
+    """Whether it is ending, or has ended."""
+
     @property
     def face(self) -> Runner:
         """The runner that its users hold."""
+
+    def when_running(self, core: WorkerCore, action: str, verb: Callable[[], Awaitable[None]]) -> None:
+        """Do something for a worker once all workers that were added before it runs have started."""
 
     def report(self, core: WorkerCore, what: str, error: BaseException) -> None:
         """Log what a worker's own code raised, and tell those who listen for errors."""
@@ -203,7 +211,7 @@ class WorkerCore:
         self.room: Room | None = None
         self.route: Route | None = None
         self.held: list[tuple[Any, ...]] | None = None
-        self.background: dict[BackgroundTask, None] | None = None
+        self.background: dict[BackgroundTask[Any], None] | None = None
         self.watched: dict[str, None] | None = None
         self.wanted = self.definition.hooks
         self.wants_messages = "on_bus_message" in self.wanted
@@ -245,6 +253,31 @@ class WorkerCore:
                 "runner:`)"
             )
         return host
+
+    def living_host(self, action: str) -> WorkerHost:
+        """The runner that hosts it, which runs, or has yet to.
+
+        Raises:
+            RunnerStateError: There is none, or it has ended, or the worker has; the text names the action.
+        """
+        host = self.host
+        return self.host_for(action) if host is None or host.ends or self.state is WorkerState.STOPPED else host
+
+    async def act(self, action: str, verb: Callable[[WorkerHost], Awaitable[None]]) -> None:
+        """Do what nobody waits for an answer to: now, or when its runner runs.
+
+        After the worker or its runner has ended it is dropped and logged.
+
+        Raises:
+            RunnerStateError: It was not added to a runner.
+        """
+        host = self.host or self.host_for(action)
+        if host.running and self.state is not WorkerState.STOPPED:
+            await verb(host)
+        elif host.ends or self.state is WorkerState.STOPPED:
+            log().warning("dropped: the worker has stopped", worker=self.name, action=action)
+        else:
+            host.when_running(self, action, partial(verb, host))
 
     async def wait(self) -> None:
         """Wait until it has stopped."""
@@ -455,7 +488,7 @@ class WorkerCore:
         """A worker that it watches is gone."""
         self.queue_hook("on_worker_lost", data)
 
-    def background_ended(self, task: BackgroundTask, error: BaseException | None) -> None:
+    def background_ended(self, task: BackgroundTask[Any], error: BaseException | None) -> None:
         """A background task has ended."""
         if self.background is not None:
             self.background.pop(task, None)

@@ -10,6 +10,7 @@ from actors.jobs.lifecycle import WorkerState
 from actors.jobs.outcome import cancelled
 from actors.performer.execution import Execution
 from actors.requester.group import Group
+from actors.requester.request import request_by_hand
 from actors.worker.core import WorkerCore
 from bus import (
     BusActivateWorkerMessage,
@@ -196,6 +197,37 @@ def _queue(core: WorkerCore, item: tuple[Any, ...], force: bool, *, job_id: str 
             core.held = []
         core.held.append((_taken, room, item))
     return None
+
+
+async def say(core: WorkerCore, message: BusMessage) -> bool:
+    """Do what a worker's verb would do, for a message about a job that the worker has made by hand.
+
+    What it says of a job that it does comes in order and once; a job that it asks for ends.
+
+    Returns:
+        Whether the message was one.
+
+    Raises:
+        JobStateError: The job was answered while this waited for room at its requester.
+        EncodeError: A field cannot travel; of an answer, the requester was told ERROR.
+    """
+    if isinstance(message, BusJobRequestMessage) and message.target is not None:
+        return await request_by_hand(core, message)
+    if core.admission is None or not isinstance(message, (BusJobResponseMessage, *EVENT_MESSAGES)):
+        return False
+    execution = core.admission.executions.get(message.job_id)
+    if execution is None or execution.request.source != message.target:
+        return False
+    if isinstance(message, BusJobResponseMessage):
+        execution.respond(message.response, JobStatus(message.status), message.error, urgent=message.urgent)
+    elif isinstance(message, BusJobStreamEndMessage):
+        execution.respond(message.data, JobStatus.COMPLETED, stream_end=True)
+    elif isinstance(message, BusJobUpdateMessage):
+        await execution.event(type(message), update=message.update)
+    else:
+        execution.streaming = True
+        await execution.event(type(message), data=message.data)
+    return True
 
 
 async def _taken(room: Room, item: tuple[Any, ...]) -> None:

@@ -16,7 +16,7 @@ from actors.requester.group import Group
 from actors.requester.request import refuse_twice, request, request_late
 from actors.worker.core import WorkerCore
 from actors.worker.dispatch import takes_place
-from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, JobStatus
+from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, JobStatus, travel
 
 Delivery = Literal["at_least_once", "at_most_once"]
 
@@ -158,17 +158,17 @@ class Verbs:
     async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.
 
-        The outcome comes to `on_job_completed` or `on_job_error`, the answer to `on_job_response` before that.
+        The outcome comes to `on_job_completed` or `on_job_error`, the answer to `on_job_response` before that. Before
+        the runner runs, this notes the request, and it is sent then.
 
         Returns:
             The job's id.
         """
-        resolved = resolve(params, JobGroupParams, **keywords)
-        return (await _ask(self.__core, (worker_name,), resolved)).job_id
+        return await _ask_and_go_on(self.__core, (worker_name,), resolve(params, JobGroupParams, **keywords))
 
     async def request_job_group(self, *worker_names: str, params: JobGroupParams | None = None, **keywords: Any) -> str:
         """Ask several workers for a job and go on; arguments as for `job_group`, outcomes as for `request_job`."""
-        return (await _ask(self.__core, worker_names, resolve(params, JobGroupParams, **keywords))).job_id
+        return await _ask_and_go_on(self.__core, worker_names, resolve(params, JobGroupParams, **keywords))
 
     async def create_job_group_and_request_job(
         self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
@@ -268,14 +268,13 @@ def give_core(worker: Verbs, core: WorkerCore) -> None:
 
 
 async def send(core: WorkerCore, message: BusMessage) -> None:
-    """Send any message for a worker; waits and raises as `WorkerBus.send`."""
-    host = core.host_for("send a message")
+    """Send any message for a worker: now, or when its runner runs. It waits and raises as `WorkerBus.send`."""
     if not isinstance(message, BusMessage):
         raise TypeError(f"a BusMessage is needed, not {message!r:.100}")
     room = core.room
     if message.target == core.name and takes_place(message) and room is not None and room.taken >= room.capacity:
         raise room.refusal()  # who waits for room in its own mailbox waits for itself
-    await host.bus.send(message)
+    await core.act("send a message", lambda host: host.bus.send(message))
 
 
 async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> Group:
@@ -284,6 +283,22 @@ async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroup
     if late is not None:
         await request_late(group, late)
     return group
+
+
+async def _ask_and_go_on(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> str:
+    host = core.living_host("request a job")
+    if host.running:
+        return (await _ask(core, worker_names, params)).job_id
+    refuse_twice(worker_names)
+    job_id = params.job_id or host.new_id()
+    payloads = {name: travel(value) for name, value in params.payloads.items()} if params.payloads else None
+    noted = msgspec.structs.replace(params, job_id=job_id, payload=travel(params.payload), payloads=payloads)
+
+    async def ask() -> None:
+        await _ask(core, worker_names, noted)
+
+    host.when_running(core, "request a job", ask)
+    return job_id
 
 
 def _active(core: WorkerCore, job_id: str, action: str) -> Job[Any]:

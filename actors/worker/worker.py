@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
 
 from actors.jobs.errors import HandlerError, RunnerStateError
 from actors.jobs.lifecycle import WorkerState
-from actors.jobs.params import DataclassBase
+from actors.jobs.params import DataclassBase, ForeignKeywords, without_foreign
 from actors.jobs.policies import RestartPolicy
-from actors.worker.background import BackgroundTask
+from actors.worker.background import AnyTask, BackgroundTask, T, ended
 from actors.worker.core import Runner, WorkerCore, WorkerHost, WorkerStatistics
 from actors.worker.handlers import define, handler_name
 from actors.worker.hooks import Hooks
@@ -34,6 +34,10 @@ from bus import (
 )
 from bus.local.events import Handler, HandlerT
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE
+from bus.log import log
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 Factory = Callable[[], "BaseWorker"]
 """Makes a worker; called again for each restart, and must give it the same name every time."""
@@ -95,16 +99,20 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         _refuse_names(cls)
         define(cls, Hooks)
 
-    def __init__(self, name: str | None = None, *, active: bool = True) -> None:
+    def __init__(self, name: str | None = None, *, active: bool = True, **foreign: Unpack[ForeignKeywords]) -> None:
         """Make a worker; it does nothing until it is added to a runner.
 
         Args:
             name: The name others ask it under, 1 to 128 printable characters; None makes one up that nobody else has.
             active: Whether it takes jobs from the start, or only after `activate_worker`.
+            foreign: `check_dangling_tasks` and `task_manager` are taken and mean nothing.
 
         Raises:
+            TypeError: There is no such keyword.
             InvalidNameError: The name breaks the rule for names.
         """
+        for unknown in without_foreign(foreign, ForeignKeywords):
+            raise TypeError(f"{type(self).__name__} has no keyword {unknown!r}: there are name and active")
         name = check_name("worker name", name) if name is not None else None
         give_core(self, WorkerCore(self, name, active=active))
 
@@ -219,33 +227,68 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     async def end(self, *, reason: str | None = None) -> None:
         """Ask the runners of this session to end gracefully, and return."""
         core = core_of(self)
-        host = core.host_for("end the session")
-        host.bus.post(BusEndMessage(source=core.name, reason=reason, session=host.session))
+
+        async def end(host: WorkerHost) -> None:
+            host.bus.post(BusEndMessage(source=core.name, reason=reason, session=host.session))
+
+        await core.act("end the session", end)
 
     async def cancel(self, *, reason: str | None = None) -> None:
         """Ask the runners of this session to stop at once, and return."""
         core = core_of(self)
-        host = core.host_for("cancel the session")
-        host.bus.post(BusCancelMessage(source=core.name, reason=reason, session=host.session))
 
-    def create_task(self, coroutine: Coroutine[Any, Any, Any], name: str | None = None) -> BackgroundTask:
-        """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops. What it raises is reported."""
+        async def cancel(host: WorkerHost) -> None:
+            host.bus.post(BusCancelMessage(source=core.name, reason=reason, session=host.session))
+
+        await core.act("cancel the session", cancel)
+
+    def create_task(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> BackgroundTask[T]:
+        """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops.
+
+        What it raises is reported, unless somebody awaits the task. Before the runner runs, it waits for that.
+
+        Args:
+            coroutine: What to run, in a context of its own: no context variable of the caller reaches it.
+            name: What it is called in logs.
+
+        Returns:
+            The task, which may be awaited, gathered, asked and cancelled like an `asyncio.Task`.
+
+        Raises:
+            TypeError: It is no coroutine.
+            RunnerStateError: The worker belongs to no runner, or has ended. The coroutine is closed.
+        """
+        if not isinstance(coroutine, Coroutine):
+            raise TypeError(f"create_task takes a coroutine, what calling an `async def` gives, not {coroutine!r:.100}")
         core = core_of(self)
         try:
-            host = core.host_for("start a background task")
+            host = core.living_host("start a background task")
         except RunnerStateError:
             coroutine.close()
             raise
-        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", host.tasks, core.background_ended)
+        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", core.background_ended)
         if core.background is None:
             core.background = {}
         core.background[task] = None
+        if host.running:
+            task.begin(host.tasks)
+        else:
+
+            async def begin() -> None:
+                task.begin(host.tasks)
+
+            host.when_running(core, "start a background task", begin)
         return task
 
-    async def cancel_task(self, task: BackgroundTask) -> None:
-        """Cancel a background task and wait until it has ended."""
-        task.cancel()
-        await task.wait()
+    async def cancel_task(self, task: AnyTask, timeout: float | None = None) -> None:
+        """Cancel a task and wait until it has ended; what it raises then is not raised here.
+
+        Args:
+            task: One of `create_task`, or any `asyncio.Task`.
+            timeout: Seconds to wait at most; None waits for as long as it takes. A task that takes longer is logged.
+        """
+        if task.cancel() and not await ended(task, timeout):
+            log().warning("task did not stop in time", worker=self.name, task=task.get_name(), seconds=timeout)
 
     # --- events ---
 
@@ -284,11 +327,14 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     async def send_bus_error_message(self, error: str) -> None:
         """Report an error: to the parent's `on_worker_failed`, or, from a root worker, to the runners' `on_error`."""
         core = core_of(self)
-        host = core.host_for("report an error")
-        if core.parent is not None:
-            host.bus.post(BusWorkerLocalErrorMessage(source=core.name, target=core.parent.name, error=error))
-        else:
-            host.bus.post(BusWorkerErrorMessage(source=core.name, target=host.name, error=error))
+
+        async def report(host: WorkerHost) -> None:
+            if core.parent is not None:
+                host.bus.post(BusWorkerLocalErrorMessage(source=core.name, target=core.parent.name, error=error))
+            else:
+                host.bus.post(BusWorkerErrorMessage(source=core.name, target=host.name, error=error))
+
+        await core.act("report an error", report)
 
     async def add_workers(self, *workers: BaseWorker | MakesWorker, watch: bool = True) -> None:
         """Add children: they start now, end before this worker does, and are stopped with it.
@@ -299,10 +345,10 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
 
         Raises:
             DuplicateNameError: A name is taken; the workers named before it were added.
-            RunnerStateError: A worker was added before, or this one is not in a running runner.
+            RunnerStateError: A worker was added before, or this one belongs to no runner, or its runner has ended.
         """
         core = core_of(self)
-        await core.host_for("add workers").add_children(core, workers, watch=watch)
+        await core.living_host("add workers").add_children(core, workers, watch=watch)
 
     async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
         """Add children that are made again when their `start()` or `run()` raises; this worker watches them.
@@ -313,7 +359,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
                 this worker fails with `SupervisionError`.
         """
         core = core_of(self)
-        await core.host_for("supervise workers").supervise_children(core, factories, restart)
+        await core.living_host("supervise workers").supervise_children(core, factories, restart)
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
@@ -341,20 +387,29 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     async def watch_workers(self, *worker_names: str) -> None:
         """Be told when these come up (`on_worker_ready`; at once for those that are) and go (`on_worker_lost`)."""
         core = core_of(self)
-        registry = core.host_for("watch workers").registry
-        if core.watched is None:
-            core.watched = {}
         for worker_name in worker_names:
-            core.watched[check_name("worker name", worker_name)] = None
-            await registry.watch(worker_name, core.on_ready, core.on_lost)
+            check_name("worker name", worker_name)
+
+        async def watch(host: WorkerHost) -> None:
+            if core.watched is None:
+                core.watched = {}
+            for worker_name in worker_names:
+                core.watched[worker_name] = None
+                await host.registry.watch(worker_name, core.on_ready, core.on_lost)
+
+        await core.act("watch workers", watch)
 
     async def unwatch_workers(self, *worker_names: str) -> None:
         """Stop being told."""
         core = core_of(self)
-        for worker_name in worker_names:
-            if core.watched is not None:
-                core.watched.pop(worker_name, None)
-            await core.hosted.registry.unwatch(worker_name, core.on_ready)
+
+        async def unwatch(host: WorkerHost) -> None:
+            for worker_name in worker_names:
+                if core.watched is not None:
+                    core.watched.pop(worker_name, None)
+                await host.registry.unwatch(worker_name, core.on_ready)
+
+        await core.act("unwatch workers", unwatch)
 
     async def publish(self, topic: str, data: Any = None) -> int:
         """Send `data` to every worker with a `@subscribe(topic)` method, each a copy, in the order published.
@@ -366,7 +421,8 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         it. Nobody is told whether it was handled.
 
         Returns:
-            How many subscribers in this process got it; those elsewhere are not counted.
+            How many subscribers in this process got it; those elsewhere are not counted. Before the runner
+            runs 0: it is published then.
 
         Raises:
             EncodeError: It cannot travel, or is too big for the network; nobody got it.
@@ -374,9 +430,15 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
                 another runner that there was none. Those before it got it; other runners come first.
         """
         core = core_of(self)
-        host = core.host_for("publish")
         message = BusTopicMessage(source=core.name, topic=check_name("topic", topic), data=travel(data, "data"))
-        return await host.bus.publish(message)
+        count = 0
+
+        async def publish(host: WorkerHost) -> None:
+            nonlocal count
+            count = await host.bus.publish(message)
+
+        await core.act("publish", publish)
+        return count
 
 
 def attach(core: WorkerCore, host: WorkerHost) -> None:

@@ -83,6 +83,7 @@ class WorkerBus(EventSource):
         self._tasks: Tasks | None = None
         self._sent = 0
         self._undeliverable = 0
+        self._ran = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'started' if self.started else 'stopped'} subscribers={len(self._routes)}>"
@@ -130,6 +131,7 @@ class WorkerBus(EventSource):
         for callback in tuple(self._stop_callbacks):
             callback()
         stack, self._stack, tasks = self._stack, None, self._tasks
+        self._ran = True
         self._parked.clear()
         for name in self._subscribers:
             self.unroute(name)
@@ -174,17 +176,26 @@ class WorkerBus(EventSource):
     async def send(self, message: BusMessage) -> None:
         """Send a message of any type.
 
-        In process it is in its reader's mailbox when this returns. If that is full, this waits for room.
+        In process it is in its reader's mailbox when this returns. If that is full, this waits for room. What a worker
+        says in it of a job that it does takes its place among what it has said of that job before. After the bus was
+        stopped the message is dropped, counted as undeliverable and logged.
 
         Raises:
-            BusNotStartedError: The bus is not started.
+            BusNotStartedError: The bus was never started.
             EncodeError: A field cannot travel; nothing was sent.
             MailboxFullError: There was no room within 30 seconds, or the reader refuses to let senders wait.
         """
         if self._stack is None:
-            raise BusNotStartedError(f"send {type(message).__name__}")
+            if not self._ran:
+                raise BusNotStartedError(f"send {type(message).__name__}")
+            self._undeliverable += 1
+            log().warning("message dropped: the bus was stopped", message=type(message).__name__, source=message.source)
+            return
         if not isinstance(message, BusLocalMessage):
             isolate(message)
+        sender = self._routes.get(message.source)
+        if sender is not None and sender.says is not None and await sender.says(message):
+            return
         room = self.post(message)
         if room is not None:
             await self._send_later(room, partial(self.post, message))

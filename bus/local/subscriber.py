@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -33,11 +33,13 @@ class Route(msgspec.Struct, eq=False):
         deliver: Takes any message.
         request: Takes requests for jobs; `deliver` where there is no shorter way.
         answers: What waits for answers, by job id; None where there is no shorter way.
+        says: Says what its reader sends in a message made by hand; False for one that travels as it is.
     """
 
     deliver: Deliver
     request: Deliver
     answers: Mapping[str, AwaitsAnswer] | None = None
+    says: Callable[[BusMessage], Awaitable[bool]] | None = None
 
 
 class BusSubscriber:

@@ -24,8 +24,8 @@ from bus.wire.codec import MAX_MESSAGE_BYTES
 from bus.wire.signing import signer_for
 
 
-class NetworkOptions(TypedDict, total=False):
-    """The options of every bus over a network; see `NetworkBus`."""
+class NetworkSettings(TypedDict, total=False):
+    """How every bus over a network behaves; see `NetworkBus`."""
 
     heartbeat: float
     lease: float | None
@@ -35,6 +35,11 @@ class NetworkOptions(TypedDict, total=False):
     block_limit: float | None
     signing_key: bytes | tuple[bytes, ...] | None
     delivery: DeliveryKind
+
+
+class NetworkOptions(NetworkSettings, total=False):
+    """The options of every bus over a network."""
+
     rng: Random | None
 
 

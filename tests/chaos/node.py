@@ -20,7 +20,7 @@ import anyio
 import msgspec
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job
-from bus import NetworkBus, WorkerLostData, WorkerReadyData, open_bus
+from bus import BusOptions, NetworkBus, WorkerLostData, WorkerReadyData, open_bus
 from tests.chaos.lines import REMEMBERED, Event, Journal
 
 HOUR = 3600.0
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     url: str
     directory: str
-    options: dict[str, float] = {}
+    options: BusOptions = {}
     slots: int = 0
     watches: tuple[str, ...] = ()
     drain_timeout: float = 20.0

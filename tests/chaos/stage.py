@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from bus import BusOptions
 from bus.brokers import BROKERS, Broker
 from tests.chaos.lines import Event, Journal, Line, Reader
 from tests.chaos.node import Ask, Settings
@@ -26,7 +27,7 @@ from tests.environment import ROOT, environment
 Kind = Literal["redis", "nats"]
 KINDS: tuple[Kind, ...] = ("redis", "nats")
 
-QUICK: dict[str, float] = {"heartbeat": 0.5, "lease": 2.0, "ack_wait": 2.0}
+QUICK: BusOptions = {"heartbeat": 0.5, "lease": 2.0, "ack_wait": 2.0}
 """Leases as short as a busy machine allows: what most scenarios wait for."""
 
 LONGEST_WAIT = 60.0
@@ -161,7 +162,7 @@ class Stage:
         if proxy is not None:
             parts = urlsplit(url)
             url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{proxy.port}"))
-        options = {**QUICK, **more.pop("options", {})}
+        options: BusOptions = {**QUICK, **more.pop("options", {})}
         settings = Settings(name=name, url=url, directory=str(self.directory), slots=slots, options=options, **more)
         return self.start(settings, proxy)
 

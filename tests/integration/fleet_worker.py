@@ -8,14 +8,23 @@ It prints `ready` when it serves, and a line for each job that it starts.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TypedDict
 
 import anyio
 
 from actors import BaseWorker, Job, WorkerRunner, job
 from bus import open_bus
 
-QUICK = {"ack_wait": 2.0, "heartbeat": 0.5, "lease": 2.0}
+
+class Quick(TypedDict):
+    """Options of a bus."""
+
+    ack_wait: float
+    heartbeat: float
+    lease: float
+
+
+QUICK: Quick = {"ack_wait": 2.0, "heartbeat": 0.5, "lease": 2.0}
 """Leases as short as a busy machine allows: what a test waits for."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import anyio
 import pytest
 
@@ -31,7 +33,7 @@ class Relay(BaseWorker):
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
 async def test_a_printable_name_serves_for_workers_handlers_runners_and_namespaces(
-    each_broker: Broker, delivery: str
+    each_broker: Broker, delivery: Literal["at_least_once", "at_most_once"]
 ) -> None:
     def runner(name: str) -> WorkerRunner:
         bus = open_bus(each_broker.url, namespace="my fleet: 1 {a}>*", delivery=delivery, **QUICK)

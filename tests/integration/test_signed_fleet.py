@@ -13,12 +13,13 @@ import pytest
 from actors import BaseWorker, Client, Job, WorkerRunner, WorkerUnavailableError, job
 from bus import NetworkBus, open_bus
 from bus.brokers import Broker
+from tests.integration.fleet_worker import Quick
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
 OLD, NEW, WRONG = b"o" * 32, b"n" * 32, b"w" * 32
 LONGEST_WAIT = 100.0
-OPTIONS = {"ack_wait": 20.0, "heartbeat": 0.5, "lease": 5.0}
+OPTIONS: Quick = {"ack_wait": 20.0, "heartbeat": 0.5, "lease": 5.0}
 """Leases that no pause of a busy machine ends: each job is to run once."""
 
 Keys = bytes | tuple[bytes, ...] | None

@@ -43,6 +43,7 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": (
         "bus/local/tasks.py",
+        "actors/worker/background.py",  # its tasks are asked like those of asyncio, and raise what those raise
         "bus/redis/",
         "bus/nats/",
     ),  # tasks.py: the asyncio form of the hot path's primitives

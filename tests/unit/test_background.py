@@ -119,7 +119,8 @@ async def test_whoever_gives_up_waiting_for_a_background_task_is_forgotten() -> 
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await task.wait()
-        assert not task._waiters
+        assert not task.done()
+        assert task._over.statistics().tasks_waiting == 0
         await worker.cancel_task(task)
 
 

@@ -526,35 +526,38 @@ async def test_g13_a_value_that_cannot_travel_is_refused_at_its_sender_with_its_
 async def test_sending_before_the_start_and_after_the_end_raises() -> None:
     runner = WorkerRunner(handle_sigint=False, handle_sigterm=False)
     worker = Plain("w")
-    sends: list[Callable[[], Awaitable[Any]]] = [
+    asks: list[Callable[[], Awaitable[Any]]] = [
         lambda: worker.job("w"),
         lambda: worker.job_group("w"),
+        lambda: worker.create_job_group_and_request_job(["w"]),
+    ]
+    begins: list[Callable[[], Awaitable[Any]]] = [
         lambda: worker.request_job("w"),
         lambda: worker.request_job_group("w"),
-        lambda: worker.create_job_group_and_request_job(["w"]),
+        lambda: worker.add_workers(Plain("c")),
+        lambda: worker.supervise(lambda: Plain("c")),
+    ]
+    tells: list[Callable[[], Awaitable[Any]]] = [
         lambda: worker.request_job_update("x", "w"),
         lambda: worker.send_bus_message(BusTopicMessage(source="w", topic="t")),
         lambda: worker.send_bus_error_message("x"),
         lambda: worker.publish("t"),
         lambda: worker.activate_worker("w"),
         lambda: worker.deactivate_worker("w"),
-        lambda: worker.add_workers(Plain("c")),
-        lambda: worker.supervise(lambda: Plain("c")),
         lambda: worker.watch_workers("w"),
         worker.end,
         worker.cancel,
-        worker.wait,
     ]
-    for send in sends:
+    for send in (*asks, *begins, *tells, worker.wait):
         with pytest.raises(RunnerStateError, match=r"worker 'w' cannot .*: it is new; add it to a runner and run that"):
             await send()
     await runner.add_workers(worker)
-    for send in sends:
+    for send in (*asks, worker.wait):
         with pytest.raises(RunnerStateError, match=r"worker 'w' cannot .*: it is attached; .* run that"):
             await send()
     async with runner:
         pass
-    for send in sends[:-1]:
+    for send in (*asks, *begins):
         with pytest.raises(RunnerStateError, match=r"worker 'w' cannot .*: it is stopped"):
             await send()
     await worker.wait()

@@ -74,8 +74,6 @@ async def test_a_bus_that_is_not_started_refuses_to_send() -> None:
         await bus.send(note("early"))
     async with bus:
         await bus.send(note("in time"))
-    with pytest.raises(BusNotStartedError, match="cannot send Note"):
-        await bus.send(note("late"))
 
 
 async def test_messages_of_a_sender_arrive_in_order_and_only_at_their_target() -> None:

@@ -185,3 +185,12 @@ async def test_our_own_lines_carry_them_too_and_what_a_line_says_itself_counts(
         assert field in shown["ours"]
     for field in ("worker='ann'", "job='j2'", "attempt=1", "run='run-1'"):
         assert field in shown["handler"]
+
+
+@pytest.mark.parametrize("field", ["message", "name", "args", "module", "asctime", "msg", "worker"])
+def test_a_field_may_have_any_name(field: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "actorbus"):
+        log().debug("something happened", **{field: "value"})
+    (record,) = caplog.records
+    assert record.getMessage() == f"something happened {field}='value'"
+    assert "value" in vars(record).values()

@@ -339,8 +339,8 @@ async def test_a_stopped_worker_says_that_it_is_stopped() -> None:
         await worker.stop()
         await worker.stop()
         await worker.wait()
-        for use in (worker.send_bus_message(note("late")), worker.publish("topic"), worker.end()):
+        for adds in (worker.add_workers(BaseWorker("child")), worker.supervise(lambda: BaseWorker("child"))):
             with pytest.raises(RunnerStateError, match=r"'worker' cannot .*: it is stopped"):
-                await use
+                await adds
         with pytest.raises(RunnerStateError, match="it is stopped"):
             await worker.job("other")

@@ -27,11 +27,16 @@ pytestmark = pytest.mark.anyio
 EARLY: dict[str, Callable[[BaseWorker], Any]] = {
     "job": lambda worker: worker.job("other"),
     "job_group": lambda worker: worker.job_group("other"),
+    "create_job_group_and_request_job": lambda worker: worker.create_job_group_and_request_job(["other"]),
+    "start": lambda worker: worker.start(),
+    "wait": lambda worker: worker.wait(),
+}
+"""What somebody waits for: it cannot be put off."""
+
+PUT_OFF: dict[str, Callable[[BaseWorker], Any]] = {
     "request_job": lambda worker: worker.request_job("other"),
     "end": lambda worker: worker.end(),
     "cancel": lambda worker: worker.cancel(),
-    "start": lambda worker: worker.start(),
-    "wait": lambda worker: worker.wait(),
     "add_workers": lambda worker: worker.add_workers(BaseWorker("child")),
     "supervise": lambda worker: worker.supervise(lambda: BaseWorker("child")),
     "watch_workers": lambda worker: worker.watch_workers("other"),
@@ -42,14 +47,25 @@ EARLY: dict[str, Callable[[BaseWorker], Any]] = {
 }
 
 
+@pytest.mark.parametrize("verb", EARLY | PUT_OFF)
+async def test_a_verb_of_a_worker_without_a_runner_raises_and_says_what_to_do(verb: str) -> None:
+    with pytest.raises(RunnerStateError, match=r"'early' cannot .*add it to a runner and run"):
+        await (EARLY | PUT_OFF)[verb](BaseWorker("early"))
+
+
 @pytest.mark.parametrize("verb", EARLY)
-@pytest.mark.parametrize("added", [False, True], ids=["new", "added"])
-async def test_sending_before_the_start_raises_and_says_what_to_do(verb: str, added: bool) -> None:
+async def test_what_waits_for_an_answer_raises_before_the_runner_runs(verb: str) -> None:
     worker = BaseWorker("early")
-    if added:
-        await quiet().add_workers(worker)
+    await quiet().add_workers(worker)
     with pytest.raises(RunnerStateError, match=r"'early' cannot .*add it to a runner and run"):
         await EARLY[verb](worker)
+
+
+@pytest.mark.parametrize("verb", PUT_OFF)
+async def test_everything_else_is_put_off_until_the_runner_runs(verb: str) -> None:
+    worker, runner = BaseWorker("early"), quiet()
+    await runner.add_workers(worker)
+    await PUT_OFF[verb](worker)
 
 
 async def test_what_needs_a_runner_says_so_when_there_is_none() -> None:

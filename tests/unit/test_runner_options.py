@@ -70,8 +70,9 @@ def test_options_for_a_bus_that_is_made_already_are_refused() -> None:
 
 @pytest.mark.parametrize("url", ["memory://", "memory://x", "redis://127.0.0.1:1", "nats://127.0.0.1:1"])
 def test_a_mistyped_option_is_named(url: str) -> None:
+    mistyped: Any = {"prefech": 3}
     with pytest.raises(TypeError, match=r"no bus has the option 'prefech': there are .*prefetch"):
-        open_bus(url, prefech=3)
+        open_bus(url, **mistyped)
 
 
 @pytest.mark.parametrize(
