@@ -142,7 +142,7 @@ def _app(service: Service) -> Starlette:
                 expose_headers=("Location", "Retry-After", "X-Request-ID"),
             )
         )
-    routes = [Route(each.path, Endpoint(each, service), methods=[each.method]) for each in OPERATIONS]
+    routes = [Route(each.route, Endpoint(each, service), methods=[each.method]) for each in OPERATIONS]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: failed}, lifespan=lifespan)
     app.router.redirect_slashes = False  # a path is what it is
     app.state.service = service

@@ -198,5 +198,6 @@ OPERATIONS = (
         body_required=False,
         media_type="text/event-stream",
         errors=(404, 500, 504),
+        slashes=True,
     ),
 )

@@ -40,6 +40,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         media_type: Of an answer that is no JSON, or that is none when a stream is asked for.
         last_event_id: What the id looks like by which a reader of its stream comes back.
         errors: The statuses of its own errors, besides those that every route may have.
+        slashes: Whether the parameter that ends its path may hold slashes.
     """
 
     method: str
@@ -56,6 +57,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str | None = None
     last_event_id: str | None = None
     errors: tuple[int, ...] = ()
+    slashes: bool = False
+
+    @property
+    def route(self) -> str:
+        """Its path, as the router is told."""
+        return self.path.removesuffix("}") + ":path}" if self.slashes else self.path
 
 
 class Asked:
