@@ -1,5 +1,6 @@
 """Actors on a message bus: workers that send each other jobs, each of which ends once and is told."""
 
+import actors.surroundings  # noqa: F401 - first, so that a module that hides one of ours is named
 from actors.client.client import Client
 from actors.client.job_follower import follow_jobs
 from actors.client.sync import SyncClient

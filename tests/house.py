@@ -36,6 +36,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fixtures",),
     ),
     "actors": (
+        ("surroundings",),
         ("jobs",),
         ("host",),
         ("observability",),

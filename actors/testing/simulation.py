@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import anyio
 import trio
@@ -23,7 +25,30 @@ ResultT = TypeVar("ResultT")
 
 
 class SimulationError(AssertionError):
-    """The simulated program did not end: somebody waits for ever."""
+    """The simulated program did not end, since somebody waits for ever; or it does what a simulation cannot run."""
+
+
+class _NoLoop:
+    """Stands where asyncio has its running loop, for libraries that run on nothing else."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise SimulationError(
+            f"a simulation cannot run what needs asyncio (here the loop's {name!r}): its clock jumps, and it runs on "
+            "trio. Write that part with anyio, or put a stub in its place, as `actors.testing.StubWorker`"
+        )
+
+    def __hash__(self) -> int:  # asyncio looks by its loop for the task that runs
+        return int(self.current_task)
+
+
+@contextmanager
+def _without_asyncio() -> Iterator[None]:
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(cast("asyncio.AbstractEventLoop", _NoLoop()))
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(before)
 
 
 class _Node:
@@ -44,6 +69,7 @@ class Simulation:
     The code is the real one; only the clock, the scheduler's choices and the network are simulated. An hour of waiting
     takes no time. The same seed gives the same run, in another process too, as long as the program takes its chance
     from `rng` and its time from anyio. Handlers that are plain functions run in real threads: do not use them here.
+    What needs asyncio cannot be run, and says so.
 
         def test_survives_a_crash():
             async def program(sim):
@@ -103,7 +129,8 @@ class Simulation:
         name_workers_from(Random(self.seed))
         vars(trio_run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
         trio_run._r.seed(self.seed)
-        return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))
+        with _without_asyncio():
+            return trio.run(self._run, program, clock=MockClock(autojump_threshold=0))
 
     async def start(self, label: str, *workers: BaseWorker, **options: Any) -> WorkerRunner:
         """Start a runner with workers; after a crash of the label, its next life. Returns when it is ready, or dead."""

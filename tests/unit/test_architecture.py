@@ -43,6 +43,7 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": (
         "bus/local/tasks.py",
+        "actors/testing/",  # a simulation tells what needs asyncio that it has none
         "actors/worker/background.py",  # its tasks are asked like those of asyncio, and raise what those raise
         "bus/redis/",
         "bus/nats/",
@@ -66,6 +67,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
     "bus.brokers": "the command line starts one to develop with",
+    "bus.fixtures": "one plugin for pytest brings the fixtures of both packages",
     "bus.doctor": "the command line looks at a broker",
     "bus.local.deadlines": "one timer heap for the deadlines of both packages",
     "bus.local.events": "event handlers are declared alike on workers, runners and registries",
@@ -477,6 +479,9 @@ def test_the_contract_of_run_stores_needs_nothing_that_is_not_installed_with_act
     assert loaded & HEAVY <= {"sqlite3"}
 
 
+THEY_LOAD_US = {"pytest", "pytest_asyncio"}
+"""They are there when they load our fixtures."""
+
 DISTRIBUTIONS = {"nats": "nats-py", "hiredis": "redis[hiredis]"}
 """Of the libraries that are not called as they are imported."""
 
@@ -487,7 +492,7 @@ def undeclared(library: str) -> bool:
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
     name = DISTRIBUTIONS.get(library, library.replace("_", "-"))
-    ours = library in sys.stdlib_module_names or library in {*CODE, "pytest"}  # pytest loads its plugin, bus.fixtures
+    ours = library in sys.stdlib_module_names or library in {*CODE, *THEY_LOAD_US}
     return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
 
 
