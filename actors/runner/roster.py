@@ -100,7 +100,7 @@ class Roster:
         core = core_of(worker)
         self._require_addable(core, parent)
         attach(core, self.host)
-        if type(core.instance).attach is not BaseWorker.attach:
+        if not _built_in(core.instance.attach, BaseWorker.attach):
             host = self.host
             await core.instance.attach(registry=host.registry, bus=host.bus, worker_runner=host.face)
             self._require_addable(core, parent)
@@ -245,8 +245,8 @@ class Roster:
     async def _launch(self, entry: Entry) -> None:
         core = entry.core
         core.move(WorkerState.STARTING)
-        kind = type(core.instance)
-        if kind.run is BaseWorker.run and kind.start is BaseWorker.start:
+        worker = core.instance
+        if _built_in(worker.run, BaseWorker.run) and _built_in(worker.start, BaseWorker.start):
             await self.host.ready(core)  # nothing of the user's to wait for: no task
         else:
             entry.task = self.host.tasks.start(self._drive, entry)
@@ -379,3 +379,8 @@ class Roster:
             await host.registry.unwatch(core.name, parent.on_ready)
         core.stopped()
         host.worker_stopped()
+
+
+def _built_in(method: object, own: object) -> bool:
+    """Whether a method of a worker is the built-in one: neither its class nor the worker has another."""
+    return getattr(method, "__func__", None) is own

@@ -72,7 +72,7 @@ class WorkerRunner:
             ValueError: A number is out of its range, or no bus is known for the URL.
             TypeError: The bus has no such option, or was made already.
         """
-        self.__core = RunnerCore(
+        self.__actorbus__ = RunnerCore(
             self,
             name,
             opened(bus, without_foreign(bus_options, ForeignRunnerKeywords)),
@@ -86,39 +86,39 @@ class WorkerRunner:
             tracebacks=tracebacks,
             rng=rng,
         )
-        self.__scope = Scope(self.__core)
+        self.__actorbus_scope__ = Scope(self.__actorbus__)
 
     def __repr__(self) -> str:
-        return repr(self.__core)
+        return repr(self.__actorbus__)
 
     @property
     def name(self) -> str:
         """Its name in the fleet."""
-        return self.__core.name
+        return self.__actorbus__.name
 
     @property
     def bus(self) -> WorkerBus:
         """How its messages travel."""
-        return self.__core.bus
+        return self.__actorbus__.bus
 
     @property
     def registry(self) -> WorkerRegistry:
         """The workers it knows, its own and those of other runners."""
-        return self.__core.registry
+        return self.__actorbus__.registry
 
     @property
     def running(self) -> bool:
         """Whether it runs: it takes workers and jobs, or is ending."""
-        return self.__core.running
+        return self.__actorbus__.running
 
     @property
     def workers(self) -> list[BaseWorker]:
         """The workers it hosts."""
-        return [entry.core.instance for entry in self.__core.roster.entries.values()]
+        return [entry.core.instance for entry in self.__actorbus__.roster.entries.values()]
 
     def get_worker(self, name: str) -> BaseWorker | None:
         """The worker of that name on this runner, or None."""
-        core = self.__core.roster.find(name)
+        core = self.__actorbus__.roster.find(name)
         return core.instance if core is not None else None
 
     async def add_workers(self, *workers: BaseWorker | MakesWorker) -> None:
@@ -131,14 +131,14 @@ class WorkerRunner:
             DuplicateNameError: A name is taken; the workers named before it were added.
             RunnerStateError: A worker was added before, or the runner is ending.
         """
-        await self.__core.add(workers)
+        await self.__actorbus__.add(workers)
 
     async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
         """Add root workers that are made again when they fail; see `BaseWorker.supervise`.
 
         When the policy gives up, the runner stops and `run()` raises `SupervisionError`.
         """
-        await self.__core.supervise_children(None, factories, restart)
+        await self.__actorbus__.supervise_children(None, factories, restart)
 
     async def remove_worker(self, name: str) -> bool:
         """End one worker, its children first, and return when its name is free. False if there is none.
@@ -147,11 +147,11 @@ class WorkerRunner:
         another worker of that name. Cancelling the call does not stop the removal. Inside a job that the worker, or one
         of its children, takes part in, this returns at once: the removal waits for that job.
         """
-        roster = self.__core.roster
+        roster = self.__actorbus__.roster
         core = roster.find(name)
         if core is None:
             return False
-        if not self.__core.running:
+        if not self.__actorbus__.running:
             await roster.stop(core, "it was removed")
             return True
         roster.end(core, "it was removed")
@@ -172,23 +172,23 @@ class WorkerRunner:
             DuplicateNameError: The name of `worker` is taken.
             SupervisionError: Workers added by `supervise` failed too often.
         """
-        self.__core.auto_end = auto_end
+        self.__actorbus__.auto_end = auto_end
         if worker is not None:
             await self.add_workers(worker)
-        await self.__scope.run()
+        await self.__actorbus_scope__.run()
 
     async def end(self, reason: str | None = None) -> None:
         """Begin to end gracefully, and return; `run()` returns when it has. Once is enough."""
-        self.__core.finish(reason or "the runner ended")
+        self.__actorbus__.finish(reason or "the runner ended")
 
     async def cancel(self, reason: str | None = None) -> None:
         """Begin to stop at once, also while it ends gracefully, and return."""
-        self.__core.finish(reason or "the runner was cancelled", at_once=True)
+        self.__actorbus__.finish(reason or "the runner was cancelled", at_once=True)
 
     async def __aenter__(self) -> Self:
         """Run in the background; returns when the workers added so far were started, raises what `run()` raises."""
-        self.__core.auto_end = False
-        await self.__scope.enter()
+        self.__actorbus__.auto_end = False
+        await self.__actorbus_scope__.enter()
         return self
 
     async def __aexit__(
@@ -198,11 +198,11 @@ class WorkerRunner:
 
         When the runner fails, the body is cancelled and this raises what `run()` raises.
         """
-        return await self.__scope.leave(kind, error, trace)
+        return await self.__actorbus_scope__.leave(kind, error, trace)
 
     def statistics(self) -> RunnerStatistics:
         """What it holds now."""
-        return self.__core.statistics()
+        return self.__actorbus__.statistics()
 
     # --- events ---
 
@@ -232,13 +232,13 @@ class WorkerRunner:
         completing, also when it had not begun. A job that nobody took, or that was lost with who had it, is told to
         `on_job_error` where it was asked for.
         """
-        self.__core.events.add(event_name, handler)
-        self.__core.job_events.look()
+        self.__actorbus__.events.add(event_name, handler)
+        self.__actorbus__.job_events.look()
 
     def remove_event_handler(self, event_name: str, handler: Handler) -> None:
         """Stop calling a handler; see `add_event_handler`."""
-        self.__core.events.remove(event_name, handler)
-        self.__core.job_events.look()
+        self.__actorbus__.events.remove(event_name, handler)
+        self.__actorbus__.job_events.look()
 
 
 def core_of_runner(runner: object) -> RunnerCore:
@@ -249,5 +249,5 @@ def core_of_runner(runner: object) -> RunnerCore:
     """
     if not isinstance(runner, WorkerRunner):
         raise TypeError(f"a WorkerRunner is needed, not {runner!r:.100}")
-    core: RunnerCore = object.__getattribute__(runner, "_WorkerRunner__core")
+    core: RunnerCore = object.__getattribute__(runner, "__actorbus__")
     return core

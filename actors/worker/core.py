@@ -24,6 +24,7 @@ from actors.performer.admission import Admission
 from actors.requester.flow import Member
 from actors.requester.group import Group
 from actors.worker.handlers import Definition, definition_of
+from actors.worker.hooks import Hooks
 from bus import BusJobRequestMessage, WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
 from bus.local.events import EventHandlers
 from bus.local.mailbox import Mailbox, Room
@@ -213,7 +214,7 @@ class WorkerCore:
         self.held: list[tuple[Any, ...]] | None = None
         self.background: dict[BackgroundTask[Any], None] | None = None
         self.watched: dict[str, None] | None = None
-        self.wanted = self.definition.hooks
+        self.wanted = self.definition.hooks | (vars(instance).keys() & Hooks.event_names)
         self.wants_messages = "on_bus_message" in self.wanted
         self._events: EventHandlers | None = None
         self._waiters: list[Waiter] | None = None
@@ -222,6 +223,12 @@ class WorkerCore:
         return f"<{type(self.instance).__name__} {self.name} {self.state.name.lower()}>"
 
     # --- life ---
+
+    def again(self, name: str | None, *, active: bool) -> None:
+        """Its worker is initialised once more, by another base of its class: the name counts if it is given."""
+        if name is not None and self.state is WorkerState.NEW:
+            self.name, self.named = name, True
+        self.active = active
 
     def move(self, state: WorkerState) -> None:
         """Go to another state; see `lifecycle`."""

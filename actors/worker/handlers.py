@@ -6,7 +6,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -14,6 +13,7 @@ from actors.jobs.errors import HandlerError
 from actors.jobs.policies import RetryPolicy
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job
+from actors.worker.hooks import Hooks
 from bus import BusMessage, check_name, nearest
 from bus.wire.shapes import register_annotated
 
@@ -122,7 +122,7 @@ def subscribe(topic: str) -> Callable[[MethodT], MethodT]:
 
 
 class Definition(msgspec.Struct, frozen=True, eq=False):
-    """What a worker class defines: it is made once, when the class is, and nothing of it stands on the class.
+    """What a worker class defines: it is made once, when the class is, and kept on it under a name of its own.
 
     Attributes:
         jobs: Handlers by job name.
@@ -154,29 +154,22 @@ def handler_name(method: object) -> str | None:
     return marked.name if isinstance(marked, _Mark) else None
 
 
-_definitions: WeakKeyDictionary[type, Definition] = WeakKeyDictionary()
+_DEFINITION = "__actorbus_definition__"
 
 
 def definition_of(cls: type) -> Definition:
-    """What a worker class defines; an empty definition for a class that was made without being looked at."""
-    return _definitions.get(cls, _NOTHING)
+    """What a worker class defines. It is looked at now if a base of it kept that from its making."""
+    return vars(cls).get(_DEFINITION) or define(cls)
 
 
-_NOTHING = Definition()
-
-
-def define(cls: type, hooks: type) -> None:
+def define(cls: type) -> Definition:
     """Look at a worker class.
-
-    Args:
-        cls: The class.
-        hooks: Has the hooks that do nothing; what differs from it is overridden.
 
     Raises:
         HandlerError: Two methods serve the same name, a method cannot be served, or the topics are too many; it names
             them.
     """
-    overridden = frozenset(hook for hook in hooks.event_names if getattr(cls, hook) is not getattr(hooks, hook))  # type: ignore[attr-defined]
+    overridden = frozenset(hook for hook in Hooks.event_names if getattr(cls, hook) is not getattr(Hooks, hook))
     default = None
     if "on_job_request" in overridden:
         method = cls.on_job_request  # type: ignore[attr-defined]
@@ -185,7 +178,8 @@ def define(cls: type, hooks: type) -> None:
         default = make_handler(cls, "on_job_request", method, name=None)
     definition = Definition({}, default, {}, {}, overridden)
     _collect(cls, definition)
-    _definitions[cls] = definition
+    type.__setattr__(cls, _DEFINITION, definition)
+    return definition
 
 
 def _collect(cls: type, definition: Definition) -> None:

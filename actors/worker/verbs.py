@@ -20,8 +20,17 @@ from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, Jo
 
 Delivery = Literal["at_least_once", "at_most_once"]
 
-_CORE = "_Verbs__core"
+CORE = "__actorbus__"
 _NUMBERS = frozenset({int, float})
+
+
+class _NoCore:
+    """Stands on the class where a worker has its core, for one that has none."""
+
+    def __get__(self, worker: object, cls: type) -> Any:
+        if worker is None:
+            return self
+        raise RunnerStateError(f"{cls.__name__}.__init__ does not call super().__init__(name)")
 
 
 class Verbs:
@@ -31,21 +40,16 @@ class Verbs:
     sent for a job arrives in the order sent, none lost, all before its answer.
     """
 
-    __core: WorkerCore
-
-    if not TYPE_CHECKING:  # a checker would take every name for one that a worker has
-
-        def __getattr__(self, name: str) -> Any:
-            if name == _CORE:
-                raise RunnerStateError(f"{type(self).__name__}.__init__ does not call super().__init__(name)")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    __actorbus__: WorkerCore
+    if not TYPE_CHECKING:
+        __actorbus__ = _NoCore()
 
     # --- asking ---
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
         """Groups asked for and not ended, by job id."""
-        return {job_id: JobGroup(group) for job_id, group in self.__core.groups.items()}
+        return {job_id: JobGroup(group) for job_id, group in self.__actorbus__.groups.items()}
 
     def job(
         self,
@@ -90,7 +94,7 @@ class Verbs:
             usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
             if not usual or delivery is not None or job_id is not None:
                 resolved = checked(resolved)
-            return JobContext(self.__core, (worker_name,), resolved)
+            return JobContext(self.__actorbus__, (worker_name,), resolved)
         resolved = resolve(
             params,
             JobGroupParams,
@@ -104,7 +108,7 @@ class Verbs:
         )
         if not resolved.cancel_on_error:  # one job that failed has failed
             resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return JobContext(self.__core, (worker_name,), resolved)
+        return JobContext(self.__actorbus__, (worker_name,), resolved)
 
     def job_group(
         self,
@@ -153,7 +157,7 @@ class Verbs:
             cancellable=cancellable,
         )
         refuse_twice(worker_names)
-        return JobGroupContext(self.__core, worker_names, resolved)
+        return JobGroupContext(self.__actorbus__, worker_names, resolved)
 
     async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.
@@ -164,11 +168,11 @@ class Verbs:
         Returns:
             The job's id.
         """
-        return await _ask_and_go_on(self.__core, (worker_name,), resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, (worker_name,), resolve(params, JobGroupParams, **keywords))
 
     async def request_job_group(self, *worker_names: str, params: JobGroupParams | None = None, **keywords: Any) -> str:
         """Ask several workers for a job and go on; arguments as for `job_group`, outcomes as for `request_job`."""
-        return await _ask_and_go_on(self.__core, worker_names, resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, worker_names, resolve(params, JobGroupParams, **keywords))
 
     async def create_job_group_and_request_job(
         self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
@@ -176,17 +180,17 @@ class Verbs:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        return JobGroup(await _ask(self.__core, tuple(worker_names), resolve(params, JobGroupParams, **keywords)))
+        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolve(params, JobGroupParams, **keywords)))
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
-        group = self.__core.groups.get(job_id)
+        group = self.__actorbus__.groups.get(job_id)
         if group is not None:
             group.cancel(reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
         """Cancel a job or group on behalf of somebody outside. False if it is over, or was made `cancellable=False`."""
-        group = self.__core.groups.get(job_id)
+        group = self.__actorbus__.groups.get(job_id)
         if group is None or not group.cancellable:
             return False
         group.cancel(reason)
@@ -194,15 +198,15 @@ class Verbs:
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
         """Ask a performer for an update: its `on_job_update_requested` is called. Raises as `WorkerBus.send`."""
-        message = BusJobUpdateRequestMessage(source=self.__core.name, target=worker_name, job_id=job_id)
-        await send(self.__core, message)
+        message = BusJobUpdateRequestMessage(source=self.__actorbus__.name, target=worker_name, job_id=job_id)
+        await send(self.__actorbus__, message)
 
     # --- answering ---
 
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
         """Requests this worker has accepted and not answered, by job id."""
-        admission = self.__core.admission
+        admission = self.__actorbus__.admission
         if admission is None:
             return {}
         return {job_id: execution.request for job_id, execution in admission.executions.items()}
@@ -222,7 +226,7 @@ class Verbs:
             JobStateError: There is no such active job: it was answered, cancelled, or never given to this worker.
             EncodeError: The response cannot travel; the requester was told ERROR.
         """
-        await _active(self.__core, job_id, "answer").respond(response, status=JobStatus(status), urgent=urgent)
+        await _active(self.__actorbus__, job_id, "answer").respond(response, status=JobStatus(status), urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: Any = None, *, urgent: bool = False) -> None:
         """Tell the requester about progress; see `Job.update`.
@@ -231,19 +235,19 @@ class Verbs:
             JobStateError: There is no such active job.
             EncodeError: The update cannot travel; the job goes on.
         """
-        await _active(self.__core, job_id, "update").update(update, urgent=urgent)
+        await _active(self.__actorbus__, job_id, "update").update(update, urgent=urgent)
 
     async def send_job_stream_start(self, job_id: str, data: Any = None) -> None:
         """Open a job's stream; raises as `send_job_update`."""
-        await _active(self.__core, job_id, "stream").stream_start(data)
+        await _active(self.__actorbus__, job_id, "stream").stream_start(data)
 
     async def send_job_stream_data(self, job_id: str, data: Any = None) -> None:
         """Send one chunk of a job's stream; waits while the requester has 256 untaken; raises as `send_job_update`."""
-        await _active(self.__core, job_id, "stream").stream(data)
+        await _active(self.__actorbus__, job_id, "stream").stream(data)
 
     async def send_job_stream_end(self, job_id: str, data: Any = None) -> None:
         """End a job's stream and the job; `data` is its response. Raises as `send_job_response`."""
-        await _active(self.__core, job_id, "end the stream of").stream_end(data)
+        await _active(self.__actorbus__, job_id, "end the stream of").stream_end(data)
 
 
 def core_of(worker: object) -> WorkerCore:
@@ -255,16 +259,16 @@ def core_of(worker: object) -> WorkerCore:
     """
     if not isinstance(worker, Verbs):
         raise TypeError(f"a worker or a function marked with @function() is needed, not {worker!r:.100}")
-    try:
-        core: WorkerCore = object.__getattribute__(worker, _CORE)
-    except AttributeError:
-        raise RunnerStateError(f"{type(worker).__name__}.__init__ does not call super().__init__(name)") from None
+    core = worker.__actorbus__
+    if core.instance is not worker:  # it was made by `copy.copy`
+        core = WorkerCore(worker, core.name if core.named else None, active=core.active)
+        give_core(worker, core)
     return core
 
 
 def give_core(worker: Verbs, core: WorkerCore) -> None:
     """Give a worker its core, whatever its class does when attributes are set."""
-    object.__setattr__(worker, _CORE, core)
+    worker.__dict__[CORE] = core
 
 
 async def send(core: WorkerCore, message: BusMessage) -> None:

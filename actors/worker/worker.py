@@ -16,7 +16,7 @@ from actors.worker.background import AnyTask, BackgroundTask, T, ended
 from actors.worker.core import Runner, WorkerCore, WorkerHost, WorkerStatistics
 from actors.worker.handlers import define, handler_name
 from actors.worker.hooks import Hooks
-from actors.worker.verbs import Verbs, core_of, give_core, send
+from actors.worker.verbs import CORE, Verbs, core_of, give_core, send
 from bus import (
     BusActivateWorkerMessage,
     BusCancelMessage,
@@ -97,7 +97,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         _refuse_names(cls)
-        define(cls, Hooks)
+        define(cls)
 
     def __init__(self, name: str | None = None, *, active: bool = True, **foreign: Unpack[ForeignKeywords]) -> None:
         """Make a worker; it does nothing until it is added to a runner.
@@ -114,12 +114,16 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         for unknown in without_foreign(foreign, ForeignKeywords):
             raise TypeError(f"{type(self).__name__} has no keyword {unknown!r}: there are name and active")
         name = check_name("worker name", name) if name is not None else None
-        give_core(self, WorkerCore(self, name, active=active))
+        before = self.__dict__.get(CORE)
+        if before is None:
+            give_core(self, WorkerCore(self, name, active=active))
+        else:  # a class with several bases may come here once for each
+            before.again(name, active=active)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _SETTABLE:
             _SETTABLE[name](self, name, value)
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return repr(core_of(self))
@@ -493,7 +497,7 @@ def _refuse_names(cls: type) -> None:
             if name in _KEPT or (name in _MEANT and served is not None):
                 what = f"the method and mark it @job(name={served!r})" if served is not None else "it"
                 raise HandlerError(f"{cls.__name__}.{name} would replace BaseWorker.{name}: rename {what}")
-            if name in OPTIONS and not hasattr(own[name], "__get__"):
+            if name in OPTIONS and isinstance(own[name], int | float | str | None):  # a field's is seen later
                 try:
                     check_option(cls.__name__, name, own[name])
                 except ValueError as error:
@@ -521,7 +525,9 @@ def _want(worker: BaseWorker, name: str, value: object) -> None:
     """A hook that is set on one worker is called as if its class had it."""
     if not callable(value):
         _refuse(worker, name, value)
-    core_of(worker).want(name)
+    core = worker.__dict__.get(CORE)
+    if core is not None:  # else it is set before `super().__init__()`, which looks for it
+        core.want(name)
 
 
 _SETTABLE: dict[str, Callable[[BaseWorker, str, object], None]] = {
