@@ -72,7 +72,7 @@ class AskingHost(Host, Protocol):
     """Makes an id that nobody else has."""
 
     def holds(self, worker_name: str, job_id: str) -> bool:
-        """Whether a worker of this runner has a job, or the room for it."""
+        """Whether a worker of this runner has a job."""
 
 
 class DoingHost(Host, Protocol):

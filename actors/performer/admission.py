@@ -204,13 +204,17 @@ class Admission:
         if self.doer.leaving:
             self.doer.job_left()
 
-    def completed(self, execution: Execution) -> None:
-        """A job that ran is about to be answered, and its handler has ended."""
+    def completed(self, execution: Execution) -> bool:
+        """A job that ran is about to be answered, and its handler has ended. Whether `freed` is to be called then."""
         del self.executions[execution.request.job_id]
         lane = execution.lane
         del lane.running[execution]
         self._running -= 1
-        if self._room.taken or lane.pending:
+        return bool(self._room.taken or lane.pending or self._networked or self.doer.leaving)
+
+    def freed(self) -> None:
+        """Its requester has the answer: let others have the slot, and see who waits for the last job."""
+        if self._room.taken:
             self.resume()
         elif self._networked:
             self.host.bus.capacity_changed(self.doer.name)
@@ -259,7 +263,7 @@ class Admission:
         if inner:
             lane.inner[execution.id] = execution
         execution.wait()
-        if self.state is AdmissionState.PAUSED and self.doer.was_ready:
+        if self.state is AdmissionState.PAUSED:
             execution.limit_wait()
 
     def _leave_line(self, execution: Execution) -> None:

@@ -107,8 +107,11 @@ class Slots(Protocol):
     def released(self, execution: Execution) -> None:
         """A handler has ended, or is left alone: its slot is free."""
 
-    def completed(self, execution: Execution) -> None:
-        """Both at once, of a job that ran."""
+    def completed(self, execution: Execution) -> bool:
+        """Both at once, of a job that ran; if this says so, `freed` is to be called when it is answered."""
+
+    def freed(self) -> None:
+        """A slot is free, and its job answered."""
 
 
 _TIMER: dict[JobState, str | None] = {
@@ -130,7 +133,7 @@ _TEXT = frozenset({str})
 # These are named here because looking a member of an enumeration up costs as much as a short call.
 
 
-class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outlives the job
+class Execution(msgspec.Struct, eq=False):
     """A job that a worker has accepted.
 
     Attributes:
@@ -365,7 +368,7 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self._ends_stream)
                 return
             self.state = _ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
-            slots.completed(self)
+            more = slots.completed(self)
             host.bus.post(
                 BusJobResponseMessage(
                     source=slots.doer.name,
@@ -378,6 +381,8 @@ class Execution(msgspec.Struct, eq=False, gc=False):  # no cycle through it outl
                     response=response,
                 )
             )
+            if more:
+                slots.freed()
 
     def raised(self, error: BaseException) -> None:
         """The handler has raised."""

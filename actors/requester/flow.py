@@ -51,7 +51,7 @@ class Asker(Protocol):
         """Whether a hook of its own would have to wait for whatever the current task waits for."""
 
 
-class Member(msgspec.Struct, eq=False, gc=False):  # its timer is the only way back to it, and ends with it
+class Member(msgspec.Struct, eq=False):
     """One worker of a group: which of its messages comes next, and how its job ended.
 
     It is asked; held by the runner at `origin` once that was heard; unserved, while `timer` runs, when nobody serves

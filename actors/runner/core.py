@@ -246,11 +246,9 @@ class RunnerCore:
         self.job_events.answered(request, status, answer.error)
 
     def holds(self, worker_name: str, job_id: str) -> bool:
-        """Whether the worker of that name in this process has a job, or the room for it: also while it is inactive."""
+        """Whether the worker of that name in this process has a job: also while it is inactive."""
         core = self.roster.find(worker_name)
-        if core is None or not self.bus.networked:
-            return core is not None
-        return core.admission is not None and job_id in core.admission.executions
+        return core is not None and core.admission is not None and job_id in core.admission.executions
 
     def late_answer(self, core: WorkerCore, message: Any, *, known: bool) -> None:
         """Count an answer that nobody waits for; who still works for a job that is not `known` is told to stop."""

@@ -242,6 +242,7 @@ async def test_g46_a_hundred_thousand_jobs_leave_nothing() -> None:
 
 
 async def test_g46_workers_that_come_and_go_leave_nothing() -> None:
+    """One object kept for each worker would be 1,000 blocks; tables that grow and shrink make some hundreds."""
     boss, blocks = Boss("boss"), []
     async with running(boss) as runner:
         for _half in range(2):
@@ -253,7 +254,7 @@ async def test_g46_workers_that_come_and_go_leave_nothing() -> None:
                 del member
             gc.collect()
             blocks.append(sys.getallocatedblocks())
-        assert blocks[1] - blocks[0] < 100
+        assert blocks[1] - blocks[0] < 500
 
 
 async def ask(boss: Boss) -> None:
