@@ -191,7 +191,10 @@ class Roster:
 
         async def end_it() -> None:
             if drain:
-                await self.drain(self.children_first(core), self.host.drain_timeout)
+                try:
+                    await self.drain(self.children_first(core), self.host.drain_timeout)
+                except Exception as error:  # noqa: BLE001 - the others on this runner have done nothing
+                    self.host.report(core, "could not be drained", error)
             await self.stop(core, reason)
 
         self.host.tasks.spawn(end_it)

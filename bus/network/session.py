@@ -14,6 +14,7 @@ from bus.delivery.claims import ClaimStatistics
 from bus.delivery.direct import Direct, DirectStatistics
 from bus.delivery.leases import Leases
 from bus.delivery.revocation import Revocation
+from bus.errors import EncodeError
 from bus.local.bus import WorkerBus
 from bus.local.mailbox import Room
 from bus.local.registry import WorkerRegistry
@@ -37,7 +38,7 @@ from bus.transport.deduplication import DeduplicationStatistics
 from bus.transport.framing import Framer
 from bus.transport.outbox import DirectOutbox, Lease, Outbox, OutboxStatistics
 from bus.transport.refusals import RefusalStatistics
-from bus.transport.system_answers import to_orphan
+from bus.transport.system_answers import cannot_leave, to_orphan
 from bus.transport.transport import Delivery, Lane, Outgoing, Prompt, Transport
 from bus.wire.signing import Signer
 
@@ -275,10 +276,13 @@ class Session:
         """Return a request that was not started to where it came from; one of this process goes out to others."""
         if self.leases.give_back(request) or request.origin not in {"", self.address}:
             return
-        if (request.delivery or self._delivery) == "at_most_once":
-            self._direct.ask(request, force=True, not_here=True)
-        else:
-            self.put("queue", request.target or "", request)
+        try:
+            if (request.delivery or self._delivery) == "at_most_once":
+                self._direct.ask(request, force=True, not_here=True)
+            else:
+                self.put("queue", request.target or "", request)
+        except EncodeError as error:  # within the process it needed no bytes
+            self._bus.deliver(cannot_leave(request, error))
 
     def publish(self, message: BusTopicMessage, address: str) -> Room | None:
         """Send what was published to one runner, unless it has no follower. Returns the room to wait for, if any."""

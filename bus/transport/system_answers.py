@@ -43,6 +43,11 @@ _EVENTS = frozenset(
 """Tags of what a requester takes in order: if one were missing, it would wait for ever."""
 
 
+def cannot_leave(request: BusJobRequestMessage, error: BusError) -> BusJobResponseMessage:
+    """The answer to a request of this process that its worker here gives up, and that cannot go to others."""
+    return answered_by_bus(request, JobStatus.FAILED, _info(error))
+
+
 def in_place_of(answer: Any, error: BusError) -> BusJobResponseMessage:
     """The answer in place of one that cannot travel."""
     return BusJobResponseMessage(
