@@ -20,7 +20,7 @@ from actors.jobs.params import (
     resolve,
 )
 from actors.requester.contexts import JobContext, JobGroupContext
-from actors.runner.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner, core_of_runner
 from actors.worker.worker import BaseWorker
 from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
 
@@ -298,6 +298,7 @@ class Client:
     def _connected(self) -> BaseWorker:
         if self._stack is None:
             raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
+        core_of_runner(self._runner).require_here()
         return self._worker
 
 

@@ -43,6 +43,10 @@ class OuterJob(Protocol):
         """Seconds until its deadline; None if there is none."""
 
     @property
+    def loop(self) -> object:
+        """The event loop where it is done."""
+
+    @property
     def answered(self) -> bool:
         """Whether its requester has its outcome."""
 

@@ -209,6 +209,11 @@ class Execution(msgspec.Struct, eq=False):
         return max(self.deadline - self.host.tasks.now(), 0.0)
 
     @property
+    def loop(self) -> object:
+        """The event loop where it is done."""
+        return self.slots.host.tasks.loop
+
+    @property
     def answered(self) -> bool:
         """Whether the requester has its outcome."""
         return self.state not in UNANSWERED
