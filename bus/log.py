@@ -42,6 +42,22 @@ def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> 
 _OF_RECORDS = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
 
+LONGEST_TEXT = 1000
+"""Characters of a text of a user's (an error's, a reason) that are told: more of it helps nobody."""
+
+
+def said(text: object, longest: int = LONGEST_TEXT) -> str:
+    """What a user's object says, as a text that can be told everywhere: its `str()`, cut, and of letters that are some.
+
+    Never raises, whatever the object does.
+    """
+    try:
+        made = str.encode(str(text), errors="backslashreplace").decode()
+    except BaseException as error:  # noqa: BLE001 - who only wants to tell something must not fail by it
+        return f"(its text could not be made: {type(error).__name__})"
+    return made if len(made) <= longest else f"{made[:longest]}... ({len(made)} characters)"
+
+
 def text_of(value: object) -> str:
     """What `repr` says of something, or its type if that itself fails."""
     try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import JobStateError, describe
+from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
 from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
@@ -336,6 +336,8 @@ class Execution(msgspec.Struct, eq=False):
         """
         self.require_open()
         state = _AFTER_RESPONSE[self.state]
+        if error is not None and status is JobStatus.FAILED and error.type in KINDS:
+            status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
             response = travel(response, "response")
         except EncodeError as failure:
@@ -393,7 +395,8 @@ class Execution(msgspec.Struct, eq=False):
         if self.state is not JobState.RUNNING:
             if self.state is not JobState.STOPPING or not is_cancel:
                 fields = log_fields(self.request)
-                log().warning("handler raised after its job was over", **fields, error=repr(describe(error)))
+                text = str(describe(error))
+                log().warning("handler raised after its job was over", **fields, error=text, exc_info=error)
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
@@ -402,9 +405,12 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
-            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
-            self._finish(JobState.ENDED, status, None, info)
+            refused = isinstance(error, PayloadError)
+            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            note = log().debug if told else log().warning
+            note("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
+            status = JobStatus.FAILED if refused else JobStatus.ERROR
+            self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
 
     # --- inside ---
 
@@ -422,12 +428,13 @@ class Execution(msgspec.Struct, eq=False):
         *,
         urgent: bool = False,
         stream_end: bool = False,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
         slots, held = self.slots, self.state is not JobState.WAITING
         slots.answered(self)
         self._move(state)
-        self.host.bus.post(self._answer(status, response, error, urgent=urgent, stream_end=stream_end))
+        self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()
         self._wake()
@@ -445,7 +452,14 @@ class Execution(msgspec.Struct, eq=False):
         self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
     def _answer(
-        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+        self,
+        status: JobStatus,
+        response: Any,
+        error: ErrorInfo | None,
+        cause: BaseException | None,
+        *,
+        urgent: bool,
+        stream_end: bool,
     ) -> BusMessage:
         request = self.request
         if stream_end:
@@ -469,6 +483,7 @@ class Execution(msgspec.Struct, eq=False):
             status=status,
             response=response,
             error=error,
+            cause=cause,
         )
 
     @property

@@ -121,7 +121,8 @@ def _job_error(error: JobError) -> HttpError:
     reason = error.error
     if reason is not None and reason.type == PayloadError.__name__ and error.status is JobStatus.FAILED:
         return invalid(reason.message)
-    if reason is not None and reason.type == HandlerError.__name__ and reason.message.startswith("no handler for"):
+    refused = reason is not None and reason.worker is None  # else a job inside it was
+    if refused and reason.type == HandlerError.__name__ and reason.message.startswith("no handler for"):
         return HttpError(404, "no_such_handler", reason.message)
     if error.status is JobStatus.CANCELLED:
         return unavailable("job_cancelled", str(error))
