@@ -9,7 +9,7 @@ import msgspec
 
 from bus import ErrorInfo, JobStatus, MailboxFullError
 from bus.errors import Portable
-from bus.log import said
+from bus.log import LONGEST_TRACEBACK, said
 
 Fault = Literal["caller", "remote", "system"]
 
@@ -167,9 +167,6 @@ _TOLD = frozenset({JobError, JobTimeoutError, WorkerUnavailableError, JobRefused
 
 _MOST_LEAVES = 4
 
-_LONGEST_TRACEBACK = 50_000
-"""Characters: that of a recursion has 60,000 and says the same all along."""
-
 
 def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
     """What travels of an exception. Never raises, whatever the exception's own methods do.
@@ -185,7 +182,7 @@ def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
         more += [f"{len(others) - _MOST_LEAVES} more"] if len(others) > _MOST_LEAVES else []
         info = msgspec.structs.replace(info, message=said(f"{info.message} (and {', '.join(more)})"))
     if tracebacks and info.traceback is None:
-        info = msgspec.structs.replace(info, traceback=said(_Traceback(error), _LONGEST_TRACEBACK))
+        info = msgspec.structs.replace(info, traceback=said(_Traceback(error), LONGEST_TRACEBACK))
     return info
 
 
@@ -203,7 +200,7 @@ def inside(error: BaseException) -> ErrorInfo | None:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """What failed in an exception group, but for what only ends a task or the program; the error itself if it is none."""
+    """What failed in an exception group, but for what ends a task or the program; the error itself if it is none."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +23,7 @@ from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
 from actors.observability.trace import enter, leave, watching
-from actors.performer.handler import Handler, Shape, Takes
+from actors.performer.handler import Doer, Handler, Shape, Takes
 from actors.performer.invoke import call
 from actors.performer.job import Job
 from bus import (
@@ -46,46 +45,6 @@ from bus.log import log
 if TYPE_CHECKING:
     from actors.host import DoingHost
     from bus.local.deadlines import Deadline
-
-
-class Doer(Protocol):
-    """Who does jobs, as its admission and its executions need it: a worker's core."""
-
-    name: str
-    instance: Any
-    """The user's object: what handlers are called on."""
-    leaving: bool
-    """Whether somebody waits for its last jobs."""
-
-    @property
-    def definition(self) -> Serves:
-        """What it serves."""
-
-    @property
-    def max_concurrency(self) -> int:
-        """Jobs that may run at once."""
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether it has ever taken jobs."""
-
-    def job_left(self) -> None:
-        """A job has ended or was handed back: who waits for that may look again."""
-
-
-class Serves(Protocol):
-    """Which jobs a worker does, and how."""
-
-    @property
-    def jobs(self) -> Mapping[str | None, Handler]:
-        """Handlers by job name; none of them by None."""
-
-    @property
-    def default(self) -> Handler | None:
-        """What does the jobs that none of them serves."""
-
-    def missing(self, job_name: str | None, worker_name: str) -> str:
-        """Say that no handler serves a job name, and which names there are."""
 
 
 class Slots(Protocol):

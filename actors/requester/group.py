@@ -364,10 +364,8 @@ class Group(msgspec.Struct, eq=False):
             for member in self.members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        if self.asker.wanted and not self.by_hand:
+        if self.unheard or self.asker.wanted:
             self._tell_end(error, message)
-        if self.unheard:
-            self.look_for_loss()
         if self._flow is not None:
             self._flow.end()
         for scope in self._scopes:
@@ -379,6 +377,10 @@ class Group(msgspec.Struct, eq=False):
             wake(other)
 
     def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
+        if self.unheard:
+            self.look_for_loss()
+        if self.by_hand:
+            return
         if error is None:
             response = JobGroupResponse(self.job_id, self.responses, self.results)
             self.asker.queue_hook("on_job_completed", response)

@@ -67,6 +67,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
     "bus.brokers": "the command line starts one to develop with",
+    "bus.errors": "errors of both packages are pickled and copied alike",
     "bus.fixtures": "one plugin for pytest brings the fixtures of both packages",
     "bus.doctor": "the command line looks at a broker",
     "bus.local.deadlines": "one timer heap for the deadlines of both packages",

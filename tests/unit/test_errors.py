@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import importlib
@@ -35,6 +36,7 @@ from actors import (
 from actors.jobs.errors import JobRefusedError, describe
 from actors.runs import RunState, RunStatus
 from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
+from bus.errors import DataLostError
 from bus.log import LONGEST_TEXT, said
 from tests.running import running
 
@@ -88,7 +90,9 @@ def sample(hint: Any) -> Any:
 
 def made(kind: type[Exception]) -> Exception:
     """One of a class, with a value for each parameter of its constructor."""
-    init = vars(kind).get("__init__") or next(vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base))
+    init = vars(kind).get("__init__") or next(
+        vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)
+    )
     if not inspect.isfunction(init):
         return kind("a text")
     hints = get_type_hints(init, vars(importlib.import_module(init.__module__)) | {"RunStatus": RunStatus})
@@ -104,15 +108,15 @@ def made(kind: type[Exception]) -> Exception:
 
 
 WAYS: dict[str, Callable[[Exception], Exception]] = {
-    "pickle": lambda error: pickle.loads(pickle.dumps(error)),
-    "an old pickle": lambda error: pickle.loads(pickle.dumps(error, protocol=2)),
+    "pickle": lambda error: pickle.loads(pickle.dumps(error)),  # noqa: S301 - our own
+    "an old pickle": lambda error: pickle.loads(pickle.dumps(error, protocol=2)),  # noqa: S301 - our own
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", sorted(set(error_classes()), key=lambda each: each.__qualname__))
+@pytest.mark.parametrize("kind", sorted(set(error_classes()), key=str))
 def test_g54_every_error_survives_pickle_and_copy_with_all_it_has(kind: type[Exception], way: str) -> None:
     error = made(kind)
     error.add_note("a note")
@@ -147,13 +151,13 @@ def test_g54_of_a_group_all_that_failed_is_named_and_the_first_gives_the_type() 
 
 
 def test_g54_what_only_ends_a_task_is_not_named() -> None:
-    import asyncio
-
     info = describe(BaseExceptionGroup("left", [asyncio.CancelledError(), Odd("it")]))
     assert (info.type, info.message) == ("Odd", "it")
 
 
 class HostileText(str):
+    __slots__ = ()
+
     def __str__(self) -> str:
         raise SystemExit(3)
 
@@ -197,7 +201,7 @@ class Agent(BaseWorker):
 
     @job
     async def ask_all(self, depth: int) -> int:
-        return len(await self.job_group(self.name, name="ask", payload=depth))
+        return len((await self.job_group(self.name, name="ask", payload=depth)).responses)
 
     @job
     async def hang(self, seconds: float) -> None:
@@ -219,9 +223,9 @@ class Agent(BaseWorker):
 
 @pytest.fixture
 async def asker() -> AsyncIterator[Client]:
-    async with WorkerRunner(handle_sigint=False, handle_sigterm=False, ready_timeout=0.01) as runner:
-        async with Client(runner) as client:
-            yield client
+    runner = WorkerRunner(handle_sigint=False, handle_sigterm=False, ready_timeout=0.01)
+    async with runner, Client(runner) as client:
+        yield client
 
 
 async def failure(client: Any, worker: Any, payload: Any, name: str, **options: Any) -> JobError:
@@ -269,7 +273,7 @@ async def test_g54_the_error_of_a_group_has_that_of_its_member_as_cause(asker: C
     with pytest.raises(JobGroupError) as caught:
         await asker.job_group("agent", name="ask", payload=0)
     assert caught.value.__cause__ is agent.raised[0]
-    again = pickle.loads(pickle.dumps(caught.value))
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
     assert again.results == caught.value.results
 
 
@@ -301,7 +305,7 @@ RAISED_BY_USERS: list[Callable[[], BaseException]] = [
     lambda: WorkerUnavailableError(error=ErrorInfo("WorkerUnavailableError", "mine"), status=JobStatus.FAILED),
     lambda: JobRefusedError("mine"),
     lambda: bus.MailboxFullError("x", 1),
-    lambda: bus.DataLostError("mine"),
+    lambda: DataLostError("mine"),
     lambda: ExceptionGroup("g", [JobTimeoutError("mine")]),
 ]
 
@@ -463,7 +467,7 @@ async def test_g54_a_job_that_failed_while_something_else_was_raised_is_logged(
 ) -> None:
     deaf = BaseWorker("deaf")
     async with running(deaf, Agent("agent")):
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012 - what is raised in the body is meant
             async with deaf.job("agent", name="ask", payload=0):
                 await anyio.wait_all_tasks_blocked()
                 raise KeyError("mine")
