@@ -38,7 +38,7 @@ from actors.runs import RunState, RunStatus
 from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
 from bus.errors import DataLostError
 from bus.log import LONGEST_TEXT, said
-from tests.running import running
+from tests.support.running import running
 
 anyio_mark = pytest.mark.anyio
 
