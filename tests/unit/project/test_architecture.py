@@ -427,6 +427,24 @@ def test_a_crowd_is_found() -> None:
     assert list(house.folders_are_not_crowded(crowd[1:])) == []
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("bus/wire/test_codec.py", "bus/codec/test_codec.py"),
+        ("actors/runs/stores/test_sqlite.py", "actors/stores/test_sqlite.py"),
+        ("bus/test_names.py", "bus/test_naming.py"),
+        ("actors/jobs/__init__.py", "bus/jobs/test_outcomes.py"),
+        ("project/test_environment.py", "test_environment.py"),
+        ("project/words/test_docs.py", "examples/test_docs.py"),
+        ("__init__.py", "bus/codec/helpers.py"),
+    ],
+)
+def test_a_unit_test_that_lies_in_no_room_is_found(good: str, bad: str) -> None:
+    assert list(house.tests_lie_in_rooms([f"tests/unit/{good}"])) == []
+    (found,) = house.tests_lie_in_rooms([f"tests/unit/{bad}"])
+    assert found.startswith(f"tests/unit/{bad}: ")
+
+
 def test_the_imports_of_the_tree_are_seen() -> None:
     seen = {module for folder in CODE for source in sources(folder) for _, module, _ in imports(source)}
     assert {"__future__", "anyio", "bus", "bus.messages"} <= seen
