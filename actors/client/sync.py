@@ -10,7 +10,7 @@ from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.params import RUN_TTL, GroupKeywords, JobGroupParams, JobKeywords, PayloadKeywords, RunKeywords
-from actors.requester.contexts import JobContext, JobGroupContext, _Context, was_asked
+from actors.requester.contexts import JobContext, JobGroupContext, _Context, handed_on, was_asked
 from bus import DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
@@ -272,12 +272,12 @@ class SyncClient:
     def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext:
         """One job, to be entered or waited for with `.result()`; as `Client.job`."""
         self._thread.require_open()
-        return SyncJobContext(self._thread, self._client.job(worker_name, **keywords))
+        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, **keywords)))
 
     def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> SyncJobGroupContext:
         """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
         self._thread.require_open()
-        return SyncJobGroupContext(self._thread, self._client.job_group(*worker_names, **keywords))
+        return SyncJobGroupContext(self._thread, handed_on(self._client.job_group(*worker_names, **keywords)))
 
     def gather(
         self,

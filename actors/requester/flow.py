@@ -158,6 +158,15 @@ class Member(msgspec.Struct, eq=False):
         self.early = None
 
 
+class Skipped(msgspec.Struct):
+    """Stands for an event that its asker does not want, in its place."""
+
+    source: str
+    sequence: int
+    attempt: int
+    origin: str
+
+
 class Flow:
     """Hands the events of one group to the hooks of who asked, and to an iterator if there is one.
 
@@ -208,6 +217,12 @@ class Flow:
             member.hooked += 1
             if self._buffer is None:
                 self._grant(member)
+
+    def skip(self, member: Member) -> None:
+        """An event of a member is left out."""
+        member.hooked += 1
+        member.iterated += 1
+        self._grant(member)
 
     def hook_done(self, member: Member) -> None:
         """The hooks have dealt with one event of a member."""

@@ -21,7 +21,7 @@ from actors.jobs.outcome import (
     unavailable,
 )
 from actors.observability.trace import Trace
-from actors.requester.flow import Asker, Flow, Member
+from actors.requester.flow import Asker, Flow, Member, Skipped
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
@@ -241,6 +241,10 @@ class Group(msgspec.Struct, eq=False):
             self._apply(member, each)
         return True
 
+    def skip(self, message: Any) -> None:
+        """Take an event that its asker does not want: those that come after it do not wait for it."""
+        self.receive(Skipped(message.source, message.sequence, message.attempt, message.origin))
+
     def answered(self, message: BusJobResponseMessage) -> bool:
         """Take an answer if nothing was lost, doubled or overtaken before it; False, and nothing done, if not.
 
@@ -298,6 +302,9 @@ class Group(msgspec.Struct, eq=False):
         kind = type(message)
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
+            return
+        if kind is Skipped:
+            self.flow.skip(member)
             return
         last = kind is BusJobStreamEndMessage
         self.flow.event(member, message, last=last)

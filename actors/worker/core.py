@@ -172,6 +172,7 @@ class WorkerCore:
         "children",
         "definition",
         "groups",
+        "guarded",
         "held",
         "host",
         "instance",
@@ -216,6 +217,8 @@ class WorkerCore:
         self.watched: dict[str, None] | None = None
         self.wanted = self.definition.hooks | (vars(instance).keys() & Hooks.event_names)
         self.wants_messages = "on_bus_message" in self.wanted
+        self.guarded = self.definition.guarded or "accepts_bus_message" in vars(instance)
+        """Whether it is asked which messages it takes."""
         self._events: EventHandlers | None = None
         self._waiters: list[Waiter] | None = None
 
@@ -371,10 +374,10 @@ class WorkerCore:
         """Lead requests and answers the short way, unless somebody wants to be told of each."""
         route = self.route
         if route is not None:
-            listens = self.wants_messages or self.listens("on_job_request")
+            listens = self.wants_messages or self.guarded
             accept = self.admission.accept if self.admission is not None else self.request
-            route.request = route.deliver if listens else accept
-            route.answers = None if self.wants_messages else self.groups
+            route.request = route.deliver if listens or self.listens("on_job_request") else accept
+            route.answers = None if listens else self.groups
 
     def new_room(self) -> Room:
         """Room for what waits for it.
@@ -402,6 +405,11 @@ class WorkerCore:
         """Call the handlers of an event."""
         if self._events is not None:
             await self._events.emit(event, *details)
+
+    def guard(self) -> None:
+        """It is asked which messages it takes from now on."""
+        self.guarded = True
+        self.look_at_doors()
 
     def want(self, hook: str) -> None:
         """Somebody wants a hook from now on."""

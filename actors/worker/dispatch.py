@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ from bus import (
     BusTopicMessage,
     BusWorkerErrorMessage,
     BusWorkerLocalErrorMessage,
+    ErrorInfo,
     JobStatus,
     WorkerErrorData,
 )
@@ -43,11 +45,16 @@ from bus.local.mailbox import Room
 EVENT_MESSAGES = (BusJobUpdateMessage, BusJobStreamStartMessage, BusJobStreamDataMessage, BusJobStreamEndMessage)
 """What a job sends before it has ended, or to end its stream; its requester pays for each with credit."""
 
+_OF_JOBS = (BusJobResponseMessage, *EVENT_MESSAGES)
+
 Deliver = Callable[[WorkerCore, Any, bool], Room | None]
 
 
 def deliver(core: WorkerCore, message: BusMessage, *, force: bool = False) -> Room | None:
     """Deliver a message to a worker. Returns the room to wait for if there is none."""
+    if core.guarded and not _accepted(core, message):
+        _refuse(core, message)
+        return None
     by_type = DISPATCH.get(type(message))
     if by_type is None:
         return _other(core, message, force)
@@ -55,6 +62,36 @@ def deliver(core: WorkerCore, message: BusMessage, *, force: bool = False) -> Ro
     if core.wants_messages and room is None and by_type is not _job_event:
         core.queue_hook("on_bus_message", message)
     return room
+
+
+def _accepted(core: WorkerCore, message: BusMessage) -> bool:
+    """Whether a worker takes a message. It is not asked about those that keep its jobs going."""
+    if isinstance(message, (BusJobStreamCreditMessage, BusJobRunningMessage, BusJobLostMessage)):
+        return True
+    try:
+        accepted = core.instance.accepts_bus_message(message)
+        return accepted is True or (bool(accepted) and not inspect.isawaitable(accepted))
+    except BaseException as error:  # noqa: BLE001 - it is a user's, and who sends has done nothing
+        core.hosted.report(core, "accepts_bus_message failed", error)
+        return False
+
+
+def _refuse(core: WorkerCore, message: BusMessage) -> None:
+    """Do what there is to do for a message that its worker does not take: who waits for it must not wait for ever."""
+    core.hosted.bus.undelivered(core.name, 1, "the worker does not accept a message")
+    if isinstance(message, BusJobRequestMessage):
+        if core.admission is None or message.job_id not in core.admission.executions:
+            text = f"worker {core.name!r} does not accept it: its accepts_bus_message says so"
+            core.hosted.refuse(message, JobStatus.FAILED, "JobRefused", text)
+        return
+    group = core.groups.get(message.job_id) if isinstance(message, _OF_JOBS) else None
+    if group is None or not _is_of(group, message):
+        return
+    if not isinstance(message, (BusJobResponseMessage, BusJobStreamEndMessage)):
+        group.skip(message)
+    elif group.awaits(message.source):
+        text = f"worker {core.name!r} does not accept the answer: its accepts_bus_message says so"
+        group.fail_member(message.source, JobStatus.FAILED, ErrorInfo(type="JobRefused", message=text))
 
 
 def takes_place(message: BusMessage) -> bool:

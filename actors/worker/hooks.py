@@ -51,6 +51,15 @@ class Hooks:
         "on_job_cancelled",
     )
 
+    def accepts_bus_message(self, message: BusMessage) -> bool:  # noqa: ARG002 - overriding methods use it
+        """Whether the worker takes a message to it; asked before anything is done with that. A plain `def`.
+
+        A request that it does not take is answered FAILED. What comes of a job that it has asked for and is not taken
+        is left out; if that is the answer, the job ends as FAILED. Anything else is dropped and counted. If this
+        raises, the message is not taken.
+        """
+        return True
+
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         """The worker became active; `args` are those of `activate_worker`, None at its start."""
 

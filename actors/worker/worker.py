@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -477,7 +478,7 @@ def check_option(owner: str, name: str, value: object) -> None:
         raise ValueError(f"{owner}.{name} must be 1 or more, got {value!r}")
 
 
-_MEANT = frozenset({*Hooks.event_names, *OPTIONS, "run", "start", "stop", "cleanup", "attach"})
+_MEANT = frozenset({*Hooks.event_names, *OPTIONS, "accepts_bus_message", "run", "start", "stop", "cleanup", "attach"})
 """The public names that a subclass may define."""
 
 _KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT
@@ -530,9 +531,19 @@ def _want(worker: BaseWorker, name: str, value: object) -> None:
         core.want(name)
 
 
+def _guard(worker: BaseWorker, name: str, value: object) -> None:
+    """What is set on one worker is asked as if its class had it."""
+    if not callable(value) or inspect.iscoroutinefunction(value):
+        _refuse(worker, name, value)
+    core = worker.__dict__.get(CORE)
+    if core is not None:  # else as in `_want`
+        core.guard()
+
+
 _SETTABLE: dict[str, Callable[[BaseWorker, str, object], None]] = {
     **dict.fromkeys((*_KEPT, "on_job_request"), _refuse),
     **dict.fromkeys(OPTIONS, _check),
+    "accepts_bus_message": _guard,
     **dict.fromkeys(set(Hooks.event_names) - {"on_job_request"}, _want),
 }
 """What is done before a public name of a worker is set."""
