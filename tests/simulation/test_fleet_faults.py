@@ -17,7 +17,7 @@ from bus.memory.queues import Entry, Node, Queues
 from bus.simulation.network import SimulatedTransport
 from bus.transport.transport import Delivery, Outgoing
 from bus.wire.codec import encode
-from bus.wire.shapes import REGISTERED
+from bus.wire.known import REGISTERED
 
 
 class Worker(BaseWorker):

@@ -25,8 +25,8 @@ from bus.messages import MOST_CHUNKS
 from bus.transport.framing import Chunks, Framer
 from bus.transport.transport import Outgoing
 from bus.wire.codec import decode, decode_header, encode
+from bus.wire.known import REGISTERED
 from bus.wire.packing import encode_packed
-from bus.wire.shapes import REGISTERED
 from tests.interceptor import Interceptor
 from tests.virtual_time import virtual_time
 

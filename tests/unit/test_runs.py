@@ -28,7 +28,7 @@ from actors.runs import (
 )
 from actors.runs.stores.ledger import too_large
 from bus import register_type
-from bus.wire.shapes import REGISTERED
+from bus.wire.known import REGISTERED
 
 pytestmark = pytest.mark.anyio
 
