@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-__all__ = ["REGISTERED", "Known", "know", "register_type", "restore_record", "restore_single"]
+__all__ = ["REGISTERED", "Known", "know", "meet", "own_type", "register_type", "restore_record", "restore_single"]
 
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -50,11 +50,21 @@ class Known:
             del self.by_class[namesakes.pop(0).cls]
 
     def shape(self, cls: type) -> Record | Single | None:
-        """How objects of a class are taken apart; it is known from now on. None if nobody knows."""
+        """How objects of a class are taken apart; it is known from now on. None if nobody can say."""
         found = self.by_class.get(cls)
         if found is None and (found := shape_of(cls, tag_of(cls))) is not None:
             self.add(cls, found)
         return found
+
+
+def meet(cls: type) -> Record | Single | None:
+    """How objects of a class are taken apart; it is known from now on, and so is what its fields name."""
+    found = REGISTERED.by_class.get(cls)
+    if found is None:
+        found = REGISTERED.shape(cls)
+        if found is not None:
+            know(cls)
+    return found
 
 
 def tag_of(cls: type) -> str:
@@ -162,6 +172,8 @@ def know(annotation: object, namespace: Mapping[str, Any] | None = None) -> None
         if REGISTERED.shape(cls) is None and (scalar := scalar_of(cls, tag_of(cls))) is not None:
             REGISTERED.add(cls, scalar)
         waiting.extend((each, cls) for each in _annotations_of(cls, names))
+        if issubclass(cls, Enum):
+            waiting.extend((type(each.value), cls) for each in cls)
 
 
 def _resolved(text: str | ForwardRef, holder: type | None, names: Mapping[str, Any]) -> object:

@@ -11,9 +11,9 @@ from uuid import UUID
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from bus.errors import DecodeError, EncodeError
-from bus.wire.known import REGISTERED, restore_record, restore_single
+from bus.wire.known import meet, restore_record, restore_single
 from bus.wire.shapes import Record, explain
-from bus.wire.values import dict_of, elements_of, travel
+from bus.wire.values import dict_of, elements_of, plain_single, travel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,11 +125,11 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plaine
         return [item if type(item) in _NATIVE else _pack(item) for item in value]
     if (packer := _PACKERS.get(kind)) is not None:
         return packer(value)
-    shape = REGISTERED.by_class.get(kind) or REGISTERED.shape(kind)
+    shape = meet(kind)
     if isinstance(shape, Record):
         return _pack_record(shape, value)
     if shape is not None:
-        return _ext(_SINGLE, [shape.tag, _pack(shape.plain(value)), shape.mark(value)])
+        return _ext(_SINGLE, [shape.tag, _pack(plain_single(shape, value)), shape.mark(value)])
     # The class of a message that was built has given a field its annotated type again.
     return _pack(travel(value))
 

@@ -376,7 +376,7 @@ class EnumSingle(Single):
         member = self.cls.__members__.get(mark) if isinstance(mark, str) else None
         if member is None and issubclass(self.cls, Flag) and isinstance(plain, int):
             return self.cls(plain)
-        if member is None or member.value != plain:
+        if member is None or plain not in (member.value, mark):
             raise ValueError(plain)
         return member
 

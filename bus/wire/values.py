@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from functools import partial
 from operator import is_ as _is
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from bus.errors import BusError, EncodeError
-from bus.wire.known import REGISTERED, plain_record
+from bus.wire.known import meet, plain_record
 from bus.wire.shapes import Record, Single, complete, explain, key_part
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ MAX_DEPTH = 100
 _SHARED = frozenset({type(None), bool, int, float, bytes, date, timedelta, Decimal, UUID})
 
 _LONGEST_PATH = 20
+
+# What an object that is frozen may hold besides its fields and still be shared.
+_UNCHANGING = frozenset({"set"})
 
 
 class PayloadError(BusError, ValueError):
@@ -118,7 +122,7 @@ def _walk(value: Any, depth: int) -> Any:
         raise _RefusedError(reason)
     if (container := _CONTAINERS.get(kind)) is not None:
         return container(value, depth + 1)
-    if (shape := REGISTERED.by_class.get(kind) or REGISTERED.shape(kind)) is not None:
+    if (shape := meet(kind)) is not None:
         return _record(shape, value, depth + 1) if isinstance(shape, Record) else _single(shape, value, depth + 1)
     return _walk(_as_base(value, kind), depth)
 
@@ -195,7 +199,10 @@ def _items(value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
 
 
 def _tuple(value: tuple[Any, ...], depth: int) -> tuple[Any, ...]:
-    return value if _plain(value) else tuple(_items(value, depth))
+    if _plain(value):
+        return value
+    items = _items(value, depth)
+    return value if all(map(_is, items, value)) else tuple(items)
 
 
 def _elements(value: set[Any] | frozenset[Any], depth: int) -> set[Any]:
@@ -228,7 +235,7 @@ def _record(shape: Record, value: Any, depth: int) -> Any:
     travelled = _entries(fields, depth)
     for part, held in more.items():
         more[part] = _entries(held, depth) if type(held) is dict else _walk(held, depth)
-    if shape.frozen and not more and all(field is travelled[name] for name, field in fields.items()):
+    if shape.frozen and more.keys() <= _UNCHANGING and all(field is travelled[name] for name, field in fields.items()):
         return value
     try:
         return shape.make(travelled, more)
@@ -367,12 +374,22 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plaine
         if all(map(_is, items, value)):
             return value
         return elements_of(kind, items) if container in {_elements, _frozenset} else kind(items)
-    shape = REGISTERED.by_class.get(kind) or REGISTERED.shape(kind)
+    shape = meet(kind)
     if isinstance(shape, Record):
         fields, more = shape.take(value)
         keyed = {key: plain(item) for key, item in shape.keyed(fields).items()}
         return plain_record(keyed, {"flat": shape.flat, "extra": plain(more.get("extra", {}))})
-    return plain(shape.plain(value)) if shape is not None and not shape.builtin else value
+    return plain(plain_single(shape, value)) if shape is not None and not shape.builtin else value
+
+
+def plain_single(shape: Single, value: Any) -> Any:
+    """The plain value that an object stands for: of a member of an Enum, its name if its value cannot travel."""
+    try:
+        return travel(shape.plain(value))
+    except EncodeError:
+        if isinstance(value, Enum):
+            return value.name
+        raise
 
 
 def dict_of(keys: list[Any], items: list[Any]) -> Any:
