@@ -235,6 +235,7 @@ class _Context(Generic[EventT, AnswerT]):
 
     def _entered(self, what: str) -> Group:
         if self._group is None:
+            drop(self)  # who made it is told now
             raise JobStateError(
                 f"{what} of a job that has not been asked for: enter the context with 'async with', or await it; "
                 "with 'with' or '.result()' in a script"

@@ -278,7 +278,7 @@ class RunnerCore:
             return
         if core.admission is not None:
             core.admission.serve(core.active)
-        if definition.jobs or definition.default is not None:
+        if definition.jobs or definition.default is not None or core.by_events is not None:
             self.bus.serve(core.name, lambda: core.free_slots)
         if core.active:
             core.queue_hook("on_activated", core.activation_args)

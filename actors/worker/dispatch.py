@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.jobs.lifecycle import WorkerState
+from actors.jobs.nesting import asked_inside_hook
 from actors.jobs.outcome import cancelled
 from actors.performer.execution import Execution
 from actors.requester.group import Group
@@ -100,8 +101,10 @@ def takes_place(message: BusMessage) -> bool:
 
 
 def _request(core: WorkerCore, message: BusJobRequestMessage, force: bool) -> Room | None:
+    if not force and (crowd := core.crowded()) is not None and not asked_inside_hook(message):
+        return crowd  # each would end by a hook
     room = core.request(message, force=force)
-    if room is None and core.listens("on_job_request"):
+    if room is None and core.listens("on_job_request") and not core.served_by_events(message.job_name):
         core.open_mailbox().put((core.emit, "on_job_request", message), message.job_id)
     return room
 

@@ -407,7 +407,7 @@ class WorkerBus(EventSource):
             log().debug(why, target=name, messages=count)
 
     def _lead(self, subscriber: BusSubscriber, tasks: Tasks) -> None:
-        if subscriber.observes:
+        if getattr(subscriber, "observes", False):
             if self._observers is None:
                 self._observers = Observers(self, _copy)
             self.route(subscriber.name, self._observers.add(subscriber, tasks))

@@ -52,10 +52,10 @@ class BusSubscriber:
         observes: Whether it hears every message that passes this process, whoever that is for, instead of those for its
             name and for everybody. It gets copies, one at a time, in the order sent, urgent or not; one that leaves
             this process and comes back twice, and its own never. Nobody waits for it: past 10,000 that it has not
-            handled, they are dropped and counted as undeliverable.
+            handled, they are dropped and counted as undeliverable. False if a class does not say so.
     """
 
-    observes: ClassVar[bool] = False
+    observes: ClassVar[bool]
 
     @property
     def name(self) -> str:
