@@ -67,9 +67,10 @@ from bus.network.bus import NetworkBus, ServerBus
 from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import BusOptions, open_bus
 from bus.wire.codec import register_message
+from bus.wire.converter import convert
 from bus.wire.packing import dumps, loads
 from bus.wire.shapes import register_type
-from bus.wire.values import PayloadError, convert, travel
+from bus.wire.values import PayloadError, travel
 
 if _typing.TYPE_CHECKING:
     from bus.nats.bus import NatsBus

@@ -12,12 +12,12 @@ from uuid import UUID
 import msgspec
 
 from bus.errors import BusError, EncodeError
-from bus.wire.shapes import REGISTERED, Shape, complete, explain, has_shape, key_part
+from bus.wire.shapes import REGISTERED, Shape, explain, has_shape, key_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["MAX_DEPTH", "PayloadError", "convert", "travel", "travel_object"]
+__all__ = ["MAX_DEPTH", "PayloadError", "travel", "travel_object"]
 
 
 MAX_DEPTH = 100
@@ -312,26 +312,3 @@ def _way_out(kind: type, name: str) -> str:
     if issubclass(kind, bytearray | memoryview):
         return f"type {name!r} can change under way: send bytes(...) of it"
     return f"type {name!r} is not among the types that travel: send a dict, or an object of a registered class"
-
-
-def convert(value: Any, type_: Any, path: str = "payload") -> Any:
-    """Return `value` as what a handler's annotation asks for.
-
-    A value that is of the type already is returned as it is. A dict becomes a Struct, a dataclass or a pydantic model.
-    No text becomes a number, nor a number text.
-
-    Args:
-        value: What travelled.
-        type_: The annotation.
-        path: What to call the value in errors.
-
-    Raises:
-        PayloadError: It does not fit; the error names the part.
-    """
-    if type_ is Any or (isinstance(type_, type) and isinstance(value, type_)):
-        return value
-    try:
-        return msgspec.convert(value, type_, strict=True, dec_hook=complete)
-    except Exception as error:  # validators and __post_init__ are code of the user and may raise anything
-        where, why = explain(error)
-        raise PayloadError(path + where, why) from error
