@@ -66,8 +66,9 @@ from bus.names import check_name, nearest
 from bus.network.bus import NetworkBus, ServerBus
 from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import BusOptions, open_bus
+from bus.wire.annotations import AnnotationError
 from bus.wire.codec import register_message
-from bus.wire.converter import convert
+from bus.wire.converter import Converter, convert, converter_of
 from bus.wire.packing import dumps, loads
 from bus.wire.shapes import register_type
 from bus.wire.values import PayloadError, travel
@@ -80,6 +81,7 @@ __all__ = [
     "DEAD_LETTERED",
     "JOB_LOST",
     "AccessDeniedError",
+    "AnnotationError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",
@@ -125,6 +127,7 @@ __all__ = [
     "BusWorkerLostMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "Converter",
     "DeadFrame",
     "DeadFrames",
     "DeadLetter",
@@ -155,6 +158,7 @@ __all__ = [
     "WorkerRegistryEntry",
     "check_name",
     "convert",
+    "converter_of",
     "dumps",
     "loads",
     "nearest",

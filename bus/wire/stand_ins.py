@@ -337,7 +337,7 @@ def _by_pydantic(annotation: Any, everything: list[Any]) -> Callable[[Any], Any]
         from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
     except ImportError as error:
         raise AnnotationError(
-            annotation, f"has a constraint that pydantic checks: install pydantic ({error})"
+            annotation, f"has a constraint that pydantic checks: install actorbus[pydantic] ({error})"
         ) from None
     try:
         adapter: Any = TypeAdapter(annotation)

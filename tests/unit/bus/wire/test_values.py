@@ -19,9 +19,9 @@ import msgspec
 import pytest
 
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
+from bus.wire.converter import convert
 from bus.wire.packing import encode_packed, pack, unpack
 from bus.wire.shapes import register_type
-from bus.wire.converter import convert
 from bus.wire.values import MAX_DEPTH, PayloadError, travel
 
 
