@@ -69,8 +69,8 @@ from bus.url import BusOptions, open_bus
 from bus.wire.annotations import AnnotationError
 from bus.wire.codec import register_message
 from bus.wire.converter import Converter, convert, converter_of
+from bus.wire.known import register_type
 from bus.wire.packing import dumps, loads
-from bus.wire.shapes import register_type
 from bus.wire.values import PayloadError, travel
 
 if _typing.TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from inspect import isclass
-from pathlib import Path, PosixPath, PurePath, PurePosixPath
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath
 from typing import (
     Annotated,
     Any,
@@ -31,7 +32,7 @@ from typing import (
 import msgspec
 
 from bus.errors import BusError
-from bus.wire.shapes import has_shape, is_pydantic
+from bus.wire.shapes import is_pydantic
 
 __all__ = [
     "BUILT_OF",
@@ -53,10 +54,8 @@ __all__ = [
 ]
 
 BUILT_OF: dict[type, Any] = {
-    Path: str,
-    PurePath: str,
-    PosixPath: str,
-    PurePosixPath: str,
+    **dict.fromkeys((Path, PurePath, PosixPath, PurePosixPath, PureWindowsPath), str),
+    **dict.fromkeys((IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface), str),
     deque: list,
     OrderedDict: dict,
     Iterable: list,
@@ -126,7 +125,10 @@ def is_new_type(annotation: Any) -> bool:
 
 def has_fields(cls: Any) -> bool:
     """Say whether `cls` is a class whose objects are made of fields, each with a type."""
-    return isclass(cls) and (has_shape(cls) or is_typeddict(cls) or _is_named_tuple(cls) or _is_attrs(cls))
+    if not isclass(cls):
+        return False
+    made_of_fields = issubclass(cls, msgspec.Struct) or dataclasses.is_dataclass(cls) or is_pydantic(cls)
+    return made_of_fields or is_typeddict(cls) or _is_named_tuple(cls) or _is_attrs(cls)
 
 
 def _is_attrs(cls: Any) -> bool:

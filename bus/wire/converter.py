@@ -33,7 +33,7 @@ from bus.wire.annotations import (
 )
 from bus.wire.shapes import explain
 from bus.wire.stand_ins import Plan, exact_class, hand_over, may_be_subclassed, to_written
-from bus.wire.values import PayloadError
+from bus.wire.values import PayloadError, plain
 
 __all__ = ["Converter", "convert", "converter_of"]
 
@@ -85,15 +85,28 @@ class Converter:
             return msgspec.convert(value, self.type, strict=True, dec_hook=hand_over)
         except Exception as error:  # noqa: BLE001 - validators and __post_init__ are code of the user and may raise anything
             failure = error
-        if self._has_subclasses:  # msgspec takes no objects of them: look again for those
-            if self._loose is None:
-                self._loose = Plan(subclasses=True).of(self.annotation)
-            try:
-                return to_written(self._loose, value)
-            except Exception as error:  # noqa: BLE001 - the same
-                failure = error
+        try:
+            return self._otherwise(value, failure)
+        except Exception as error:  # noqa: BLE001 - the same
+            failure = error
         where, why = explain(failure)
         raise PayloadError(path + where, why) from failure
+
+    def _otherwise(self, value: Any, failure: Exception) -> Any:
+        """Convert what msgspec does not take: objects of subclasses, and those of another class, by their fields."""
+        written = self.type
+        if self._has_subclasses:
+            if self._loose is None:
+                self._loose = Plan(subclasses=True).of(self.annotation)
+            written = self._loose
+            try:
+                return to_written(written, value)
+            except Exception as error:  # noqa: BLE001 - the same
+                failure = error
+        data = plain(value)
+        if data is value:
+            raise failure
+        return to_written(written, data)
 
 
 @lru_cache(maxsize=1024)

@@ -26,6 +26,7 @@ from bus.wire.annotations import (
     walk,
 )
 from bus.wire.shapes import MisfitError, explain, is_pydantic
+from bus.wire.values import plain
 
 __all__ = ["Plan", "exact_class", "hand_over", "may_be_subclassed", "to_written"]
 
@@ -232,7 +233,7 @@ def to_written(type_: Any, value: Any) -> Any:
 
 
 def _itself_or(cls: type, make: Callable[[Any], Any], value: Any) -> Any:
-    return value if isinstance(value, cls) else make(value)
+    return value if isinstance(value, cls) else make(plain(value))
 
 
 def _build_of(cls: type, type_: Any, value: Any) -> Any:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import (
     Annotated,
@@ -111,6 +112,18 @@ class Colour(enum.Enum):
     BLUE = 2
 
 
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Pace(msgspec.Struct):
+    steps: int
+
+
 class Mixed(enum.Enum):
     HALF = 0.5
     NOTHING = None
@@ -178,6 +191,7 @@ FITS: list[tuple[Any, Any, Any]] = [
     (timedelta, timedelta(1), timedelta(1)),
     (Path, "a/b", Path("a/b")),
     (list[Path], ["a", Path("b")], [Path("a"), Path("b")]),
+    (IPv4Address, "10.0.0.1", IPv4Address("10.0.0.1")),
     (Sequence[int], (1, 2), [1, 2]),
     (Iterable[int], [1, 2], [1, 2]),
     (Mapping[int, str], {1: "a"}, {1: "a"}),
@@ -246,6 +260,16 @@ FITS: list[tuple[Any, Any, Any]] = [
     (Legs, {"legs": [{"knots": 1}]}, {"legs": [Sail(1)]}),
     (Legs, {"legs": [], "note": "no"}, {"legs": [], "note": "no"}),
     (Json, {"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}),
+    # --- objects of other classes, by their fields ---
+    (Walk, Pace(3), Walk(3)),
+    (list[Walk], [Pace(3), March(1)], [Walk(3), March(1)]),
+    (Walk | Sail, Pace(3), Walk(3)),
+    (dict[str, int], Pace(3), {"steps": 3}),
+    (dict[str, Any], {"pace": Pace(3)}, {"pace": Pace(3)}),
+    (int, Level.LOW, 1),
+    (str, Word.YES, Word.YES),
+    (tuple[int, str], Pair(1), (1, "r")),
+    (list[int | str], Pair(1), [1, "r"]),
     # --- constraints ---
     (Annotated[int, msgspec.Meta(ge=1)], 1, 1),
     (Annotated[int, pydantic.Field(ge=1)], 2, 2),
@@ -283,7 +307,7 @@ def test_g48_what_an_annotation_admits_is_taken(annotation: Any, value: Any, exp
             [{"steps": 1}, {"steps": "s"}],
             r"payload\[1\]: fits none .* at steps, expected int, got str",
         ),
-        (Walk, Ride("h"), "payload: expected a dict, got Ride"),
+        (Walk, Ride("h"), "payload: missing required field steps"),
         (list[Walk], [March(1), {"steps": None}], r"payload\[1\].steps: expected int, got None"),
         (Partly, {"age": 1}, "payload: missing required field name"),
         (Whole, {"name": "n", "age": None}, "payload.age: expected int, got None"),
