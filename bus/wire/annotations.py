@@ -69,18 +69,14 @@ class AnnotationError(BusError, TypeError):
     """An annotation asks for what no value that travels can become. Nothing was defined.
 
     Attributes:
-        annotation: The part that cannot be served.
+        annotation: How the part that cannot be served is written.
         reason: Why, and the way out.
     """
 
     def __init__(self, annotation: Any, reason: str) -> None:
-        self.annotation = annotation
+        self.annotation = name_of(annotation)
         self.reason = reason
-        super().__init__(f"{name_of(annotation)} {reason}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes by name: an annotation need not survive pickling."""
-        return type(self), (name_of(self.annotation), self.reason)
+        super().__init__(f"{self.annotation} {reason}")
 
 
 class Field(NamedTuple):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import msgspec
 
+from bus.errors import Portable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -60,7 +62,7 @@ def key_part(key: object) -> str:
     return f"[{text}]" if len(text) <= 60 else f"[{text[:57]}...]"  # noqa: PLR2004 a path must fit into a log line
 
 
-class MisfitError(ValueError):
+class MisfitError(Portable, ValueError):
     """What a conversion inside another one refused, from its own root on."""
 
     def __init__(self, where: str, reason: str) -> None:
