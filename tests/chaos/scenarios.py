@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from bus import BusOptions
 from tests.chaos.checker import Limits
 from tests.chaos.lines import KILLED, Line
 from tests.chaos.stage import QUICK, Node, Stage
@@ -15,10 +16,10 @@ LEASE = QUICK["ack_wait"]
 SLACK = 3.0
 """Seconds a busy machine may be late by, besides what a promise says."""
 
-MANY = {"max_deliver": 50.0}
+MANY: BusOptions = {"max_deliver": 50}
 """Enough deliveries for a run with many deaths: that a job is given up is the subject of another."""
 
-PATIENT = {**MANY, "lease": 20.0}
+PATIENT: BusOptions = {**MANY, "lease": 20.0}
 """A requester that is cut off for longer than a lease counts as dead, and its jobs are cancelled: not here."""
 
 
@@ -250,7 +251,7 @@ def connections_cut(stage: Stage, size: Size) -> Limits:
 
 def black_hole(stage: Stage, size: Size) -> Limits:
     """Nothing flows to a worker any more although its connections are open: it knows, and comes back."""
-    options = {"heartbeat": 2.0, "lease": 6.0, "ack_wait": 6.0, **MANY}
+    options: BusOptions = {"heartbeat": 2.0, "lease": 6.0, "ack_wait": 6.0, **MANY}
     stage.node("w0", slots=4, proxied=True, options=options)
     stage.node("w1", slots=4, options=options)
     requester = stage.node("r", watches=("w0", "w1"), options=options)
@@ -276,7 +277,7 @@ def black_hole(stage: Stage, size: Size) -> Limits:
 
 def slow_broker(stage: Stage, size: Size) -> Limits:
     """Everything takes two seconds to the broker and back: nobody is taken for dead, nothing is done twice."""
-    options = {"heartbeat": 2.0, "lease": 6.0, "ack_wait": 10.0}
+    options: BusOptions = {"heartbeat": 2.0, "lease": 6.0, "ack_wait": 10.0}
     nodes = [stage.node("w0", slots=4, proxied=True, options=options)]
     nodes.append(stage.node("w1", slots=4, proxied=True, options=options))
     nodes.append(stage.node("r", proxied=True, watches=("w0", "w1"), options=options))
@@ -297,7 +298,7 @@ def slow_broker(stage: Stage, size: Size) -> Limits:
 
 def poison(stage: Stage, size: Size) -> Limits:
     """A job kills each process that begins it: it is tried as often as it may be, then given up; others go on."""
-    options = {"max_deliver": 3.0}
+    options: BusOptions = {"max_deliver": 3}
     names = ("w0", "w1")
     for name in names:
         stage.node(name, slots=1, options=options)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import anyio
@@ -21,8 +20,8 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.environment import ROOT, environment
 from tests.integration.programs import DEADLINE, run, wait_for_its_end
+from tests.support.environment import ROOT, environment
 
 ANNOUNCE = """
 import sys, time
@@ -201,7 +200,7 @@ NatsBroker._configuration = RedisBroker._configuration = lambda self, data: "no 
 
 def test_the_fixtures_start_real_brokers(tmp_path: Path) -> None:
     (tmp_path / "test_user.py").write_text(TEST_OF_A_USER)
-    ended = run("-m", "pytest", "-p", "bus.fixtures", "-v", "test_user.py", cwd=tmp_path)
+    ended = run("-m", "pytest", "-p", "no:asyncio", "-p", "bus.fixtures", "-v", "test_user.py", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout
     for test in ("test_one[redis]", "test_one[nats]", "test_two"):
         assert f"{test} PASSED" in ended.stdout
@@ -210,13 +209,12 @@ def test_the_fixtures_start_real_brokers(tmp_path: Path) -> None:
 def test_a_broker_that_does_not_start_fails_the_test_and_does_not_skip_it(tmp_path: Path) -> None:
     (tmp_path / "test_user.py").write_text(TEST_OF_A_USER)
     (tmp_path / "conftest.py").write_text(BROKEN)
-    ended = run("-m", "pytest", "-p", "bus.fixtures", "test_user.py", cwd=tmp_path)
+    ended = run("-m", "pytest", "-p", "no:asyncio", "-p", "bus.fixtures", "test_user.py", cwd=tmp_path)
     assert ended.returncode == 1
     assert "3 errors" in ended.stdout
     assert "did not start at port" in ended.stdout
 
 
-def test_the_fixtures_come_with_the_package() -> None:
+def test_no_plugin_is_loaded_by_itself() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for name, value in project["entry-points"]["pytest11"].items():
-        assert EntryPoint(name, value, "pytest11").load().redis_broker
+    assert "pytest11" not in project.get("entry-points", {})

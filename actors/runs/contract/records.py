@@ -82,14 +82,14 @@ async def a_run_that_was_created_is_found_by_everybody(make_stores: MakeStores) 
 async def what_cannot_be_entered_is_refused(make_stores: MakeStores) -> None:
     """And leaves nothing behind."""
     async with make_stores(1) as (a,):
-        for names in ((), ("",), ("a", "a"), ("a/x",)):
+        for names in ((), ("",), ("a", "a"), ("a\nx",)):
             await raises(ValueError, a.create(RunRequest(worker_names=names)), f"a run of {names}")
         for wrong in (
             RunRequest(worker_names=("a",), payload=object()),
             RunRequest(worker_names=("a",), label="\ud800"),
         ):
             await raises(EncodeError, a.create(wrong), "what cannot travel")
-        for name in ("", "x" * 65, "a/x"):
+        for name in ("", "x" * 129, "a\nx"):
             await raises(ValueError, a.create(RunRequest(worker_names=("a",), name=name)), f"a job named {name!r:.9}")
         await raises(ValueError, a.create(RunRequest(worker_names=("a",), label="x" * 2000)), "a label of a book")
         for ttl in (-1.0, math.nan):
