@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from actors import BaseWorker, Function, WorkerRunner
@@ -63,8 +64,8 @@ def execution_of(worker: BaseWorker, job_id: str) -> Execution:
 
 async def settled(runner: WorkerRunner) -> None:
     """Wait until every thread of a plain handler is back."""
-    while runner.statistics().threads:  # noqa: ASYNC110 - what ends them is outside of the event loop
-        await anyio.sleep(0.001)
+    while runner.statistics().threads:
+        await anyio.lowlevel.checkpoint()
 
 
 async def leftovers(runner: WorkerRunner) -> dict[str, object]:

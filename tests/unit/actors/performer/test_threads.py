@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import from_thread
 
@@ -63,8 +64,8 @@ class Blocking(BaseWorker):
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - what is waited for happens in threads
-        await anyio.sleep(0.001)
+    while not holds():
+        await anyio.lowlevel.checkpoint()
 
 
 async def test_g51_a_thread_holds_its_slot_after_its_deadline_until_it_has_ended() -> None:
