@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import JobStateError, describe
+from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
 from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
@@ -44,8 +45,6 @@ from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, wake
 from bus.log import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from actors.host import DoingHost
     from bus.local.deadlines import Deadline
 
@@ -298,6 +297,8 @@ class Execution(msgspec.Struct, eq=False):
         """
         self.require_open()
         state = AFTER_RESPONSE[self.state]
+        if error is not None and status is JobStatus.FAILED and error.type in KINDS:
+            status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
             response = travel(response, "response")
         except EncodeError as failure:
@@ -357,7 +358,8 @@ class Execution(msgspec.Struct, eq=False):
         if self.state is not JobState.RUNNING:
             if self.state is not JobState.STOPPING or not is_cancel:
                 fields = log_fields(self.request)
-                log().warning("handler raised after its job was over", **fields, error=repr(describe(error)))
+                text = str(describe(error))
+                log().warning("handler raised after its job was over", **fields, error=text, exc_info=error)
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
@@ -366,9 +368,12 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
-            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
-            self._finish(JobState.ENDED, status, None, info)
+            refused = isinstance(error, PayloadError)
+            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            note = log().debug if told else log().warning
+            note("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
+            status = JobStatus.FAILED if refused else JobStatus.ERROR
+            self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
 
     # --- its thread, and what it asks for ---
 
@@ -394,11 +399,10 @@ class Execution(msgspec.Struct, eq=False):
 
     def has_answers(self, group: OpenGroup) -> None:
         """Note that those jobs have ended."""
-        groups = self.groups
-        if groups is not None:
-            groups.pop(group, None)
-            if self.lent and not groups:
-                self.slots.take_back(self)
+        groups = self.groups or {}
+        groups.pop(group, None)
+        if self.lent and not groups:
+            self.slots.take_back(self)
 
     # --- inside ---
 
@@ -416,6 +420,7 @@ class Execution(msgspec.Struct, eq=False):
         *,
         urgent: bool = False,
         stream_end: bool = False,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
         slots, held = self.slots, self.state is not JobState.WAITING
@@ -423,7 +428,7 @@ class Execution(msgspec.Struct, eq=False):
             state = JobState.ABANDONED
         slots.answered(self)
         self._move(state)
-        self.host.bus.post(self._answer(status, response, error, urgent=urgent, stream_end=stream_end))
+        self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()
         self._wake()
@@ -443,7 +448,14 @@ class Execution(msgspec.Struct, eq=False):
         self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
     def _answer(
-        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+        self,
+        status: JobStatus,
+        response: Any,
+        error: ErrorInfo | None,
+        cause: BaseException | None,
+        *,
+        urgent: bool,
+        stream_end: bool,
     ) -> BusMessage:
         request = self.request
         if stream_end:
@@ -467,6 +479,7 @@ class Execution(msgspec.Struct, eq=False):
             status=status,
             response=response,
             error=error,
+            cause=cause,
         )
 
     @property

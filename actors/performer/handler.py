@@ -1,4 +1,4 @@
-"""Handlers: the decorators that mark methods, and the table a class's methods make."""
+"""Handlers: one way to do a job, and who has them."""
 
 from __future__ import annotations
 
@@ -67,21 +67,6 @@ class Handler(msgspec.Struct, frozen=True):
         msgspec.structs.force_setattr(self, "fields", self.type == dict[str, Any])
 
 
-class Serves(Protocol):
-    """Which jobs a worker does, and how."""
-
-    @property
-    def jobs(self) -> Mapping[str | None, Handler]:
-        """Handlers by job name; none of them by None."""
-
-    @property
-    def default(self) -> Handler | None:
-        """What does the jobs that none of them serves."""
-
-    def missing(self, job_name: str | None, worker_name: str) -> str:
-        """Say that no handler serves a job name, and which names there are."""
-
-
 class Doer(Protocol):
     """Who does jobs, as its admission and its executions need it: a worker's core."""
 
@@ -105,3 +90,18 @@ class Doer(Protocol):
 
     def job_left(self) -> None:
         """A job has ended or was handed back: who waits for that may look again."""
+
+
+class Serves(Protocol):
+    """Which jobs a worker does, and how."""
+
+    @property
+    def jobs(self) -> Mapping[str | None, Handler]:
+        """Handlers by job name; none of them by None."""
+
+    @property
+    def default(self) -> Handler | None:
+        """What does the jobs that none of them serves."""
+
+    def missing(self, job_name: str | None, worker_name: str) -> str:
+        """Say that no handler serves a job name, and which names there are."""

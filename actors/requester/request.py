@@ -26,7 +26,12 @@ Late = list[tuple[BusJobRequestMessage, "Room"]]
 
 
 def request(
-    asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams, *, by_hand: bool = False
+    asker: Asker,
+    worker_names: tuple[str, ...],
+    params: JobGroupParams,
+    *,
+    by_hand: bool = False,
+    unheard: bool = False,
 ) -> tuple[Group, Late | None]:
     """Check everything, then send what can be sent now; what cannot is returned for `request_late`.
 
@@ -70,6 +75,7 @@ def request(
         parent,
         deadline,
         by_hand,
+        unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group
     if limited or not worker_names:
@@ -127,7 +133,7 @@ async def request_by_hand(asker: Asker, message: BusJobRequestMessage) -> bool:
             job_id=message.job_id,
             delivery=message.delivery,
         )
-        group, late = request(asker, (message.target,), params, by_hand=True)
+        group, late = request(asker, (message.target,), params, by_hand=True, unheard=True)
         if late is not None:
             await request_late(group, late)
         return True

@@ -180,7 +180,8 @@ class Verbs:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolve(params, JobGroupParams, **keywords)))
+        resolved = resolve(params, JobGroupParams, **keywords)
+        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolved, unheard=False), held=True)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
@@ -281,9 +282,11 @@ async def send(core: WorkerCore, message: BusMessage) -> None:
     await core.act("send a message", lambda host: host.bus.send(message))
 
 
-async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> Group:
+async def _ask(
+    core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams, *, unheard: bool = True
+) -> Group:
     refuse_twice(worker_names)
-    group, late = request(core, worker_names, params)
+    group, late = request(core, worker_names, params, unheard=unheard)
     if late is not None:
         await request_late(group, late)
     return group
