@@ -15,16 +15,22 @@ from actors.jobs.errors import JobResult, JobStateError
 
 if TYPE_CHECKING:
     from bus import BusJobRequestMessage
+    from bus.local.tasks import Tasks
 
 MAX_DEPTH = 100
 """Jobs inside jobs inside jobs: deeper is a loop, and would end only when memory does."""
+
+
+class Place(Protocol):
+    """A runner, as something that has an event loop."""
+
+    tasks: Tasks
 
 
 class OuterJob(Protocol):
     """A job whose handler runs, as what is asked for inside it sees it."""
 
     deadline: float
-    groups: dict[OpenGroup, None] | None
 
     @property
     def id(self) -> str:
@@ -43,12 +49,18 @@ class OuterJob(Protocol):
         """Seconds until its deadline; None if there is none."""
 
     @property
-    def loop(self) -> object:
-        """The event loop where it is done."""
+    def host(self) -> Place:
+        """The runner where it is done."""
 
     @property
     def answered(self) -> bool:
         """Whether its requester has its outcome."""
+
+    def asks(self, group: OpenGroup) -> None:
+        """Jobs were asked for inside it."""
+
+    def has_answers(self, group: OpenGroup) -> None:
+        """They have ended."""
 
 
 class OpenGroup(Protocol):
@@ -143,6 +155,11 @@ def holders(request: BusJobRequestMessage) -> frozenset[str]:
     """
     here = f"@{_quoted(request.target or '')}"
     return frozenset(unquote(entry.removesuffix(here)) for entry in request.lineage if entry.endswith(here))
+
+
+def asked_inside_hook(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a hook of its own target, which must not wait for other hooks then."""
+    return f"@{_quoted(request.target or '')}" in request.lineage
 
 
 def nested(request: BusJobRequestMessage) -> bool:

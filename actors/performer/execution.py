@@ -4,6 +4,7 @@
 2. The answer comes when the handler returns, raises, or responds; when it is watched to stop, at the latest after the
    grace period.
 3. A handler that has begun holds a slot until it has ended, or is quarantined because it swallows its cancellation.
+   One in a thread, which cannot be stopped, holds it until the thread is back.
 4. There is one timer, and the state says what it means: entering a state arms it, leaving the state cancels it.
 """
 
@@ -11,20 +12,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import JobStateError, describe
-from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
+from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
+from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
 from actors.observability.trace import enter, leave, watching
-from actors.performer.handler import Handler, Shape, Takes
+from actors.performer.handler import Doer, Handler, Shape, Takes
 from actors.performer.invoke import call
 from actors.performer.job import Job
 from bus import (
@@ -46,46 +47,6 @@ from bus.log import log
 if TYPE_CHECKING:
     from actors.host import DoingHost
     from bus.local.deadlines import Deadline
-
-
-class Doer(Protocol):
-    """Who does jobs, as its admission and its executions need it: a worker's core."""
-
-    name: str
-    instance: Any
-    """The user's object: what handlers are called on."""
-    leaving: bool
-    """Whether somebody waits for its last jobs."""
-
-    @property
-    def definition(self) -> Serves:
-        """What it serves."""
-
-    @property
-    def max_concurrency(self) -> int:
-        """Jobs that may run at once."""
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether it has ever taken jobs."""
-
-    def job_left(self) -> None:
-        """A job has ended or was handed back: who waits for that may look again."""
-
-
-class Serves(Protocol):
-    """Which jobs a worker does, and how."""
-
-    @property
-    def jobs(self) -> Mapping[str | None, Handler]:
-        """Handlers by job name; none of them by None."""
-
-    @property
-    def default(self) -> Handler | None:
-        """What does the jobs that none of them serves."""
-
-    def missing(self, job_name: str | None, worker_name: str) -> str:
-        """Say that no handler serves a job name, and which names there are."""
 
 
 class Slots(Protocol):
@@ -113,18 +74,14 @@ class Slots(Protocol):
     def freed(self) -> None:
         """A slot is free, and its job answered."""
 
+    def lend(self, execution: Execution) -> None:
+        """A plain handler waits for jobs that it has asked for: its thread keeps nobody else from starting."""
 
-_TIMER: dict[JobState, str | None] = {
-    JobState.WAITING: "wait",
-    JobState.RUNNING: "deadline",
-    JobState.OPEN: "deadline",
-    JobState.ANSWERED: None,
-    JobState.STOPPING: "grace",
-    JobState.CLOSING: "grace",
-    JobState.QUARANTINED: None,
-    JobState.ENDED: None,
-}
-"""What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
+    def take_back(self, execution: Execution) -> None:
+        """It has their answers."""
+
+    def abandoned(self) -> None:
+        """A job is answered whose thread is not back: nobody waits for that."""
 
 
 _RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
@@ -152,6 +109,8 @@ class Execution(msgspec.Struct, eq=False):
         stopped_for: Why it was watched to stop; None if it was not.
         successor: A later attempt at it that came while this one stops, and begins when this one is answered.
         task: Runs the handler.
+        away: Whether a thread runs the handler.
+        lent: Whether that waits for jobs it has asked for, and is not counted meanwhile.
     """
 
     slots: Slots
@@ -169,6 +128,8 @@ class Execution(msgspec.Struct, eq=False):
     stopped_for: ErrorInfo | None = None
     successor: BusJobRequestMessage | None = None
     task: PooledTask | None = None
+    away: bool = False
+    lent: bool = False
     _timer: Deadline | None = None
     _waiters: list[Waiter] | None = None
 
@@ -207,11 +168,6 @@ class Execution(msgspec.Struct, eq=False):
         if self.deadline == math.inf:
             return None
         return max(self.deadline - self.host.tasks.now(), 0.0)
-
-    @property
-    def loop(self) -> object:
-        """The event loop where it is done."""
-        return self.slots.host.tasks.loop
 
     @property
     def answered(self) -> bool:
@@ -267,7 +223,7 @@ class Execution(msgspec.Struct, eq=False):
             self._cancel_handler()
             self._cancel_groups()
         else:
-            self._stopped(JobState.ENDED)
+            self._stopped()
         return True
 
     def close(self) -> None:
@@ -340,7 +296,9 @@ class Execution(msgspec.Struct, eq=False):
             EncodeError: The response cannot travel; the requester was answered ERROR.
         """
         self.require_open()
-        state = _AFTER_RESPONSE[self.state]
+        state = AFTER_RESPONSE[self.state]
+        if error is not None and status is JobStatus.FAILED and error.type in KINDS:
+            status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
             response = travel(response, "response")
         except EncodeError as failure:
@@ -354,7 +312,9 @@ class Execution(msgspec.Struct, eq=False):
         """The handler has returned."""
         if self.state is not _RUNNING:
             if self.state is JobState.STOPPING:
-                self._stopped(JobState.ENDED)
+                self._stopped()
+            elif self.away:
+                self._move(JobState.ABANDONED)
             else:
                 self._move(JobState.ENDED)
                 self.slots.released(self)
@@ -398,23 +358,56 @@ class Execution(msgspec.Struct, eq=False):
         if self.state is not JobState.RUNNING:
             if self.state is not JobState.STOPPING or not is_cancel:
                 fields = log_fields(self.request)
-                log().warning("handler raised after its job was over", **fields, error=repr(describe(error)))
+                text = str(describe(error))
+                log().warning("handler raised after its job was over", **fields, error=text, exc_info=error)
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
-            self._stopped(JobState.ENDED)
+            self._stopped()
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
-            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
-            self._finish(JobState.ENDED, status, None, info)
+            refused = isinstance(error, PayloadError)
+            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            note = log().debug if told else log().warning
+            note("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
+            status = JobStatus.FAILED if refused else JobStatus.ERROR
+            self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
+
+    # --- its thread, and what it asks for ---
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a plain function in a thread. When this is cancelled, that goes on, and the slot stays taken."""
+        self.away = True
+        return await self.host.threads.call(function, f"{self.worker_name}.{self.handler.attribute}", self._back)
+
+    def _back(self) -> None:
+        """Its thread has ended."""
+        self.away = False
+        if self.state is JobState.ABANDONED:
+            self._move(JobState.ENDED)
+            self.slots.released(self)
+
+    def asks(self, group: OpenGroup) -> None:
+        """Note that its handler has asked for jobs: they end with it."""
+        if self.groups is None:
+            self.groups = {}
+        self.groups[group] = None
+        if self.away and not self.lent:
+            self.slots.lend(self)
+
+    def has_answers(self, group: OpenGroup) -> None:
+        """Note that those jobs have ended."""
+        groups = self.groups or {}
+        groups.pop(group, None)
+        if self.lent and not groups:
+            self.slots.take_back(self)
 
     # --- inside ---
 
     def _move(self, state: JobState) -> None:
-        if self._timer is not None and _TIMER[self.state] != _TIMER[state]:
+        if self._timer is not None and JOB_TIMERS[self.state] != JOB_TIMERS[state]:
             self._disarm()
         self.state = moved(JOB_STEPS, self.state, state)
 
@@ -427,12 +420,15 @@ class Execution(msgspec.Struct, eq=False):
         *,
         urgent: bool = False,
         stream_end: bool = False,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
         slots, held = self.slots, self.state is not JobState.WAITING
+        if self.away and state is JobState.ENDED:
+            state = JobState.ABANDONED
         slots.answered(self)
         self._move(state)
-        self.host.bus.post(self._answer(status, response, error, urgent=urgent, stream_end=stream_end))
+        self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()
         self._wake()
@@ -441,16 +437,25 @@ class Execution(msgspec.Struct, eq=False):
             events.ended(self, status, error)
         if held and state in {JobState.ENDED, JobState.QUARANTINED}:
             slots.released(self)
+        elif state is JobState.ABANDONED:
+            slots.abandoned()
         if self.successor is not None:
             slots.accept(self.successor, force=True)
 
-    def _stopped(self, state: JobState) -> None:
+    def _stopped(self, state: JobState = JobState.ENDED) -> None:
         info = self.stopped_for
         timed_out = info is not None and info.type == TIMED_OUT
         self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
     def _answer(
-        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+        self,
+        status: JobStatus,
+        response: Any,
+        error: ErrorInfo | None,
+        cause: BaseException | None,
+        *,
+        urgent: bool,
+        stream_end: bool,
     ) -> BusMessage:
         request = self.request
         if stream_end:
@@ -474,6 +479,7 @@ class Execution(msgspec.Struct, eq=False):
             status=status,
             response=response,
             error=error,
+            cause=cause,
         )
 
     @property
@@ -493,7 +499,7 @@ class Execution(msgspec.Struct, eq=False):
     def _due(self) -> None:
         """What the timer limits is over."""
         self._timer = None
-        if _TIMER[self.state] == "grace":
+        if JOB_TIMERS[self.state] == "grace":
             self._quarantine()
         elif self.state is not JobState.WAITING or self.deadline <= self.host.tasks.now():
             self.stop(overdue())
@@ -507,6 +513,8 @@ class Execution(msgspec.Struct, eq=False):
         self._timer = self.host.deadlines.after(self.host.cancel_grace, self._due)
 
     def _quarantine(self) -> None:
+        if self.away:  # what was cancelled is the wait for its thread, and that ends
+            return
         fields = log_fields(self.request)
         log().warning("handler swallows its cancellation", **fields, handler=self.handler.attribute)
         assert self.task is not None
@@ -544,10 +552,11 @@ class Lane:
     `inner` are those that wait and were asked for inside a job that held a slot of this worker when they came.
     """
 
-    __slots__ = ("inner", "limit", "pending", "running")
+    __slots__ = ("inner", "limit", "pending", "running", "threaded")
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self, handler: Handler) -> None:
+        self.limit = handler.limit or math.inf
+        self.threaded = handler.threaded
         self.running: dict[Execution, None] = {}
         self.pending: OrderedDict[str, Execution] = OrderedDict()
         self.inner: dict[str, Execution] = {}
@@ -589,12 +598,3 @@ async def run(execution: Execution) -> None:
         current_job.set(None)
         if exits:
             leave(exits)
-
-
-_AFTER_RESPONSE = {
-    JobState.WAITING: JobState.ENDED,
-    JobState.RUNNING: JobState.ANSWERED,
-    JobState.OPEN: JobState.ENDED,
-    JobState.STOPPING: JobState.CLOSING,
-}
-"""Where an answer by `respond` leads."""

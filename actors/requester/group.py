@@ -21,7 +21,7 @@ from actors.jobs.outcome import (
     unavailable,
 )
 from actors.observability.trace import Trace
-from actors.requester.flow import Asker, Flow, Member
+from actors.requester.flow import Asker, Flow, Member, Skipped
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
@@ -30,6 +30,7 @@ from bus import (
     JobStatus,
 )
 from bus.local.tasks import wake
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.host import AskingHost
@@ -38,7 +39,19 @@ if TYPE_CHECKING:
     from bus.local.tasks import Waiter
 
 
+_HEARD_BY = {
+    False: frozenset({"on_job_error", "on_job_response", "on_bus_message"}),
+    True: frozenset({"on_job_response", "on_bus_message"}),
+}
+"""The hooks that are told how a job ended; of those that were asked for by hand fewer are."""
+
 _COMPLETED = JobStatus.COMPLETED  # looking a member of an enumeration up costs as much as a short call
+
+
+def _cause(message: Any) -> BaseException | None:
+    """The exception that an answer of this process is about."""
+    cause = getattr(message, "cause", None)
+    return cause if isinstance(cause, BaseException) else None
 
 
 class GroupStatistics(msgspec.Struct, frozen=True):
@@ -78,6 +91,7 @@ class Group(msgspec.Struct, eq=False):
         parent: The job inside which it was asked for; it ends with that.
         deadline: When it ends at the latest.
         by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
+        unheard: Whether nobody holds it: without hooks that are told, its failure is logged.
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
         error: Why it did not complete; None while it runs and when it did.
@@ -98,6 +112,7 @@ class Group(msgspec.Struct, eq=False):
     parent: OuterJob | None
     deadline: float = math.inf
     by_hand: bool = False
+    unheard: bool = False
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
@@ -146,9 +161,7 @@ class Group(msgspec.Struct, eq=False):
         """Belong to the job around it; end at the deadline, if so many seconds are left until there is one."""
         parent = self.parent
         if parent is not None:
-            if parent.groups is None:
-                parent.groups = {}
-            parent.groups[self] = None
+            parent.asks(self)
         if left is not None:
             self._timer = self.host.deadlines.add(self.deadline, self._expired)
         if not self.open:
@@ -226,6 +239,10 @@ class Group(msgspec.Struct, eq=False):
             self._apply(member, each)
         return True
 
+    def skip(self, message: Any) -> None:
+        """Take an event that its asker does not want: those that come after it do not wait for it."""
+        self.receive(Skipped(message.source, message.sequence, message.attempt, message.origin))
+
     def answered(self, message: BusJobResponseMessage) -> bool:
         """Take an answer if nothing was lost, doubled or overtaken before it; False, and nothing done, if not.
 
@@ -284,6 +301,9 @@ class Group(msgspec.Struct, eq=False):
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
             return
+        if kind is Skipped:
+            self.flow.skip(member)
+            return
         last = kind is BusJobStreamEndMessage
         self.flow.event(member, message, last=last)
         if last:
@@ -330,6 +350,7 @@ class Group(msgspec.Struct, eq=False):
                 error=error,
                 results=self.results,
                 responses=self.responses,
+                cause=_cause(message),
             ),
             message,
         )
@@ -342,13 +363,13 @@ class Group(msgspec.Struct, eq=False):
         if self.asker.groups.get(self.job_id) is self:
             del self.asker.groups[self.job_id]
         self.host.open_groups.pop(self, None)
-        if self.parent is not None and self.parent.groups is not None:
-            self.parent.groups.pop(self, None)
+        if self.parent is not None:
+            self.parent.has_answers(self)
         if error is not None:
             for member in self.members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        if self.asker.wanted and not self.by_hand:
+        if self.unheard or self.asker.wanted:
             self._tell_end(error, message)
         if self._flow is not None:
             self._flow.end()
@@ -361,12 +382,43 @@ class Group(msgspec.Struct, eq=False):
             wake(other)
 
     def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
+        if self.unheard:
+            self.look_for_loss()
+        if self.by_hand:
+            return
         if error is None:
             response = JobGroupResponse(self.job_id, self.responses, self.results)
             self.asker.queue_hook("on_job_completed", response)
         elif error.error is None or error.error.type != CANCELLED or message is not None:
             message = message or self._system_answer(error.worker_name, error.status, error.error)
             self.asker.queue_hook("on_job_error", message)
+
+    def let_go(self) -> None:
+        """Nobody holds it any more, or asks how it ended."""
+        self.unheard = True
+        if self.done:
+            self.look_for_loss()
+
+    def look_for_loss(self) -> None:
+        """Log its failure, unless somebody is told of that, or waits for it, or has cancelled it."""
+        if self._waiter is not None or not self.asker.wanted.isdisjoint(_HEARD_BY[self.by_hand]):
+            return
+        failed = {name: result for name, result in self.results.items() if result.status is not _COMPLETED}
+        if self.error is not None:
+            info, cancelled_here = self.error.error, self.error.status is JobStatus.CANCELLED
+            if cancelled_here and info is not None and info.type == CANCELLED:
+                return
+        elif failed and "on_job_completed" not in self.asker.wanted:
+            info = next(iter(failed.values())).error
+        else:
+            return
+        log().warning(
+            "a job failed, and nobody was told",
+            worker=self.asker.name,
+            job=self.job_id,
+            asked=list(failed or self.worker_names),
+            error=str(info or "no reason given"),
+        )
 
     def _system_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
         return answer_of_the_system(name, self.asker.name, self.job_id, status, error)

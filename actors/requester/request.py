@@ -26,7 +26,12 @@ Late = list[tuple[BusJobRequestMessage, "Room"]]
 
 
 def request(
-    asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams, *, by_hand: bool = False
+    asker: Asker,
+    worker_names: tuple[str, ...],
+    params: JobGroupParams,
+    *,
+    by_hand: bool = False,
+    unheard: bool = False,
 ) -> tuple[Group, Late | None]:
     """Check everything, then send what can be sent now; what cannot is returned for `request_late`.
 
@@ -70,11 +75,15 @@ def request(
         parent,
         deadline,
         by_hand,
+        unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group
     if limited or not worker_names:
         group.begin(left)
     late: Late | None = None
+    crowd = asker.crowded() if asker.wanted else None
+    if crowd is not None and asker.waits_inside_hook():
+        crowd = None
     send = host.bus.post if group.trace is None and not watching else partial(send_traced, host)
     try:
         for name, value in zip(worker_names, values, strict=True):
@@ -92,7 +101,7 @@ def request(
                 delivery=params.delivery,
                 asked=asked,
             )
-            room = send(message)
+            room = send(message) if crowd is None else crowd
             if room is not None:
                 late = [*(late or ()), (message, room)]
             elif name not in serving:
@@ -127,7 +136,7 @@ async def request_by_hand(asker: Asker, message: BusJobRequestMessage) -> bool:
             job_id=message.job_id,
             delivery=message.delivery,
         )
-        group, late = request(asker, (message.target,), params, by_hand=True)
+        group, late = request(asker, (message.target,), params, by_hand=True, unheard=True)
         if late is not None:
             await request_late(group, late)
         return True
@@ -143,7 +152,7 @@ def _position(host: AskingHost) -> tuple[OuterJob | None, tuple[str, ...]]:
     """The job inside which the current task asks, if that is not answered, and the lineage of what it asks for."""
     parent = current_job.get()
     lineage = lineage_here()
-    if parent is not None and (parent.answered or parent.loop is not host.tasks.loop):
+    if parent is not None and (parent.answered or parent.host.tasks.loop is not host.tasks.loop):
         # Its lineage counts all the same: its handler may hold the slot that this job will need. But from another event
         # loop, as of a plain handler that runs one of its own, nothing here can be ended.
         parent = None

@@ -11,7 +11,7 @@ import msgspec
 from actors.jobs.errors import JobStateError, RunnerStateError
 from actors.jobs.params import JobGroupParams, JobParams, checked, resolve
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroup, JobGroupContext
+from actors.requester.contexts import JobContext, JobGroup, JobGroupContext, NewJobContext, NewJobGroupContext
 from actors.requester.group import Group
 from actors.requester.request import refuse_twice, request, request_late
 from actors.worker.core import WorkerCore
@@ -94,7 +94,7 @@ class Verbs:
             usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
             if not usual or delivery is not None or job_id is not None:
                 resolved = checked(resolved)
-            return JobContext(self.__actorbus__, (worker_name,), resolved)
+            return NewJobContext(self.__actorbus__, (worker_name,), resolved)
         resolved = resolve(
             params,
             JobGroupParams,
@@ -108,7 +108,7 @@ class Verbs:
         )
         if not resolved.cancel_on_error:  # one job that failed has failed
             resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return JobContext(self.__actorbus__, (worker_name,), resolved)
+        return NewJobContext(self.__actorbus__, (worker_name,), resolved)
 
     def job_group(
         self,
@@ -157,7 +157,7 @@ class Verbs:
             cancellable=cancellable,
         )
         refuse_twice(worker_names)
-        return JobGroupContext(self.__actorbus__, worker_names, resolved)
+        return NewJobGroupContext(self.__actorbus__, worker_names, resolved)
 
     async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.
@@ -180,7 +180,8 @@ class Verbs:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolve(params, JobGroupParams, **keywords)))
+        resolved = resolve(params, JobGroupParams, **keywords)
+        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolved, unheard=False), held=True)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
@@ -281,9 +282,11 @@ async def send(core: WorkerCore, message: BusMessage) -> None:
     await core.act("send a message", lambda host: host.bus.send(message))
 
 
-async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> Group:
+async def _ask(
+    core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams, *, unheard: bool = True
+) -> Group:
     refuse_twice(worker_names)
-    group, late = request(core, worker_names, params)
+    group, late = request(core, worker_names, params, unheard=unheard)
     if late is not None:
         await request_late(group, late)
     return group

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.environment import ROOT
 from tests.house import FLOORS
 from tests.integration.programs import assert_says, run
+from tests.support.environment import ROOT
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))
@@ -64,7 +64,7 @@ SAYS = {
         "  hotel: this takes time, (60.0|59.*) s are left",
         "  cancelled: JobCancelled: too expensive",
         "out of time: .*",
-        "  JobTimeoutError: no answer from 'agency' before the deadline",
+        "  JobTimeoutError: timeout: no answer from 'agency' before the deadline",
     ],
     "from_pipecat": [
         "atlas is ready",
