@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from anyio import get_cancelled_exc_class
+from msgspec.structs import replace
 
 from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
 from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
@@ -304,6 +305,7 @@ class Execution(msgspec.Struct, eq=False):
             raise
         if error is None and status is not JobStatus.COMPLETED:
             error = ErrorInfo(type=status.name.capitalize(), message=f"answered {status.value}")
+            response = {} if response is None else response  # it is an answer all the same
         self._finish(state, status, response, error, urgent=urgent, stream_end=stream_end)
 
     def returned(self, response: Any) -> None:
@@ -546,7 +548,7 @@ async def run(execution: Execution) -> None:
             )
             if not as_it_is and handler.type is not None:
                 execution.payload = payload = convert(payload, handler.type, "payload")
-            argument = Job(execution) if takes is _JOB else request if takes is _MESSAGE else payload
+            argument = Job(execution) if takes is _JOB else replace(request) if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)
