@@ -15,7 +15,8 @@ from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
 from tests.support.environment import ROOT, environment
-from tests.support.http import Desk, asking, events_in, events_of, listening
+from tests.support.http import asking, events_in, events_of, listening
+from tests.support.workers import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
