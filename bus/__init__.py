@@ -67,8 +67,8 @@ from bus.network.bus import NetworkBus, ServerBus
 from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import BusOptions, open_bus
 from bus.wire.codec import register_message
+from bus.wire.known import register_type
 from bus.wire.packing import dumps, loads
-from bus.wire.shapes import register_type
 from bus.wire.values import PayloadError, convert, travel
 
 if _typing.TYPE_CHECKING:

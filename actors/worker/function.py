@@ -15,7 +15,7 @@ from actors.performer.execution import Execution
 from actors.performer.threads import in_thread
 from actors.worker.worker import BaseWorker
 from bus import BusJobRequestMessage, JobStatus, check_name, convert
-from bus.wire.shapes import register_annotated
+from bus.wire.known import know
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,7 +100,7 @@ def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
     except NameError as error:
         raise HandlerError(f"function {name!r}: {error}; import or define that type before it") from None
     for annotation in hints.values():
-        register_annotated(annotation)
+        know(annotation)
     fields: list[Any] = []
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:

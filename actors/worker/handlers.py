@@ -15,7 +15,7 @@ from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job
 from actors.worker.hooks import Hooks
 from bus import BusMessage, check_name, nearest
-from bus.wire.shapes import register_annotated
+from bus.wire.known import know
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -247,7 +247,7 @@ def make_handler(
         shape = Shape.COROUTINE
     argument = _argument_of(where, method)
     if argument is None:
-        register_annotated((hints or {}).get("return"))
+        know((hints or {}).get("return"))
         return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
     if hints is None:
         try:
@@ -258,7 +258,7 @@ def make_handler(
             ) from None
     takes, payload_type = _what_it_takes(hints.get(argument.name, Any))
     for annotation in (payload_type, hints.get("return")):
-        register_annotated(annotation)  # naming a type in a signature is asking for it to travel
+        know(annotation)  # naming a type in a signature is asking for it to travel
     return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
 
 
