@@ -24,7 +24,6 @@ class OuterJob(Protocol):
     """A job whose handler runs, as what is asked for inside it sees it."""
 
     deadline: float
-    groups: dict[OpenGroup, None] | None
 
     @property
     def id(self) -> str:
@@ -45,6 +44,12 @@ class OuterJob(Protocol):
     @property
     def answered(self) -> bool:
         """Whether its requester has its outcome."""
+
+    def asks(self, group: OpenGroup) -> None:
+        """Jobs were asked for inside it."""
+
+    def has_answers(self, group: OpenGroup) -> None:
+        """They have ended."""
 
 
 class OpenGroup(Protocol):

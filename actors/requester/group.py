@@ -161,9 +161,7 @@ class Group(msgspec.Struct, eq=False):
         """Belong to the job around it; end at the deadline, if so many seconds are left until there is one."""
         parent = self.parent
         if parent is not None:
-            if parent.groups is None:
-                parent.groups = {}
-            parent.groups[self] = None
+            parent.asks(self)
         if left is not None:
             self._timer = self.host.deadlines.add(self.deadline, self._expired)
         if not self.open:
@@ -358,8 +356,8 @@ class Group(msgspec.Struct, eq=False):
         if self.asker.groups.get(self.job_id) is self:
             del self.asker.groups[self.job_id]
         self.host.open_groups.pop(self, None)
-        if self.parent is not None and self.parent.groups is not None:
-            self.parent.groups.pop(self, None)
+        if self.parent is not None:
+            self.parent.has_answers(self)
         if error is not None:
             for member in self.members.values():
                 if member.timer is not None:

@@ -65,13 +65,16 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a worker: everything it holds.
 
     Attributes:
-        running: Jobs that hold a slot (at most `max_concurrency`, plus jobs asked for inside them).
+        running: Jobs that hold a slot (at most `max_concurrency`, plus jobs asked for inside them); a plain handler
+            holds it until its thread is back.
         pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
         quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
         messages: Messages of others that wait to be handled (at most `mailbox_size`).
         hooks: Hooks that wait in line, for messages and for the jobs it does and asks for (256 for events of each).
         senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
         groups: Groups it asked for that have not ended.
+        threads: Plain handlers that run in threads (at most 40, plus those that wait for jobs they asked for).
+        abandoned: Those of them whose job has been answered without them, after a timeout or a cancellation.
     """
 
     running: int = 0
@@ -81,6 +84,8 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     hooks: int = 0
     senders: int = 0
     groups: int = 0
+    threads: int = 0
+    abandoned: int = 0
 
 
 class Runner(Protocol):
@@ -317,6 +322,8 @@ class WorkerCore:
             hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
             senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
             groups=len(self.groups),
+            threads=jobs.threads if jobs else 0,
+            abandoned=jobs.abandoned if jobs else 0,
         )
 
     @property
