@@ -47,6 +47,8 @@ class JobResult(msgspec.Struct, frozen=True):
 class JobError(ActorError):
     """A job did not complete. The job is over and nothing of it is left with the requester.
 
+    A handler may raise one too, to say that it cannot do its job: any other exception is logged as a warning.
+
     Attributes:
         worker_name: Who was asked.
         status: How the job ended.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
+from actors.jobs.errors import KINDS, JobError, JobStateError, describe, leaves
 from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
@@ -363,7 +363,7 @@ class Execution(msgspec.Struct, eq=False):
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
             refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
-            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
             log_raised(self.request, error, info, "handler raised", told=told)
