@@ -55,6 +55,8 @@ SQLITE = (*unit("contract/test_run_stores.py"), "-k", "sqlite")
 REDIS = (*unit("contract/test_run_stores.py"), "-k", "redis")
 NATS = (*unit("contract/test_run_stores.py"), "-k", "nats")
 COMMAND_LINE = unit("unit/actors/cli/test_command_line.py")
+SETTINGS = unit("unit/actors/cli/test_settings.py")
+TARGETS = unit("unit/actors/cli/test_targets.py")
 
 MUTANTS = (
     Mutant(
@@ -275,7 +277,7 @@ MUTANTS = (
         "actors/requester/group.py",
         "        if left is not None:\n            self._timer",
         "        if False:\n            self._timer",
-        unit("unit/actors/jobs/test_outcomes.py", "simulation/test_fleet.py"),
+        unit("unit/actors/jobs/test_deadlines_of_jobs.py", "simulation/test_fleet.py"),
     ),
     Mutant(
         "nobody notices that a name is not served any more",
@@ -296,14 +298,14 @@ MUTANTS = (
         "actors/performer/execution.py",
         "        for group in tuple(self.groups or ()):\n",
         "        for group in ():\n",
-        unit("unit/actors/performer/test_cancellation.py"),
+        unit("unit/actors/jobs/test_cancellation_of_nested_jobs.py"),
     ),
     Mutant(
         "the place of a message is not given back",
         "actors/worker/dispatch.py",
         "    room.give()\n",
         "    pass\n",
-        unit("unit/actors/requester/test_backpressure.py"),
+        unit("unit/actors/requester/test_full_mailboxes.py"),
     ),
     Mutant(
         "only ordinary exceptions end a job",
@@ -331,14 +333,14 @@ MUTANTS = (
         "actors/worker/core.py",
         "serves = self.active and self.state is WorkerState.READY",
         "serves = self.state is WorkerState.READY",
-        unit("unit/actors/worker/test_lanes.py"),
+        unit("unit/actors/worker/test_inactive_workers.py"),
     ),
     Mutant(
         "parked requests are forgotten when somebody comes",
         "bus/local/bus.py",
         "for request, since in self._parked.pop(name, {}).values():",
         "for request, since in ():",
-        unit("unit/actors/runner/test_supervision.py", "unit/actors/jobs/test_outcomes.py"),
+        unit("unit/actors/runner/test_supervision.py", "unit/bus/local/test_parked_requests.py"),
     ),
     Mutant(
         "who follows a topic no more is still sent what is published",
@@ -569,14 +571,14 @@ MUTANTS = (
         "actors/cli/settings.py",
         'redacted(value) if name in URLS else "***"',
         "value",
-        COMMAND_LINE,
+        SETTINGS,
     ),
     Mutant(
         "what is wrong in the configuration file is ignored",
         "actors/cli/settings.py",
         "        if key not in known:",
         "        if not key:",
-        COMMAND_LINE,
+        SETTINGS,
     ),
     Mutant(
         "nobody is told where a bad value comes from",
@@ -611,14 +613,14 @@ MUTANTS = (
         "actors/cli/target.py",
         "        if other is not each:",
         "        if not other:",
-        COMMAND_LINE,
+        TARGETS,
     ),
     Mutant(
         "workers that a module has imported count as its own",
         "actors/cli/target.py",
         "_is_worker(value) and value.__module__ == module_name and",
         "_is_worker(value) and",
-        COMMAND_LINE,
+        TARGETS,
     ),
     Mutant(
         "a reader that has seen enough is a failure",
