@@ -30,6 +30,6 @@ def unit(*tests: str) -> tuple[str, ...]:
 
 SIMULATION = ("tests.simulation", "--seeds", "60", "--processes", "1")
 FLEET = unit("simulation/test_fleet.py")
-FAULTS = unit("simulation/test_broken_fleet.py")
+FAULTS = unit("simulation/test_pauses_and_outages.py")
 ERRORS = unit("unit/actors/jobs/test_errors.py")
 EVENTS = unit("unit/actors/worker/test_events.py")

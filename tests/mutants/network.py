@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import ERRORS, EVENTS, FAULTS, FLEET, Mutant, unit
 
 BOUNDS = unit("simulation/test_fleet_bounds.py")
-DIRECT = unit("simulation/test_direct.py")
+DIRECT = unit("simulation/test_at_most_once.py")
 TEXTS = unit("unit/actors/jobs/test_texts.py")
 OBSERVERS = unit("unit/bus/local/test_observers.py")
 
@@ -43,21 +43,21 @@ BUS = (
         "bus/delivery/leases.py",
         "elif request.origin == self._node.address or self.informed.covers(request.origin, name, frame_id):",
         "elif True:",
-        unit("simulation/test_given_up.py"),
+        unit("simulation/test_abandoned_requests.py"),
     ),
     Mutant(
         "of cancellations that are forgotten nobody is asked",
         "bus/delivery/leases.py",
         "self.informed.forget(runner=forgotten[1], worker=forgotten[0])",
         "pass",
-        unit("simulation/test_given_up.py"),
+        unit("simulation/test_abandoned_requests.py"),
     ),
     Mutant(
         "a job id that is used anew gets the answer of the old job",
         "bus/delivery/claims.py",
         "return answer if answered == frame_id else None",
         "return answer",
-        unit("simulation/test_given_up.py"),
+        unit("simulation/test_abandoned_requests.py"),
     ),
     Mutant(
         "a silent runner counts as dead without having been asked",
@@ -221,21 +221,21 @@ BUS = (
         "bus/network/inbox.py",
         "lane=delivery.lane, verifier=self._signer",
         "lane=delivery.lane, verifier=None",
-        unit("unit/bus/transport/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
     ),
     Mutant(
         "a frame from one inbox counts in another",
         "bus/network/inbox.py",
         "        if not right:",
         "        if False:",
-        unit("unit/bus/transport/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
     ),
     Mutant(
         "a request that is played again is done again",
         "bus/delivery/leases.py",
         "done = self.claims.is_done(frame_id)",
         "done = False",
-        unit("unit/bus/transport/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
     ),
     Mutant(
         "an error is pickled by its constructor",

@@ -1,4 +1,4 @@
-"""Every job ends once, with a true outcome, and whoever waits for it is told: G1 to G7."""
+"""Every job ends once, with a true outcome, and whoever waits for it is told: G1 to G4, G7."""
 
 from __future__ import annotations
 

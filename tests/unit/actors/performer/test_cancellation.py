@@ -1,4 +1,4 @@
-"""Whoever is cancelled takes his jobs with him, and a handler that will not be holds up nobody: G17 to G20."""
+"""A job cancelled before it began never runs; a handler that will not be cancelled holds up nobody: G18, G19."""
 
 from __future__ import annotations
 

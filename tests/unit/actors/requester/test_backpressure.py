@@ -1,4 +1,4 @@
-"""Whoever is faster than its reader waits, within bounds, and nobody waits for himself: G24, G25, G47."""
+"""Whoever is faster than the reader of its stream waits, within bounds, and nobody waits for himself: G22, G24, G25."""
 
 from __future__ import annotations
 

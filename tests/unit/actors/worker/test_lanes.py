@@ -1,4 +1,4 @@
-"""Hooks, jobs and system messages of one worker do not hold each other up: G16, G21, G22, G23."""
+"""Hooks, jobs and system messages of one worker do not hold each other up: G16, G22."""
 
 from __future__ import annotations
 
