@@ -24,10 +24,10 @@ SAYS = {
     ],
     "fan_out": [
         "  alice thinks about 'why\\?'",
-        "  carol failed: LookupError: no idea",
+        "  carol failed: JobError: no idea",
         "whoever can: each outcome stands for itself",
         "  alice: completed .*",
-        "  carol: error LookupError: no idea",
+        "  carol: error JobError: no idea",
         "  bob: 2 words, says bob",
     ],
     "streaming": [

@@ -23,12 +23,12 @@ async def later(payload: int) -> int:
     ("answer", "payload", "expected"),
     [
         ("sunny", None, "sunny"),
-        (None, 1, {}),
+        (None, 1, None),
         ({"nested": [1, 2.5]}, None, {"nested": [1, 2.5]}),
         (lambda payload: payload * 2, 4, 8),
         (later, 4, 5),
     ],
-    ids=["a value", "nothing, as of any handler", "a table", "a function", "a coroutine function"],
+    ids=["a value", "nothing", "a table", "a function", "a coroutine function"],
 )
 async def test_a_stub_answers_with_what_stands_in_its_table(answer: Any, payload: Any, expected: Any) -> None:
     stub, asker = StubWorker("weather", {"today": answer}), BaseWorker("asker")
