@@ -33,7 +33,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     Attributes:
         status: How it ended.
-        response: What it answered; `{}` if nothing.
+        response: What it answered; `{}` if it failed without an answer.
         error: What went wrong, None if it completed.
         attempt: Which delivery of the job the answer came from; 0 if nobody answered.
     """

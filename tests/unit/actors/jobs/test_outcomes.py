@@ -312,13 +312,13 @@ async def test_g2_a_handler_that_returns_without_an_answer_has_completed() -> No
 
     boss = Boss()
     async with running(boss, Quiet("quiet")):
-        assert await boss.job("quiet", name="nothing") == {}
+        assert await boss.job("quiet", name="nothing") is None
         assert await boss.job("quiet", name="something") == [1, 2]
         assert await boss.job("quiet", name="false") is False
         async with boss.job("quiet", name="nothing") as entered:
             pass
-        assert entered.response == {}
-        assert entered.results == {"quiet": JobResult(JobStatus.COMPLETED, {}, None, 1)}
+        assert entered.response is None
+        assert entered.results == {"quiet": JobResult(JobStatus.COMPLETED, None, None, 1)}
 
 
 async def test_g2_the_returned_value_is_ignored_once_the_handler_has_answered() -> None:

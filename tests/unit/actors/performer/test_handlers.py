@@ -171,8 +171,8 @@ class Shapes(BaseWorker):
         ("in_thread_with_job", {"text": "t"}, "t"),
         ("another.name-1", None, "named"),
         ("parentheses", None, "parentheses"),
-        ("stream", {"text": "", "depth": 2}, {}),
-        ("stream_of_nothing", None, {}),
+        ("stream", {"text": "", "depth": 2}, None),
+        ("stream_of_nothing", None, None),
     ],
 )
 async def test_a_handler_is_given_what_its_signature_asks_for(name: str, payload: Any, answer: Any) -> None:
@@ -251,7 +251,7 @@ async def test_an_async_generator_streams_what_it_yields() -> None:
         assert events[0] == ("stream_start", None)
         assert events[1:-1] == [("stream_data", {"chunk": number}) for number in range(1000)]
         assert events[-1] == ("stream_end", None)
-        assert context.response == {}
+        assert context.response is None
 
 
 async def test_a_cancelled_stream_closes_its_generator() -> None:
