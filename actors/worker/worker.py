@@ -246,14 +246,19 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
 
         await core.act("cancel the session", cancel)
 
-    def create_task(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> BackgroundTask[T]:
+    def create_task(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None = None, *, vital: bool = True
+    ) -> BackgroundTask[T]:
         """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops.
 
-        What it raises is reported, unless somebody awaits the task. Before the runner runs, it waits for that.
+        What it raises is raised where the task is awaited. If nobody awaits it then, the worker fails, as if its
+        `run()` had raised: it is stopped, its parent is told, and who supervises it makes it again. Before the runner
+        runs, it waits for that.
 
         Args:
             coroutine: What to run, in a context of its own: no context variable of the caller reaches it.
             name: What it is called in logs.
+            vital: False for a task whose failure is only reported, and the worker goes on.
 
         Returns:
             The task, which may be awaited, gathered, asked and cancelled like an `asyncio.Task`.
@@ -270,7 +275,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         except RunnerStateError:
             coroutine.close()
             raise
-        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", core.background_ended)
+        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", core.background_ended, vital=vital)
         if core.background is None:
             core.background = {}
         core.background[task] = None
