@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import msgspec
 
+from bus.errors import Portable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "ROOT",
+    "MisfitError",
     "Record",
     "Single",
     "complete",
@@ -59,8 +62,19 @@ def key_part(key: object) -> str:
     return f"[{text}]" if len(text) <= 60 else f"[{text[:57]}...]"  # noqa: PLR2004 a path must fit into a log line
 
 
+class MisfitError(Portable, ValueError):
+    """What a conversion inside another one refused, from its own root on."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(reason)
+
+
 def explain(error: BaseException) -> tuple[str, str]:
     """Return where below a value a validation failed, as the rest of a path, and why, in words of Python."""
+    if isinstance(error, MisfitError):
+        return error.where, error.reason
     errors = getattr(error, "errors", None)
     if type(error).__name__ == "ValidationError" and callable(errors):  # pydantic's
         first = errors()[0]
@@ -69,10 +83,8 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RecursionError):
         return "", "it is nested too deeply, or contains itself"
     text = str(error) or type(error).__name__
-    if not isinstance(error, msgspec.ValidationError):
-        return "", text
-    found = _VALIDATION_ERROR.fullmatch(text)
-    if found is None:  # the expression matches every text
+    found = _VALIDATION_ERROR.fullmatch(text) if isinstance(error, msgspec.ValidationError) else None
+    if found is None:
         return "", text
     where = (found["path"] or "") + (".keys()" if found["key"] else "")
     if error.__cause__ is not None:  # `complete` failed

@@ -14,12 +14,12 @@ import msgspec
 
 from bus.errors import BusError, EncodeError
 from bus.wire.known import meet, plain_record
-from bus.wire.shapes import Record, Single, complete, explain, key_part
+from bus.wire.shapes import Record, Single, explain, key_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["MAX_DEPTH", "PayloadError", "convert", "plain", "travel", "travel_message"]
+__all__ = ["MAX_DEPTH", "PayloadError", "plain", "travel", "travel_message"]
 
 
 MAX_DEPTH = 100
@@ -406,26 +406,3 @@ def elements_of(kind: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         return kind(items)
     except TypeError:
         return items
-
-
-def convert(value: Any, type_: Any, path: str = "payload") -> Any:
-    """Return `value` as what a handler's annotation asks for.
-
-    A value that is of the type already is returned as it is. A dict becomes a Struct, a dataclass or a pydantic model.
-    No text becomes a number, nor a number text.
-
-    Args:
-        value: What travelled.
-        type_: The annotation.
-        path: What to call the value in errors.
-
-    Raises:
-        PayloadError: It does not fit; the error names the part.
-    """
-    if type_ is Any or (isinstance(type_, type) and isinstance(value, type_)):
-        return value
-    try:
-        return msgspec.convert(value, type_, strict=True, dec_hook=complete)
-    except Exception as error:  # validators and __post_init__ are code of the user and may raise anything
-        where, why = explain(error)
-        raise PayloadError(path + where, why) from error

@@ -19,9 +19,10 @@ import msgspec
 import pytest
 
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
+from bus.wire.converter import convert
 from bus.wire.known import REGISTERED, register_type
 from bus.wire.packing import encode_packed, pack, unpack
-from bus.wire.values import MAX_DEPTH, PayloadError, convert, travel
+from bus.wire.values import MAX_DEPTH, PayloadError, travel
 
 
 def over_the_wire(value: object) -> Any:
