@@ -454,7 +454,7 @@ MUTANTS = (
     Mutant(
         "nobody forgets runs whose time is over",
         "actors/runs/owner.py",
-        '        self.create_task(self._sweep(), "sweep")\n',
+        '        self.create_task(self._sweep(), "sweep", vital=False)\n',
         "",
         RUNS,
     ),

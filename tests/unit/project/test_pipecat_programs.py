@@ -580,7 +580,7 @@ async def test_a_decorated_method_is_told_when_a_worker_is_ready() -> None:
 
 
 async def test_background_tasks_are_made_cancelled_and_end_with_their_worker() -> None:
-    parent, other = Parent(), Parent("other")
+    parent, other, third = Parent(), Parent("other"), Parent("breaks")
     ended: list[str] = []
 
     async def work(name: str) -> None:
@@ -593,7 +593,7 @@ async def test_background_tasks_are_made_cancelled_and_end_with_their_worker() -
         raise ValueError("in the background")
 
     errors: list[str] = []
-    async with running(parent, other, drain_timeout=0.02) as runner:
+    async with running(parent, other, third, drain_timeout=0.02) as runner:
 
         @runner.event_handler("on_error")
         def failed(_runner: WorkerRunner, data: WorkerErrorData) -> None:
@@ -602,7 +602,7 @@ async def test_background_tasks_are_made_cancelled_and_end_with_their_worker() -
         first = parent.create_task(work("first"), "first")
         parent.create_task(work("second"))
         other.create_task(work("third"))
-        broken = parent.create_task(breaks(), "broken")
+        broken = third.create_task(breaks(), "broken")
         await anyio.wait_all_tasks_blocked()
         assert broken.done()
         assert [error for error in errors if "ValueError: in the background" in error]
