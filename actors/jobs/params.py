@@ -65,6 +65,17 @@ class JobKeywords(_Keywords, total=False):
     cancellable: bool | None
 
 
+class CallKeywords(TypedDict, total=False):
+    """The keywords of `BaseWorker.call`."""
+
+    on: str
+    timeout: float | None
+    label: str | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+    job_id: str | None
+    cancellable: bool | None
+
+
 class PayloadKeywords(JobKeywords, total=False):
     """The keywords of `BaseWorker.job`."""
 
@@ -86,7 +97,7 @@ class RunKeywords(_Keywords, total=False):
 class GroupKeywords(RunKeywords, total=False):
     """The keywords of `BaseWorker.job_group`."""
 
-    params: JobGroupParams | None
+    params: JobParams | None
     job_id: str | None
     cancellable: bool | None
 

@@ -22,12 +22,14 @@ from actors.jobs.outcome import (
 )
 from actors.observability.trace import Trace
 from actors.requester.flow import Asker, Flow, Member
+from actors.requester.result import Fit, mismatch
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobStreamEndMessage,
     ErrorInfo,
     JobStatus,
+    PayloadError,
 )
 from bus.local.tasks import wake
 
@@ -77,6 +79,7 @@ class Group(msgspec.Struct, eq=False):
         trace: What it is part of.
         parent: The job inside which it was asked for; it ends with that.
         deadline: When it ends at the latest.
+        fit: Makes of an answer what its requester wants; None takes any.
         by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
@@ -98,6 +101,7 @@ class Group(msgspec.Struct, eq=False):
     parent: OuterJob | None
     deadline: float = math.inf
     by_hand: bool = False
+    fit: Fit | None = None
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
@@ -133,6 +137,12 @@ class Group(msgspec.Struct, eq=False):
             if self.listening:
                 self._flow.listen()
         return self._flow
+
+    def listen(self, *, to_members: bool) -> None:
+        """Keep events for an iterator from now on; `to_members` if it is to hear of members that end, too."""
+        self.listening = True
+        if to_members:
+            self.flow.listen(to_members=True)
 
     def statistics(self) -> GroupStatistics:
         """What it holds now."""
@@ -292,7 +302,13 @@ class Group(msgspec.Struct, eq=False):
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
-        response = {} if response is None else response
+        if self.fit is not None and status is _COMPLETED:
+            try:
+                response = self.fit(response)
+            except PayloadError as unfit:
+                status, error = JobStatus.FAILED, mismatch(member.name, unfit)
+        else:
+            response = {} if response is None else response
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.settled = True
         member.early = None
@@ -300,6 +316,8 @@ class Group(msgspec.Struct, eq=False):
             member.timer.cancel()
             member.timer = None
         self.open -= 1
+        if self._flow is not None:
+            self._flow.member_done(member)
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
         if status is not _COMPLETED and self.cancel_on_error:
@@ -315,6 +333,8 @@ class Group(msgspec.Struct, eq=False):
         stopped = [member for member in self.members.values() if member.result is None]
         for member in stopped:
             member.result = JobResult(others, {}, info)
+            if self._flow is not None:
+                self._flow.member_done(member)
         for member in stopped:  # who has not started it answers within this call: that must not count
             if not self._served(member):
                 self._given_up(member, others, info)

@@ -15,6 +15,7 @@ from actors.jobs.params import JobGroupParams, resolve
 from actors.observability.trace import current_trace, send_traced, watching
 from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
+from actors.requester.result import Fit
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ Late = list[tuple[BusJobRequestMessage, "Room"]]
 
 
 def request(
-    asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams, *, by_hand: bool = False
+    asker: Asker,
+    worker_names: tuple[str, ...],
+    params: JobGroupParams,
+    fit: Fit | None = None,
+    *,
+    by_hand: bool = False,
 ) -> tuple[Group, Late | None]:
     """Check everything, then send what can be sent now; what cannot is returned for `request_late`.
 
@@ -70,6 +76,7 @@ def request(
         parent,
         deadline,
         by_hand,
+        fit,
     )
     asker.groups[job_id] = host.open_groups[group] = group
     if limited or not worker_names:

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import msgspec
 
-from actors.jobs.errors import JobStateError, RunnerStateError
-from actors.jobs.params import JobGroupParams, JobParams, checked, resolve
+from actors.jobs.errors import JobStateError
+from actors.jobs.params import JobGroupParams, JobParams, resolve
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroup, JobGroupContext
+from actors.requester.contexts import JobGroup
 from actors.requester.group import Group
 from actors.requester.request import refuse_twice, request, request_late
+from actors.worker.asking import Asking
 from actors.worker.core import WorkerCore
 from actors.worker.dispatch import takes_place
 from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, JobStatus, travel
 
-Delivery = Literal["at_least_once", "at_most_once"]
-
 CORE = "__actorbus__"
-_NUMBERS = frozenset({int, float})
 
 
-class _NoCore:
-    """Stands on the class where a worker has its core, for one that has none."""
-
-    def __get__(self, worker: object, cls: type) -> Any:
-        if worker is None:
-            return self
-        raise RunnerStateError(f"{cls.__name__}.__init__ does not call super().__init__(name)")
-
-
-class Verbs:
+class Verbs(Asking):
     """Asks for jobs, and answers those that are asked of it.
 
     Every job that is asked for ends with one outcome: the requester is never left waiting for a dead worker. What is
     sent for a job arrives in the order sent, none lost, all before its answer.
     """
-
-    __actorbus__: WorkerCore
-    if not TYPE_CHECKING:
-        __actorbus__ = _NoCore()
 
     # --- asking ---
 
@@ -50,114 +34,6 @@ class Verbs:
     def job_groups(self) -> dict[str, JobGroup]:
         """Groups asked for and not ended, by job id."""
         return {job_id: JobGroup(group) for job_id, group in self.__actorbus__.groups.items()}
-
-    def job(
-        self,
-        worker_name: str,
-        *,
-        params: JobParams | None = None,
-        name: str | None = None,
-        payload: Any = None,
-        timeout: float | None = None,
-        job_id: str | None = None,
-        delivery: Delivery | None = None,
-        label: str | None = None,
-        cancellable: bool | None = None,
-    ) -> JobContext:
-        """One job on one worker, to be entered or awaited; see `JobContext`.
-
-        Args:
-            worker_name: Whom to ask. If nobody serves the name within the runner's `ready_timeout`, the job fails.
-            params: All of the below as one object; give either this or keywords.
-            name: Which `@job` handler; None reaches `on_job_request`.
-            payload: What the handler gets; a copy travels.
-            timeout: Seconds for everything; None for no limit.
-            job_id: An id of your own; see `JobParams`.
-            delivery: `at_least_once` or `at_most_once` over a network; see `JobParams`.
-            label: A text for people.
-            cancellable: Whether `request_cancel_job_group` may cancel it.
-
-        Raises:
-            TypeError: Both spellings were used.
-            ValueError: A value is out of its range.
-        """
-        if params is None:  # what `resolve` would make of it, at half the price: this verb is called most
-            resolved = JobGroupParams(
-                name=name,
-                payload=payload,
-                timeout=timeout,
-                label=label,
-                cancellable=True if cancellable is None else cancellable,
-                job_id=job_id,
-                delivery=delivery,
-            )
-            usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
-            if not usual or delivery is not None or job_id is not None:
-                resolved = checked(resolved)
-            return JobContext(self.__actorbus__, (worker_name,), resolved)
-        resolved = resolve(
-            params,
-            JobGroupParams,
-            name=name,
-            payload=payload,
-            timeout=timeout,
-            job_id=job_id,
-            delivery=delivery,
-            label=label,
-            cancellable=cancellable,
-        )
-        if not resolved.cancel_on_error:  # one job that failed has failed
-            resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return JobContext(self.__actorbus__, (worker_name,), resolved)
-
-    def job_group(
-        self,
-        *worker_names: str,
-        params: JobGroupParams | None = None,
-        name: str | None = None,
-        payload: Any = None,
-        payloads: dict[str, Any] | None = None,
-        timeout: float | None = None,
-        cancel_on_error: bool | None = None,
-        job_id: str | None = None,
-        delivery: Delivery | None = None,
-        label: str | None = None,
-        cancellable: bool | None = None,
-    ) -> JobGroupContext:
-        """One job on each of several workers, to be entered or awaited; see `JobGroupContext`.
-
-        Args:
-            worker_names: Whom to ask, each once; none is a group that completes at once.
-            payloads: Payloads of single members, by worker name; the others get `payload`.
-            cancel_on_error: Whether one member that does not complete ends the group; default True.
-            params: As for `job`, and the arguments that are not named here too.
-            name: See `job`.
-            payload: See `job`.
-            timeout: See `job`.
-            job_id: See `job`.
-            delivery: See `job`.
-            label: See `job`.
-            cancellable: See `job`.
-
-        Raises:
-            TypeError: Both spellings were used, or a worker name is not a string.
-            ValueError: A worker is named twice, or a value is out of its range.
-        """
-        resolved = resolve(
-            params,
-            JobGroupParams,
-            name=name,
-            payload=payload,
-            payloads=payloads,
-            timeout=timeout,
-            cancel_on_error=cancel_on_error,
-            job_id=job_id,
-            delivery=delivery,
-            label=label,
-            cancellable=cancellable,
-        )
-        refuse_twice(worker_names)
-        return JobGroupContext(self.__actorbus__, worker_names, resolved)
 
     async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.

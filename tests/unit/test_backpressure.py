@@ -47,8 +47,8 @@ class Producer(BaseWorker):
         self.sent = 0
         self.stopped: list[str] = []
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         try:
             for number in range(job.payload):
                 yield number

@@ -82,8 +82,8 @@ class Performer(BaseWorker):
             await job.update(number)
         return {"sent": job.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         for number in range(job.payload):
             yield number
 

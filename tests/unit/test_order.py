@@ -57,8 +57,8 @@ class Sender(BaseWorker):
             self.sent[job.id] = number + 1
         return {"sent": job.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         for number in range(job.payload):
             yield number
 
