@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.environment import leave_a_users_environment
+from tests.support.environment import leave_a_users_environment
 
 LONGEST_TEST = 300.0
 """Seconds, set-up and tear-down included: far more than any test takes on a machine ten times too busy."""

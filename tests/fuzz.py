@@ -28,8 +28,8 @@ from bus.memory.transport import MemoryTransport
 from bus.network.session import NetworkStatistics
 from bus.transport.transport import Delivery, Lane, Outgoing, Settlement
 from bus.wire.codec import MAX_MESSAGE_BYTES, decode, decode_header, encode
-from tests.environment import leave_a_users_environment
-from tests.running import session_of
+from tests.support.environment import leave_a_users_environment
+from tests.support.running import session_of
 
 FRAMES = 1_000_000
 JOB_EVERY = 500

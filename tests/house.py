@@ -1,8 +1,8 @@
 """The plan of the house: which file may import which, who may reach into whom, and how large a file may be.
 
 `python -m tests.house` looks at the whole tree and says what breaks the plan; `make check` runs it. A rule is a
-function from one source file, or from all of them, to its violations; `tests/unit/test_architecture.py` tries each on
-a bad and on a good snippet.
+function from one source file, or from all of them, to its violations; `tests/unit/project/test_architecture.py` tries
+each on a bad and on a good snippet.
 """
 
 from __future__ import annotations

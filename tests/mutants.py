@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 SIMULATION = ("tests.simulation", "--seeds", "60", "--processes", "1")
 TIMEOUT = 300
@@ -47,14 +47,14 @@ FLEET = unit("simulation/test_fleet.py")
 FAULTS = unit("simulation/test_broken_fleet.py")
 BOUNDS = unit("simulation/test_fleet_bounds.py")
 DIRECT = unit("simulation/test_direct.py")
-RUNS = unit("unit/test_runs.py")
-STEPS = unit("unit/test_run_store_steps.py")
-FEEDS = unit("unit/test_run_feeds.py")
+RUNS = unit("unit/actors/runs/test_runs.py")
+STEPS = unit("unit/actors/runs/test_run_store_steps.py")
+FEEDS = unit("unit/actors/runs/test_run_readers.py")
 CONTRACT = (*unit("contract/test_run_stores.py"), "-k", "memory")
 SQLITE = (*unit("contract/test_run_stores.py"), "-k", "sqlite")
 REDIS = (*unit("contract/test_run_stores.py"), "-k", "redis")
 NATS = (*unit("contract/test_run_stores.py"), "-k", "nats")
-COMMAND_LINE = unit("unit/test_command_line.py")
+COMMAND_LINE = unit("unit/actors/cli/test_command_line.py")
 
 MUTANTS = (
     Mutant(
@@ -268,14 +268,14 @@ MUTANTS = (
         "actors/performer/execution.py",
         "        slots.answered(self)\n        self._move(state)\n",
         "        self._move(state)\n",
-        unit("unit/test_outcomes.py"),
+        unit("unit/actors/jobs/test_outcomes.py"),
     ),
     Mutant(
         "the deadline of a group is not armed",
         "actors/requester/group.py",
         "        if left is not None:\n            self._timer",
         "        if False:\n            self._timer",
-        unit("unit/test_outcomes.py", "simulation/test_fleet.py"),
+        unit("unit/actors/jobs/test_outcomes.py", "simulation/test_fleet.py"),
     ),
     Mutant(
         "nobody notices that a name is not served any more",
@@ -289,56 +289,56 @@ MUTANTS = (
         "actors/performer/execution.py",
         "            self._stopped(JobState.QUARANTINED)\n",
         "            pass\n",
-        unit("unit/test_cancellation.py"),
+        unit("unit/actors/performer/test_cancellation.py"),
     ),
     Mutant(
         "jobs asked for inside a cancelled job go on",
         "actors/performer/execution.py",
         "        for group in tuple(self.groups or ()):\n",
         "        for group in ():\n",
-        unit("unit/test_cancellation.py"),
+        unit("unit/actors/performer/test_cancellation.py"),
     ),
     Mutant(
         "the place of a message is not given back",
         "actors/worker/dispatch.py",
         "    room.give()\n",
         "    pass\n",
-        unit("unit/test_backpressure.py"),
+        unit("unit/actors/requester/test_backpressure.py"),
     ),
     Mutant(
         "only ordinary exceptions end a job",
         "actors/performer/execution.py",
         "except BaseException as error:  # noqa: BLE001 - the boundary",
         "except Exception as error:  # noqa: BLE001 - the boundary",
-        unit("unit/test_outcomes.py"),
+        unit("unit/actors/jobs/test_outcomes.py"),
     ),
     Mutant(
         "an urgent event overtakes its own job",
         "actors/worker/core.py",
         "self.open_mailbox().put_urgent(item, job_id)",
         "self.open_mailbox().put_urgent(item)",
-        unit("unit/test_order.py"),
+        unit("unit/actors/requester/test_order_of_events.py"),
     ),
     Mutant(
         "payloads are shared instead of copied",
         "actors/requester/request.py",
         "values = [travel(params.payload)]",
         "values = [params.payload]",
-        unit("unit/test_encoding_of_jobs.py"),
+        unit("unit/actors/requester/test_payloads.py"),
     ),
     Mutant(
         "an inactive worker is given jobs",
         "actors/worker/core.py",
         "serves = self.active and self.state is WorkerState.READY",
         "serves = self.state is WorkerState.READY",
-        unit("unit/test_lanes.py"),
+        unit("unit/actors/worker/test_lanes.py"),
     ),
     Mutant(
         "parked requests are forgotten when somebody comes",
         "bus/local/bus.py",
         "for request, since in self._parked.pop(name, {}).values():",
         "for request, since in ():",
-        unit("unit/test_supervision.py", "unit/test_outcomes.py"),
+        unit("unit/actors/runner/test_supervision.py", "unit/actors/jobs/test_outcomes.py"),
     ),
     Mutant(
         "who follows a topic no more is still sent what is published",
@@ -352,7 +352,7 @@ MUTANTS = (
         "actors/jobs/policies.py",
         "return count if count <= self._policy.max_restarts else None",
         "return count",
-        unit("unit/test_supervision.py", "unit/test_escalation.py"),
+        unit("unit/actors/runner/test_supervision.py", "unit/actors/runner/test_escalation.py"),
     ),
     Mutant(
         "a lost owner is not refused",
@@ -478,7 +478,7 @@ MUTANTS = (
         "bus/local/tasks.py",
         "        guard = anyio.CancelScope(shield=True)",
         "        guard = anyio.CancelScope()",
-        unit("unit/test_cancelled_client.py"),
+        unit("unit/actors/client/test_cancelled_client.py"),
     ),
     Mutant(
         "a run without a record is never swept",
@@ -548,21 +548,21 @@ MUTANTS = (
         "bus/network/inbox.py",
         "lane=delivery.lane, verifier=self._signer",
         "lane=delivery.lane, verifier=None",
-        unit("unit/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_frames.py"),
     ),
     Mutant(
         "a frame from one inbox counts in another",
         "bus/network/inbox.py",
         "        if not right:",
         "        if False:",
-        unit("unit/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_frames.py"),
     ),
     Mutant(
         "a request that is played again is done again",
         "bus/delivery/leases.py",
         "done = self.claims.is_done(frame_id)",
         "done = False",
-        unit("unit/test_forged_frames.py"),
+        unit("unit/bus/transport/test_forged_frames.py"),
     ),
     Mutant(
         "secret settings are shown",
@@ -632,63 +632,63 @@ MUTANTS = (
         "actors/runs/owner.py",
         "run=self._lease.run_id):  # the tasks",
         "run=None):  # the tasks",
-        unit("unit/test_runs.py"),
+        unit("unit/actors/runs/test_runs.py"),
     ),
     Mutant(
         "the trace that a run was submitted in is lost",
         "actors/runs/runs.py",
         "trace_here() or Trace()",
         "Trace()",
-        unit("unit/test_runs.py"),
+        unit("unit/actors/runs/test_runs.py"),
     ),
     Mutant(
         "a run that is submitted again in another trace is another",
         "actors/runs/stores/entrance.py",
         "loads(kept) | _APART == loads(content) | _APART",
         "loads(kept) == loads(content)",
-        unit("unit/test_runs.py"),
+        unit("unit/actors/runs/test_runs.py"),
     ),
     Mutant(
         "a server counts jobs of a runner that it has left",
         "actors/server/service.py",
         "stack.callback(runner.remove_event_handler, event, self._count)",
         "pass",
-        unit("unit/test_server_streams.py"),
+        unit("unit/actors/server/test_server_streams.py"),
     ),
     Mutant(
         "a server does not say which job it is that something happens to",
         "actors/server/service.py",
         "FleetEvent(news.type, news.at, news.details())",
         "FleetEvent(news.type, news.at, {})",
-        unit("unit/test_server_streams.py"),
+        unit("unit/actors/server/test_server_streams.py"),
     ),
     Mutant(
         "a trace ends at the job it was given to",
         "actors/observability/trace.py",
         "exits.append((current_trace.reset, current_trace.set(Trace.of(request))))",
         "pass",
-        unit("unit/test_trace.py"),
+        unit("unit/actors/observability/test_trace.py"),
     ),
     Mutant(
         "lines of one job carry the fields of another",
         "actors/observability/log_fields.py",
         "bound.append((variable.reset, variable.set(value)))",
         "variable.set(value)",
-        unit("unit/test_log_fields.py"),
+        unit("unit/actors/observability/test_log_fields.py"),
     ),
     Mutant(
         "the last events of a runner are lost",
         "actors/runner/core.py",
         "await self.job_events.flush()",
         "pass",
-        unit("unit/test_runner_events.py"),
+        unit("unit/actors/runner/test_runner_events.py"),
     ),
     Mutant(
         "events wait in any number",
         "actors/observability/job_events.py",
         "if len(self._news) >= KEPT:",
         "if False:",
-        unit("unit/test_job_follower.py"),
+        unit("unit/actors/client/test_job_follower.py"),
     ),
 )
 

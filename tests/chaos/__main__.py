@@ -12,7 +12,7 @@ from tests.chaos.checker import Verdict
 from tests.chaos.play import Played, play_on
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.stage import KINDS, Kind
-from tests.environment import leave_a_users_environment
+from tests.support.environment import leave_a_users_environment
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from bus.brokers import BROKERS, Broker
 from tests.chaos.lines import Event, Journal, Line, Reader
 from tests.chaos.node import Ask, Settings
 from tests.chaos.proxy import Proxy
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 Kind = Literal["redis", "nats"]
 KINDS: tuple[Kind, ...] = ("redis", "nats")

@@ -19,7 +19,7 @@ from bus.redis.queues import MOST_POLLED
 from bus.redis.transport import RedisTransport
 from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
 from bus.transport.transport import Delivery, Outgoing, Settlement
-from tests.environment import ROOT
+from tests.support.environment import ROOT
 
 pytestmark = pytest.mark.anyio
 

@@ -33,7 +33,7 @@ from actors.runs.stores import sqlite as sqlite_store
 from actors.runs.stores.sqlite import SQLiteLedger
 from bus import EncodeError
 from bus.brokers import Broker, NatsBroker, RedisBroker
-from tests.environment import environment
+from tests.support.environment import environment
 
 pytestmark = pytest.mark.anyio
 

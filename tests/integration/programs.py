@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 DEADLINE = 100.0
 

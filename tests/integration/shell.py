@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.cli.failures import ExitCode
-from tests.environment import environment
+from tests.support.environment import environment
 
 DEADLINE = 90.0
 

@@ -18,8 +18,8 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobStatus, WorkerRunner, job
 from bus import open_bus
 from bus.brokers import BROKERS, Broker
-from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK
+from tests.support.environment import ROOT, environment
 
 pytestmark = [
     pytest.mark.anyio,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.environment import environment
+from tests.support.environment import environment
 
 
 @pytest.mark.parametrize("case", ["sequential", "group", "stream", "import"])

@@ -16,9 +16,9 @@ import pytest
 from actors import BaseWorker, Client, WorkerRunner
 from bus import WorkerLostData, open_bus
 from bus.brokers import Broker
-from tests.environment import ROOT, environment
 from tests.integration.blocked_program import Blocking
 from tests.integration.fleet_worker import QUICK
+from tests.support.environment import ROOT, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -20,8 +20,8 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.environment import ROOT, environment
 from tests.integration.programs import DEADLINE, run, wait_for_its_end
+from tests.support.environment import ROOT, environment
 
 ANNOUNCE = """
 import sys, time

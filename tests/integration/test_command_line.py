@@ -23,8 +23,8 @@ from bus import BusJobRequestMessage, Outgoing, Settlement
 from bus.brokers import BROKERS, RedisBroker, free_port
 from bus.redis.transport import RedisTransport
 from bus.wire.codec import encode
-from tests.environment import ROOT
 from tests.integration.shell import DEADLINE, Shell, wait_for_ready
+from tests.support.environment import ROOT
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.environment import ROOT
 from tests.house import FLOORS
 from tests.integration.programs import assert_says, run
+from tests.support.environment import ROOT
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))

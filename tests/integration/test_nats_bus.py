@@ -19,8 +19,8 @@ from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
 from bus.nats.transport import NatsTransport
-from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK, Hanging
+from tests.support.environment import ROOT, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

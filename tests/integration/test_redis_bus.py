@@ -19,7 +19,7 @@ from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.redis.transport import RedisTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 pytestmark = pytest.mark.anyio
 
@@ -224,7 +224,7 @@ async def _flush(transport: RedisTransport) -> None:
 
 
 def started(url: str, label: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.performer", url, label]
+    command = [sys.executable, "-m", "tests.integration.performer", url, label]
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
 

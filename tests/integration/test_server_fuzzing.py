@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from actors.server import serve
-from tests.asking import Desk, double, greet, listening
-from tests.environment import environment
+from tests.support.environment import environment
+from tests.support.http import Desk, double, greet, listening
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from bus.brokers import free_port
-from tests.asking import Event, events_in, is_up
-from tests.environment import environment
+from tests.support.environment import environment
+from tests.support.http import Event, events_in, is_up
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -14,8 +14,8 @@ import pytest
 from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
-from tests.asking import Desk, asking, events_in, events_of, listening
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
+from tests.support.http import Desk, asking, events_in, events_of, listening
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

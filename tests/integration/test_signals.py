@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 PROGRAM = Path(__file__).with_name("stopped_program.py")
 

@@ -18,10 +18,10 @@ from actors import BaseWorker, Client, Job, JobTimeoutError, WorkerRunner, job
 from actors.runs import RunEventType
 from bus import AccessDeniedError, open_bus
 from bus.brokers import Broker, NatsBroker, RedisBroker, free_port
-from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK
 from tests.integration.programs import DEADLINE, run
-from tests.unit.test_sync_client import nothing_left
+from tests.support.environment import ROOT, environment
+from tests.unit.actors.client.test_sync_client import nothing_left
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 

@@ -29,9 +29,9 @@ from actors import (
 )
 from bus import open_bus
 from bus.brokers import Broker
-from tests.environment import ROOT, environment
 from tests.integration.fleet_worker import QUICK
 from tests.integration.traced_program import told
+from tests.support.environment import ROOT, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

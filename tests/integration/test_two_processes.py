@@ -13,7 +13,7 @@ import pytest
 
 from actors import Client
 from bus.brokers import BROKERS
-from tests.environment import ROOT, environment
+from tests.support.environment import ROOT, environment
 
 pytestmark = [
     pytest.mark.anyio,

@@ -8,8 +8,8 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.environment import leave_a_users_environment
 from tests.simulation.run import Outcome, Tally, simulate
+from tests.support.environment import leave_a_users_environment
 
 
 def main() -> int:

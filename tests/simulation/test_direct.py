@@ -16,7 +16,7 @@ from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 from bus.simulation.network import SimulatedTransport
 from bus.wire.codec import decode_header, encode
-from tests.running import session_of
+from tests.support.running import session_of
 
 HEARTBEAT, LEASE = 2.0, 6.0
 SOON = LEASE + 3 * HEARTBEAT

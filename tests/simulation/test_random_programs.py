@@ -11,10 +11,10 @@ import pytest
 from actors import JobStatus
 from actors.testing import Simulation
 from actors.testing.history import judge
-from tests.environment import environment
 from tests.simulation.plan import Ask, Step
 from tests.simulation.program import Actor, Asker, Recorder
 from tests.simulation.run import Tally, simulate
+from tests.support.environment import environment
 
 SEEDS = 48
 

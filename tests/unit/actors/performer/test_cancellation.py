@@ -1,0 +1,699 @@
+"""Whoever is cancelled takes his jobs with him, and a handler that will not be holds up nobody: G17 to G20."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from actors import BaseWorker, Job, JobError, JobGroupError, JobStateError, JobStatus, JobTimeoutError, job
+from actors.runner.runner import core_of_runner
+from actors.worker.verbs import core_of
+from bus import BusDataMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
+from tests.support.running import execution_of, running
+from tests.support.virtual_time import virtual_time
+
+pytestmark = pytest.mark.anyio
+
+
+class Patient(BaseWorker):
+    """Its handlers run until they are cancelled, and it notes which began and which were cancelled."""
+
+    max_concurrency = 3
+    mailbox_size = 1
+
+    def __init__(self, name: str = "patient") -> None:
+        super().__init__(name)
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+        self.told: list[str] = []
+
+    @job
+    async def hold(self, job: Job[Any]) -> None:
+        self.begun.append(job.id)
+        await job.update("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cancelled.append(job.id)
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        self.told.append(message.job_id)
+
+
+# --- G17: the requester is cancelled ---
+
+Asks = Callable[[BaseWorker, list[str]], Awaitable[Any]]
+
+
+async def await_job(client: BaseWorker, ids: list[str]) -> None:
+    await client.job("patient", name="hold", job_id="mine")
+
+
+async def await_group(client: BaseWorker, ids: list[str]) -> None:
+    await client.job_group("patient", "other", name="hold", job_id="mine")
+
+
+async def sit_in_the_body(client: BaseWorker, ids: list[str]) -> None:
+    async with client.job_group("patient", "other", name="hold", job_id="mine"):
+        await anyio.sleep_forever()
+
+
+async def iterate(client: BaseWorker, ids: list[str]) -> None:
+    async with client.job("patient", name="hold", job_id="mine") as asked:
+        async for _ in asked:
+            pass
+
+
+async def leave(client: BaseWorker, ids: list[str]) -> None:
+    async with client.job_group("patient", "other", name="hold", job_id="mine"):
+        pass
+
+
+@pytest.mark.parametrize("ask", [await_job, await_group, sit_in_the_body, iterate, leave])
+async def test_g17_a_requester_that_is_cancelled_cancels_its_jobs_and_the_cancellation_goes_on(ask: Asks) -> None:
+    workers = [Patient("patient"), Patient("other")]
+    async with running(*workers, client := BaseWorker("client")), anyio.create_task_group() as task_group:
+        outcome: list[Any] = []
+
+        async def requester() -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await ask(client, [])
+                outcome.append("went on")
+            outcome.append(scope.cancelled_caught)
+
+        scopes: list[anyio.CancelScope] = []
+        task_group.start_soon(requester)
+        await anyio.wait_all_tasks_blocked()
+        asked = [worker for worker in workers if worker.begun]
+        assert asked
+        scopes[0].cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert outcome == [True]
+        assert all(worker.cancelled == worker.told == ["mine"] for worker in asked)
+        assert not client.job_groups
+
+
+async def test_g17_a_requester_cancelled_while_it_enters_cancels_the_members_that_were_asked_already() -> None:
+    full, free = Patient("full"), Patient("free")
+    async with running(full, free, client := BaseWorker("client")), anyio.create_task_group() as task_group:
+        fillers = [await client.create_job_group_and_request_job(["full"], name="hold") for _ in range(4)]
+        entered: list[str] = []
+        scope = anyio.CancelScope()
+
+        async def requester() -> None:
+            with scope:
+                async with client.job_group("free", "full", name="hold", job_id="mine"):
+                    entered.append("entered")
+
+        task_group.start_soon(requester)
+        await anyio.wait_all_tasks_blocked()
+        assert free.begun == ["mine"]
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert scope.cancelled_caught
+        assert entered == []
+        assert free.cancelled == ["mine"]
+        assert "mine" not in full.begun
+        assert full.statistics().senders == 0
+        for group in fillers:
+            group.cancel()
+
+
+async def test_g17_a_body_that_raises_cancels_the_jobs_and_its_error_goes_on() -> None:
+    async with running(patient := Patient(), client := BaseWorker("client")):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving is what is tested
+            async with client.job("patient", name="hold", job_id="mine"):
+                await anyio.wait_all_tasks_blocked()
+                raise ZeroDivisionError
+        await anyio.wait_all_tasks_blocked()
+        assert patient.cancelled == ["mine"]
+
+
+async def test_g17_a_cancellation_that_meets_the_answer_is_not_swallowed() -> None:
+    class Quick(BaseWorker):
+        @job
+        async def echo(self, message: BusJobRequestMessage) -> Any:
+            return {"echo": message.payload}
+
+    async with running(Quick("quick"), client := BaseWorker("client")):
+        for ticks in range(12):
+            outcome: list[Any] = []
+            async with anyio.create_task_group() as task_group:
+
+                async def requester(outcome: list[Any] = outcome) -> None:
+                    with anyio.CancelScope() as scope:
+                        outcome.append(scope)
+                        await client.job("quick", name="echo")
+                        outcome.append("answered")
+                        await anyio.sleep_forever()
+
+                task_group.start_soon(requester)
+                while not outcome:
+                    await anyio.lowlevel.checkpoint()
+                for _ in range(ticks):
+                    await anyio.lowlevel.checkpoint()
+                outcome[0].cancel()
+            assert outcome[0].cancelled_caught
+            assert not client.job_groups
+
+
+async def test_waiting_for_a_group_may_be_given_up_without_cancelling_it() -> None:
+    async with running(patient := Patient(), client := BaseWorker("client")):
+        group = await client.create_job_group_and_request_job(["patient"], name="hold")
+        for _ in range(10):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await group.wait()
+        assert core_of(client).groups[group.job_id]._waiter is None
+        assert not group.is_done
+        assert patient.cancelled == []
+        group.cancel()
+
+
+async def test_g8_a_member_that_refuses_at_once_leaves_no_member_working_for_nobody() -> None:
+    class Choosy(BaseWorker):
+        @job
+        async def other(self, message: BusJobRequestMessage) -> None:
+            pass
+
+    workers = [Patient("a"), Choosy("choosy"), Patient("b")]
+    async with running(*workers, client := BaseWorker("client")):
+        with pytest.raises(JobGroupError) as raised:
+            await client.job_group("a", "choosy", "b", name="hold")
+        assert raised.value.worker_name == "choosy"
+        assert set(raised.value.results) == {"a", "choosy", "b"}
+        await anyio.wait_all_tasks_blocked()
+        assert [worker.statistics().running for worker in workers] == [0, 0, 0]
+
+
+# --- G18: the cancel comes before the job has begun ---
+
+
+@pytest.mark.parametrize("where", ["just sent", "waiting for a slot", "waiting for room", "nobody there", "inactive"])
+async def test_g18_a_job_cancelled_before_it_began_never_runs_and_its_requester_is_told(where: str) -> None:
+    async with running(patient := Patient(), client := BaseWorker("client")) as runner:
+        fillers = []
+        target = "nobody" if where == "nobody there" else "patient"
+        if where.startswith("waiting"):
+            count = 3 if where == "waiting for a slot" else 4
+            fillers = [await client.create_job_group_and_request_job(["patient"], name="hold") for _ in range(count)]
+        if where == "inactive":
+            await client.deactivate_worker("patient")
+        async with anyio.create_task_group() as task_group:
+            told: list[JobStatus] = []
+
+            async def ask() -> None:
+                with pytest.raises(JobError) as raised:
+                    await client.job(target, name="hold", job_id="mine")
+                told.append(raised.value.status)
+
+            task_group.start_soon(ask)
+            while "mine" not in client.job_groups:
+                await anyio.lowlevel.checkpoint()
+            if where != "just sent":
+                await anyio.wait_all_tasks_blocked()
+            await client.cancel_job_group("mine")
+        assert told == [JobStatus.CANCELLED]
+        await anyio.wait_all_tasks_blocked()
+        if where != "just sent":
+            assert "mine" not in patient.begun
+        assert runner.bus.statistics().parked == 0
+        for group in fillers:
+            group.cancel()
+
+
+async def test_g18_a_handler_is_not_called_when_its_job_is_cancelled_in_the_step_that_asked_for_it() -> None:
+    async with running(patient := Patient(), client := BaseWorker("client")):
+        for _ in range(5):  # in a new task first, then in reused ones
+            group = await client.create_job_group_and_request_job(["patient"], name="hold")
+            group.cancel()
+            await anyio.wait_all_tasks_blocked()
+        assert patient.begun == []
+
+
+# --- G19: handlers that swallow their cancellation ---
+
+
+class Note(BusDataMessage):
+    pass
+
+
+class Stubborn(BaseWorker):
+    """Its handlers swallow every cancellation until they are released."""
+
+    max_concurrency = 1
+
+    def __init__(self, name: str = "stubborn") -> None:
+        super().__init__(name)
+        self.released = anyio.Event()
+        self.swallowed = 0
+        self.ended: list[str] = []
+        self.notes = 0
+        self.answered = 0
+
+    @job(sequential=True)
+    async def swallow(self, job: Job[Any]) -> Any:
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except anyio.get_cancelled_exc_class():
+                self.swallowed += 1
+        try:
+            await job.update("too late")
+        except JobStateError:
+            self.ended.append("update refused")
+        self.ended.append(job.id)
+        return {"never": "seen"}
+
+    @job(name="goes-on")
+    async def goes_on(self, job: Job[Any]) -> None:
+        await job.respond("an answer")
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except anyio.get_cancelled_exc_class():
+                self.swallowed += 1
+
+    @job(name="last-words")
+    async def last_words(self, job: Job[Any]) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            await job.respond("partial")
+            self.answered += 1
+        with anyio.CancelScope(shield=True):
+            await self.released.wait()
+
+    @job(sequential=True)
+    async def shield(self, job: Job[Any]) -> Any:
+        with anyio.CancelScope(shield=True):
+            await self.released.wait()
+        self.ended.append(job.id)
+
+    @job
+    async def once(self, job: Job[Any]) -> Any:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.swallowed += 1
+        with anyio.CancelScope(shield=True):
+            await self.released.wait()
+        await anyio.sleep_forever()
+
+    @job
+    async def echo(self, message: BusJobRequestMessage) -> Any:
+        return {"echo": message.payload}
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        self.notes += isinstance(message, Note)
+
+
+async def test_g19_a_handler_that_swallows_its_cancellation_is_answered_after_the_grace_and_spins_no_longer() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=0.05) as runner:
+        group = await client.create_job_group_and_request_job(["stubborn"], name="swallow", job_id="mine")
+        await anyio.wait_all_tasks_blocked()
+        execution = execution_of(stubborn, "mine")
+        group.cancel()
+        with anyio.fail_after(30):
+            while not execution.answered:
+                await anyio.lowlevel.checkpoint()
+        before = stubborn.swallowed
+        assert before > 0
+        assert stubborn.statistics().quarantined == 1
+        assert stubborn.statistics().running == 0
+        assert await client.job("stubborn", name="echo", payload=1) == {"echo": 1}
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.swallowed <= before + 1
+        assert runner.statistics().jobs == 0
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.ended == ["update refused", "mine"]
+        assert stubborn.statistics().quarantined == 0
+
+
+@virtual_time()
+async def test_g19_the_slot_of_a_handler_that_answers_once_it_was_told_to_stop_is_free_after_the_grace() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=5.0) as runner:
+        start = anyio.current_time()
+        group = await client.create_job_group_and_request_job(["stubborn"], name="last-words")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.answered == 1
+        assert stubborn.statistics().running == 1
+        assert await client.job("stubborn", name="echo", payload=1) == {"echo": 1}
+        assert anyio.current_time() - start == pytest.approx(5.0)
+        assert stubborn.statistics().quarantined == 1
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.statistics().quarantined == 0
+        assert core_of_runner(runner).deadlines.statistics().armed == 0
+
+
+async def test_g19_a_handler_that_answers_when_told_to_stop_and_then_ends_leaves_no_deadline() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    stubborn.released.set()
+    async with running(stubborn, client) as runner:
+        group = await client.create_job_group_and_request_job(["stubborn"], name="last-words")
+        while stubborn.statistics().running == 0:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.answered == 1
+        assert stubborn.statistics().running == 0
+        assert core_of_runner(runner).deadlines.statistics().armed == 0
+
+
+@pytest.mark.parametrize("answers", ["before", "once told to stop"])
+async def test_g19_a_handler_that_has_answered_and_swallows_the_end_of_its_worker_spins_no_longer(answers: str) -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=0.05, drain_timeout=0.0) as runner:
+        group = await client.create_job_group_and_request_job(
+            ["stubborn"], name="goes-on" if answers == "before" else "swallow"
+        )
+        await anyio.wait_all_tasks_blocked()
+        assert group.is_done is (answers == "before")
+        await runner.remove_worker("stubborn")
+        before = stubborn.swallowed
+        assert before > 0
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert stubborn.swallowed <= before + 1
+        stubborn.released.set()
+
+
+@virtual_time()
+@pytest.mark.parametrize("how", ["cancelled by the requester", "deadline"])
+async def test_g19_the_requester_is_told_at_once_and_the_slot_is_free_after_the_grace(how: str) -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=5.0):
+        start = anyio.current_time()
+        if how == "cancelled by the requester":
+            with anyio.move_on_after(2.0):
+                await client.job("stubborn", name="shield")
+        else:
+            with pytest.raises(JobTimeoutError):
+                await client.job("stubborn", name="shield", timeout=2.0)
+        assert anyio.current_time() - start == pytest.approx(2.0)
+        assert stubborn.statistics().running == 1
+        await client.send_bus_message(Note(source="client", target="stubborn"))
+        group = await client.create_job_group_and_request_job(["stubborn"], name="echo")
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.notes == 1
+        await group.wait()
+        assert anyio.current_time() - start == pytest.approx(7.0)
+        assert stubborn.statistics().quarantined == 1
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+        assert len(stubborn.ended) == 1
+
+
+@virtual_time()
+async def test_g19_the_performer_answers_cancelled_after_the_grace_and_not_before() -> None:
+    answers: list[tuple[float, JobStatus | None]] = []
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=5.0) as runner:
+        runner.add_event_handler(
+            "on_job_error", lambda _runner, record: answers.append((anyio.current_time(), record.status))
+        )
+        start = anyio.current_time()
+        group = await client.create_job_group_and_request_job(["stubborn"], name="shield")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.sleep(4)
+        assert answers == []
+        await anyio.sleep(2)
+        assert [(round(when - start, 6), status) for when, status in answers] == [(5.0, JobStatus.CANCELLED)]
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+
+
+@virtual_time()
+@pytest.mark.parametrize("quarantined", [False, True])
+async def test_g19_g30_a_runner_ends_although_a_handler_has_swallowed_its_cancellation_once(
+    quarantined: bool,
+) -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    with anyio.fail_after(50):
+        async with running(stubborn, client, cancel_grace=5.0, drain_timeout=1.0):
+            group = await client.create_job_group_and_request_job(["stubborn"], name="once")
+            await anyio.wait_all_tasks_blocked()
+            group.cancel()
+            if quarantined:
+                await anyio.sleep(6)
+            stubborn.released.set()
+            await anyio.wait_all_tasks_blocked()
+            if quarantined:
+                assert stubborn.statistics().quarantined == 1
+                core_of(stubborn).admission._quarantined = 0  # type: ignore[union-attr] # for the check of what is left behind
+
+
+@virtual_time()
+async def test_g19_the_same_job_id_may_be_asked_again_while_the_old_handler_still_runs() -> None:
+    stubborn, client = Stubborn(), BaseWorker("client")
+    async with running(stubborn, client, cancel_grace=5.0):
+        for _ in range(3):
+            group = await client.create_job_group_and_request_job(["stubborn"], name="shield", job_id="mine")
+            await anyio.wait_all_tasks_blocked()
+            group.cancel()
+            await anyio.sleep(6)
+        assert stubborn.statistics().quarantined == 3
+        assert stubborn.statistics().running == 0
+        stubborn.released.set()
+        await anyio.wait_all_tasks_blocked()
+        assert stubborn.statistics().quarantined == 0
+        assert stubborn.ended == ["mine"] * 3
+        assert await client.job("stubborn", name="echo", job_id="mine", payload=1) == {"echo": 1}
+
+
+async def test_g19_a_job_that_answered_early_and_is_asked_again_with_its_id_frees_both_slots() -> None:
+    class Worker(BaseWorker):
+        max_concurrency = 2
+        gate: anyio.Event
+
+        @job
+        async def early(self, job: Job[Any]) -> None:
+            await job.respond({})
+            await self.gate.wait()
+
+    worker, client = Worker("worker"), BaseWorker("client")
+    worker.gate = anyio.Event()
+    async with running(worker, client):
+        for _ in range(2):
+            await client.job("worker", name="early", job_id="mine")
+        await anyio.wait_all_tasks_blocked()
+        assert worker.statistics().running == 2
+        worker.gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert worker.statistics().running == 0
+        assert worker.statistics().quarantined == 0
+
+
+async def test_g19_a_handler_in_a_thread_cannot_be_stopped_and_holds_up_nobody() -> None:
+    release = threading.Event()
+    began = threading.Event()
+
+    class Worker(BaseWorker):
+        max_concurrency = 1
+
+        @job
+        def block(self, message: BusJobRequestMessage) -> Any:
+            began.set()
+            assert release.wait(60)
+
+        @job
+        async def echo(self, message: BusJobRequestMessage) -> Any:
+            return {"echo": message.payload}
+
+    async with running(Worker("worker"), client := BaseWorker("client")):
+        try:
+            group = await client.create_job_group_and_request_job(["worker"], name="block")
+            with anyio.fail_after(30):
+                while not began.is_set():
+                    await anyio.lowlevel.checkpoint()
+                group.cancel()
+                assert await client.job("worker", name="echo", payload=1) == {"echo": 1}
+        finally:
+            release.set()
+
+
+async def test_g19_a_handler_cleans_up_with_jobs_of_its_own_within_the_grace() -> None:
+    class Worker(BaseWorker):
+        answer: Any = None
+
+        @job
+        async def tidy(self, job: Job[Any]) -> Any:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    self.answer = await self.job("worker", name="echo", payload="tidy")
+
+        @job
+        async def echo(self, message: BusJobRequestMessage) -> Any:
+            return {"echo": message.payload}
+
+    async with running(worker := Worker("worker"), client := BaseWorker("client")):
+        group = await client.create_job_group_and_request_job(["worker"], name="tidy")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert worker.answer == {"echo": "tidy"}
+
+
+# --- G20: structured cancellation ---
+
+
+class Node(BaseWorker):
+    """Asks the next one, in one of the ways there are; the last one waits for ever."""
+
+    def __init__(self, name: str, children: list[str], how: str) -> None:
+        super().__init__(name)
+        self.below = children
+        self.how = how
+        self.fails = anyio.Event()
+        self.cancelled = 0
+        self.running = 0
+
+    @job
+    async def work(self, job: Job[Any]) -> Any:
+        self.running += 1
+        try:
+            if not self.below:
+                await anyio.sleep_forever()
+            if self.how == "job":
+                async with anyio.create_task_group() as task_group:
+                    for child in self.below:
+                        task_group.start_soon(self.ask, child)
+                    await self.fails.wait()
+                    raise ZeroDivisionError
+            elif self.how == "await":
+                await self.job_group(*self.below, name="work")
+            elif self.how == "group":
+                async with self.job_group(*self.below, name="work"):
+                    await self.fails.wait()
+                    raise ZeroDivisionError
+            else:
+                await self.request_job_group(*self.below, name="work")
+                await self.fails.wait()
+                raise ZeroDivisionError
+        except anyio.get_cancelled_exc_class():
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def ask(self, child: str) -> None:
+        await self.job(child, name="work")
+
+
+async def stopped(*nodes: Node) -> None:
+    with anyio.fail_after(30):
+        while any(node.running for node in nodes):
+            await anyio.lowlevel.checkpoint()
+
+
+def tree(how: str) -> dict[str, Node]:
+    """Four levels: one, two, four and eight workers."""
+    nodes: dict[str, Node] = {}
+    for level in range(4):
+        for number in range(2**level):
+            below = [f"{level + 1}.{2 * number}", f"{level + 1}.{2 * number + 1}"] if level < 3 else []
+            nodes[f"{level}.{number}"] = Node(f"{level}.{number}", below, how)
+    return nodes
+
+
+@pytest.mark.parametrize("how", ["job", "group", "request"])
+async def test_g20_cancelling_a_job_cancels_every_job_below_it(how: str) -> None:
+    nodes = tree(how)
+    async with running(*nodes.values(), client := BaseWorker("client")) as runner:
+        group = await client.create_job_group_and_request_job(["0.0"], name="work")
+        await anyio.wait_all_tasks_blocked()
+        assert all(node.running == 1 for node in nodes.values())
+        group.cancel()
+        await stopped(*nodes.values())
+        assert [node.cancelled for node in nodes.values()] == [1] * 15
+        assert runner.statistics().groups == 0
+
+
+@pytest.mark.parametrize("how", ["job", "group", "request"])
+async def test_g20_a_job_that_fails_takes_the_jobs_below_it_along_and_no_others(how: str) -> None:
+    nodes = tree(how)
+    for node in nodes.values():
+        node.how = "request" if node.name == "0.0" else node.how
+    async with running(*nodes.values(), client := BaseWorker("client")):
+        group = await client.create_job_group_and_request_job(["0.0"], name="work")
+        await anyio.wait_all_tasks_blocked()
+        nodes["2.1"].fails.set()
+        await stopped(nodes["2.1"], nodes["3.2"], nodes["3.3"])
+        await anyio.wait_all_tasks_blocked()
+        assert nodes["0.0"].running == 1  # it asked and went on: the failure below it is news, not its own end
+        group.cancel()
+        await stopped(*nodes.values())
+
+
+async def test_g20_jobs_that_a_handler_leaves_running_when_it_completes_go_on() -> None:
+    class Worker(BaseWorker):
+        @job
+        async def leave(self, job: Job[Any]) -> Any:
+            return {"id": await self.request_job("patient", name="hold")}
+
+    async with running(worker := Worker("worker"), patient := Patient(), client := BaseWorker("client")):
+        answer = await client.job("worker", name="leave")
+        await anyio.wait_all_tasks_blocked()
+        assert patient.begun == [answer["id"]]
+        assert patient.cancelled == []
+        await worker.cancel_job_group(answer["id"])
+        await anyio.wait_all_tasks_blocked()
+        assert patient.cancelled == [answer["id"]]
+
+
+async def test_g20_jobs_below_are_cancelled_at_once_though_the_handler_above_lingers() -> None:
+    release = anyio.Event()
+
+    class Lingering(BaseWorker):
+        @job
+        async def ask(self, job: Job[Any]) -> None:
+            await self.request_job("patient", name="hold")
+            with anyio.CancelScope(shield=True):
+                await release.wait()
+
+    async with running(Lingering("lingering"), patient := Patient(), client := BaseWorker("client"), cancel_grace=60.0):
+        group = await client.create_job_group_and_request_job(["lingering"], name="ask")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert len(patient.cancelled) == 1
+        release.set()
+        await anyio.wait_all_tasks_blocked()
+
+
+@virtual_time()
+async def test_g20_g6_jobs_below_end_with_the_deadline_of_the_job_above() -> None:
+    nodes = tree("job")
+    async with running(*nodes.values(), client := BaseWorker("client")):
+        start = anyio.current_time()
+        with pytest.raises(JobTimeoutError):
+            await client.job("0.0", name="work", timeout=10.0)
+        await anyio.wait_all_tasks_blocked()
+        assert anyio.current_time() - start == pytest.approx(10.0)
+        await stopped(*nodes.values())
+
+
+async def test_g20_a_worker_that_ends_takes_the_jobs_it_asked_for_along() -> None:
+    nodes = tree("await")
+    async with running(*nodes.values(), client := BaseWorker("client"), drain_timeout=0.0) as runner:
+        with pytest.raises(JobGroupError):  # noqa: PT012 - leaving is what is tested
+            async with client.job_group("0.0", name="work"):
+                await anyio.wait_all_tasks_blocked()
+                await runner.remove_worker("1.0")
+        await stopped(*nodes.values())
