@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 
-from actors.client.sync import SyncClient, runs_as_sync
+from actors.client.sync import AsyncClient, SyncClient, runs_as_sync
 from actors.jobs.errors import JobError, RunnerStateError
 from actors.jobs.params import (
     RUN_TTL,
+    ClientOptions,
     JobGroupParams,
     RunKeywords,
     resolve,
 )
 from actors.runner.runner import WorkerRunner
-from actors.worker.asking import Asking
 from actors.worker.core import WorkerCore
 from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker
@@ -37,7 +37,7 @@ class _Requester(BaseWorker):
 
 
 @runs_as_sync
-class Client(Asking):
+class Client(AsyncClient):
     """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a")`."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Client(Asking):
         name: str | None = None,
         run_store: RunStore | str | None = None,
         own_runs: bool = True,
-        **bus_options: Any,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """Make a client.
 
@@ -58,7 +58,8 @@ class Client(Asking):
                 the Redis or NATS server of the bus, under its namespace, or the memory of this process.
             own_runs: Whether runs that nobody does are done by this process, as long as the client lives; else by the
                 owners of other processes alone.
-            bus_options: What `open_bus` takes beside a URL.
+            options: What `open_bus` takes beside a URL; and `ready_timeout`, the seconds that a job waits for somebody
+                to serve its name, 30 unless said otherwise.
         """
         self._to = to
         self._worker = _Requester(name)
@@ -66,7 +67,7 @@ class Client(Asking):
         self._stack: AsyncExitStack | None = None
         self._run_store = run_store
         self._own_runs = own_runs
-        self._bus_options = bus_options
+        self._options = options
         self._runs: Runs | None = None
         self._opening = anyio.Lock()
 
@@ -77,7 +78,7 @@ class Client(Asking):
         name: str | None = None,
         run_store: str | None = None,
         own_runs: bool = True,
-        **bus_options: Any,
+        **options: Unpack[ClientOptions],
     ) -> SyncClient:
         """A client for code without an event loop, whose methods block: `with Client.sync(url) as client: ...`.
 
@@ -86,12 +87,12 @@ class Client(Asking):
             name: As above.
             run_store: As above, but the URL of a store.
             own_runs: As above.
-            bus_options: As above.
+            options: As above.
 
         Raises:
             TypeError: Something was given that lives in an event loop, such as a runner.
         """
-        return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
+        return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **options)
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -99,7 +100,7 @@ class Client(Asking):
         if isinstance(self._to, WorkerRunner):
             self._runner = self._to
         else:
-            self._runner = WorkerRunner(bus=self._to, handle_sigint=False, handle_sigterm=False, **self._bus_options)
+            self._runner = WorkerRunner(bus=self._to, handle_sigint=False, handle_sigterm=False, **self._options)
             await stack.enter_async_context(self._runner)
         try:
             await self._runner.add_workers(self._worker)

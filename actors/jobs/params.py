@@ -120,6 +120,12 @@ class RunnerOptions(BusOptions, ForeignRunnerKeywords, total=False):
     """What a runner takes beside its own arguments: the options of its bus, and words that mean nothing."""
 
 
+class ClientOptions(BusOptions, total=False):
+    """What a client takes beside its own arguments: the options of its bus, and one of its runner."""
+
+    ready_timeout: float
+
+
 def without_foreign(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The keywords that are not among those of `kind`."""
     return {name: value for name, value in keywords.items() if name not in kind.__annotations__}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import msgspec
 
 from actors.jobs.errors import JobStateError
-from actors.jobs.params import JobGroupParams, JobParams, resolve
+from actors.jobs.params import GroupKeywords, JobGroupParams, PayloadKeywords, resolve
 from actors.performer.job import Job
 from actors.requester.contexts import JobGroup
 from actors.requester.group import Group
@@ -35,7 +35,7 @@ class Verbs(Asking):
         """Groups asked for and not ended, by job id."""
         return {job_id: JobGroup(group) for job_id, group in self.__actorbus__.groups.items()}
 
-    async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
+    async def request_job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.
 
         The outcome comes to `on_job_completed` or `on_job_error`, the answer to `on_job_response` before that. Before
@@ -44,19 +44,19 @@ class Verbs(Asking):
         Returns:
             The job's id.
         """
-        return await _ask_and_go_on(self.__actorbus__, (worker_name,), resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, (worker_name,), _resolved(keywords))
 
-    async def request_job_group(self, *worker_names: str, params: JobGroupParams | None = None, **keywords: Any) -> str:
+    async def request_job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> str:
         """Ask several workers for a job and go on; arguments as for `job_group`, outcomes as for `request_job`."""
-        return await _ask_and_go_on(self.__actorbus__, worker_names, resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, worker_names, _resolved(keywords))
 
     async def create_job_group_and_request_job(
-        self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
+        self, worker_names: Iterable[str], **keywords: Unpack[GroupKeywords]
     ) -> JobGroup:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolve(params, JobGroupParams, **keywords)))
+        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), _resolved(keywords)))
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
@@ -155,6 +155,10 @@ async def send(core: WorkerCore, message: BusMessage) -> None:
     if message.target == core.name and takes_place(message) and room is not None and room.taken >= room.capacity:
         raise room.refusal()  # who waits for room in its own mailbox waits for itself
     await core.act("send a message", lambda host: host.bus.send(message))
+
+
+def _resolved(keywords: Mapping[str, Any]) -> JobGroupParams:
+    return resolve(keywords.get("params"), JobGroupParams, **{k: v for k, v in keywords.items() if k != "params"})
 
 
 async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> Group:
