@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Never, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, TypeVar, Unpack, overload
 
 from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
@@ -101,7 +101,7 @@ class SyncJobContext(_SyncContext[JobContext[AnswerT], JobEvent, AnswerT]):
     """One job: `with client.job("name") as job`, or `client.job("name").result()`; as `JobContext`."""
 
     @property
-    def response(self) -> Any:
+    def response(self) -> AnswerT:
         """The answer, `{}` while there is none."""
         return self._context.response
 
@@ -315,10 +315,6 @@ class SyncClient:
         self._thread.require_open()
         return SyncJobGroupContext(self._thread, self._client.job_group(*worker_names, result=result, **keywords))
 
-    @overload
-    def call(
-        self, handler: Callable[..., AsyncIterable[Any]], payload: Any = None, **keywords: Unpack[CallKeywords]
-    ) -> Never: ...
     @overload
     def call(
         self, handler: FunctionReference[[P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]

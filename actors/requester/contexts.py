@@ -248,11 +248,12 @@ class JobContext(_Context[JobEvent, AnswerT]):
     _tells_members = False
 
     @property
-    def response(self) -> Any:
+    def response(self) -> AnswerT:
         """The answer, `{}` while there is none."""
         group = self._entered("response") if self._group is None else self._group
         result = group.members[group.worker_names[0]].result
-        return {} if result is None else result.response
+        answer: AnswerT = {} if result is None else result.response
+        return answer
 
     async def __anext__(self) -> JobEvent:
         event = await self._entered("iteration").next_event()

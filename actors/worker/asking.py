@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, Never, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import anyio
 import msgspec
@@ -211,10 +211,6 @@ class Asking:
         """Ask for a job and return its answer; keywords and errors as for `job`."""
         return await self.job(worker_name, payload=payload, result=result, **keywords)
 
-    @overload
-    async def call(
-        self, handler: Callable[..., AsyncIterable[Any]], payload: Any = None, **keywords: Unpack[CallKeywords]
-    ) -> Never: ...
     @overload
     async def call(
         self, handler: FunctionReference[[P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
