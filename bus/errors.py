@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Fault = Literal["caller", "remote", "system"]
 
@@ -21,7 +21,21 @@ Refusal = Literal[
 """Why a frame was refused; `bus.refusals.RefusalStatistics` says what each means."""
 
 
-class BusError(Exception):
+class Portable:
+    """Lets an exception be pickled and copied, whatever its `__init__` takes: with its text and all its attributes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How pickle and copy make it again."""
+        return _again, (type(self), self.args), self.__dict__  # type: ignore[attr-defined] # every exception has these
+
+
+def _again(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
+
+class BusError(Portable, Exception):
     """Root of everything the bus raises.
 
     Attributes:

@@ -36,15 +36,18 @@ class ErrorInfo(msgspec.Struct, frozen=True):
         message: Its text.
         traceback: Its traceback, if the performer's runner sends them (`tracebacks=True`).
         retryable: Whether the same job may succeed when asked for again.
+        worker: Who met it, if that was another than who answered: the worker that does a job inside the job.
     """
 
     type: str
     message: str
     traceback: str | None = None
     retryable: bool = False
+    worker: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+        text = f"{self.type}: {self.message}" if self.message else self.type
+        return f"{text} (on worker {self.worker!r})" if self.worker is not None else text
 
 
 class _MessageType(msgspec.StructMeta):
@@ -250,11 +253,19 @@ class _JobEventMessage(BusDataMessage, kw_only=True):
 
 
 class BusJobResponseMessage(_JobEventMessage, kw_only=True):
-    """The one terminal answer to a job."""
+    """The one terminal answer to a job.
+
+    Attributes:
+        status: How it ended.
+        response: What its handler answered.
+        error: What went wrong; None if it completed.
+        cause: The exception itself, in the process where it was raised: it never travels.
+    """
 
     status: JobStatus
     response: Any = None
     error: ErrorInfo | None = None
+    cause: Any = None
 
 
 class BusJobResponseUrgentMessage(BusJobResponseMessage, kw_only=True):

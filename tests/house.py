@@ -56,6 +56,10 @@ LONGEST_FILE = 600
 CROWD = 13
 """Files in one folder, its `__init__.py` included."""
 
+UNIT_TESTS = "tests/unit"
+PROJECT = "project"
+"""The folder of unit tests for what belongs to no room: the plan, the public names, how the project is checked."""
+
 FOREIGN = frozenset({"sys", "os"})
 """Modules of Python whose documented functions begin with an underscore."""
 
@@ -212,6 +216,19 @@ def folders_are_not_crowded(sources: Iterable[Source]) -> Iterator[str]:
     yield from (f"{folder}/ holds {number} files" for folder, number in count.items() if number > CROWD)
 
 
+def tests_lie_in_rooms(paths: Iterable[str]) -> Iterator[str]:
+    """A unit test lies in a folder with the name of the room it tests, or in `project` if it tests none.
+
+    Of a room that is one file, such as `bus/names.py`, the test may lie beside the folders: `bus/test_names.py`.
+    """
+    for path in paths:
+        package, _, below = path.removeprefix(f"{UNIT_TESTS}/").partition("/")
+        room = below.partition("/")[0].removesuffix(".py").removeprefix("test_")
+        rooms = {room for floor in FLOORS.get(package, ()) for room in floor}
+        if package != PROJECT and not path.endswith("/__init__.py") and room not in rooms:
+            yield f"{path}: lies in no room of the plan; put it where what it tests lives"
+
+
 @cache
 def sources(scope: str) -> tuple[Source, ...]:
     """The files of a folder, or one file."""
@@ -229,6 +246,7 @@ def faults() -> Iterator[str]:
     for source, (line, message) in nobody_reaches_into_another_folder(tree):
         yield f"{source.path}:{line}: {message}"
     yield from folders_are_not_crowded(tree)
+    yield from tests_lie_in_rooms(source.path for source in sources(UNIT_TESTS))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from actors.jobs.errors import ActorError, JobError, JobTimeoutError, WorkerUnav
 from actors.runner.signals import watch
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
 from bus import BusError, DecodeError, TransportError
+from bus.errors import Portable
 
 
 class ExitCode(IntEnum):
@@ -47,7 +48,7 @@ def table() -> str:
     return "\n".join(f"{code.value:>4}  {meaning}" for code, meaning in MEANINGS.items())
 
 
-class CommandError(click.ClickException):
+class CommandError(Portable, click.ClickException):
     """A command cannot do what it was asked to.
 
     Args:

@@ -10,6 +10,7 @@ import anyio
 
 from actors.client.sync import AsyncClient, SyncClient, runs_as_sync
 from actors.jobs.errors import JobError, RunnerStateError
+from actors.jobs.outcome import is_told
 from actors.jobs.params import (
     RUN_TTL,
     ClientOptions,
@@ -201,7 +202,7 @@ class Client(AsyncClient):
         try:
             answer = await self.job(letter.worker_name, name=letter.job_name, payload=letter.payload, timeout=timeout)
         except JobError as error:
-            if error.error is not None and error.error.type == DEAD_LETTERED:
+            if is_told(error.status, error.error, DEAD_LETTERED):
                 await letters.discard(letter_id)
             raise
         await letters.discard(letter_id)

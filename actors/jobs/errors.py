@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from traceback import format_exception
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from bus import ErrorInfo, JobStatus, MailboxFullError
+from bus.errors import Portable
+from bus.log import LONGEST_TRACEBACK, said
 
 Fault = Literal["caller", "remote", "system"]
 
 
-class ActorError(Exception):
+class ActorError(Portable, Exception):
     """Root of everything `actors` raises.
 
     Attributes:
@@ -167,18 +168,67 @@ KINDS: dict[str, type[JobError]] = {
 """Outcomes that have an error class of their own at the requester, by `ErrorInfo.type`."""
 
 
+_TOLD = frozenset({JobError, JobTimeoutError, WorkerUnavailableError, JobRefusedError, JobGroupError})
+
+_MOST_LEAVES = 4
+
+
 def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
-    """What travels of an exception. Never raises, whatever the exception's own methods do."""
+    """What travels of an exception. Never raises, whatever the exception's own methods do.
 
-    def safely(ask: Callable[[], str]) -> str:
-        try:
-            return str.encode(ask(), errors="replace").decode()
-        except BaseException as second:  # noqa: BLE001 - an exception whose text cannot be made is still an outcome
-            return f"(its text could not be made: {type(second).__name__})"
+    Of a group it is what failed in it; of a job inside the job it is what went wrong there, told once, however deep.
+    """
+    first, *others = leaves(error)
+    info = inside(first)
+    if info is None:
+        info = ErrorInfo(said(type(first).__name__), said(first), retryable=_is_retryable(first))
+    if others:
+        more = [str(describe(other)) for other in others[:_MOST_LEAVES]]
+        more += [f"{len(others) - _MOST_LEAVES} more"] if len(others) > _MOST_LEAVES else []
+        info = msgspec.structs.replace(info, message=said(f"{info.message} (and {', '.join(more)})"))
+    if tracebacks and info.traceback is None:
+        info = msgspec.structs.replace(info, traceback=said(_Traceback(error), LONGEST_TRACEBACK))
+    return info
 
-    return ErrorInfo(
-        type=type(error).__name__,
-        message=safely(lambda: str(error)),
-        traceback=safely(lambda: "".join(format_exception(error))) if tracebacks else None,
-        retryable=safely(lambda: str(bool(getattr(error, "retryable", False)))) == "True",
-    )
+
+def inside(error: BaseException) -> ErrorInfo | None:
+    """What went wrong in a job inside the job, if that is all that an exception says.
+
+    Whether the outer job may be repeated because of it, only its handler can know.
+    """
+    if type(error) not in _TOLD or not isinstance(error, JobError) or not isinstance(error.error, ErrorInfo):
+        return None
+    info = error.error
+    if not str(error).endswith(str(info)):  # somebody has said it in words of his own
+        return None
+    return msgspec.structs.replace(info, retryable=False, worker=info.worker or error.worker_name)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """What failed in an exception group, but for what ends a task or the program; the error itself if it is none."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, BaseExceptionGroup):
+            waiting[:0] = each.exceptions
+        else:
+            found.append(each)
+    return [each for each in found if isinstance(each, Exception)] or found
+
+
+def _is_retryable(error: BaseException) -> bool:
+    try:
+        return bool(getattr(error, "retryable", False))
+    except BaseException:  # noqa: BLE001 - an exception that cannot be asked is still an outcome
+        return False
+
+
+class _Traceback:
+    """The traceback of an exception, as a text that is made when it is asked for."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        return "".join(format_exception(self._error))

@@ -32,7 +32,7 @@ def cancelled(reason: str) -> ErrorInfo:
     return ErrorInfo(type=CANCELLED, message=reason)
 
 
-def overdue(reason: str = "deadline passed") -> ErrorInfo:
+def overdue(reason: str = "timeout: the deadline passed") -> ErrorInfo:
     """The performer stopped the job at its deadline."""
     return ErrorInfo(type=TIMED_OUT, message=reason, retryable=True)
 
@@ -49,7 +49,7 @@ def refused(error: MailboxFullError) -> ErrorInfo:
 
 def timed_out(waited_for: Sequence[str], registry: WorkerRegistry, *, networked: bool) -> ErrorInfo:
     """The deadline of a group passed before these workers had answered."""
-    message = f"no answer from {', '.join(map(repr, waited_for))} before the deadline"
+    message = f"timeout: no answer from {', '.join(map(repr, waited_for))} before the deadline"
     missing = next((name for name in waited_for if name not in registry), None)
     if missing is not None:
         message += f"; nobody serves {missing!r}: {_whom_to_ask(missing, registry, networked=networked)}"
@@ -115,7 +115,12 @@ def answer_of_the_system(
 
 def is_from_performer(answer: Any) -> bool:
     """Whether an answer that tells of a failure comes from who did the job, and not from the system."""
-    return answer.attempt > 0 and not (answer.error is not None and answer.error.type == DEAD_LETTERED)
+    return answer.attempt > 0 and not is_told(answer.status, answer.error, DEAD_LETTERED)
+
+
+def is_told(status: JobStatus, error: ErrorInfo | None, kind: str) -> bool:
+    """Whether the system says that a job ended in a way of its own: what handlers raise is never called FAILED."""
+    return error is not None and error.type == kind and status == JobStatus.FAILED
 
 
 def group_error(
@@ -128,10 +133,11 @@ def group_error(
     error: ErrorInfo | None,
     results: dict[str, JobResult],
     responses: dict[str, Any],
+    cause: BaseException | None = None,
 ) -> JobGroupError:
     """The error of a group that one member ended, or, where `ended_by` is empty, the system."""
     who = f"job {job_id!r} on worker {ended_by or ', '.join(worker_names)!r}"
-    return JobGroupError(
+    made = JobGroupError(
         f"{who}: {status.value}: {error or 'no reason given'}",
         results=results,
         responses=responses,
@@ -141,12 +147,15 @@ def group_error(
         error=error,
         job_id=job_id,
     )
+    made.__cause__ = cause
+    return made
 
 
 def job_error(worker_name: str, error: JobGroupError) -> JobError:
     """The error of a group of one, as the error of its job."""
-    kind = KINDS.get(error.error.type if error.error else "", JobError)
-    return kind(
+    told = error.error if error.status == JobStatus.FAILED else None  # a handler may raise one of these, too
+    kind = KINDS.get(told.type, JobError) if told is not None else JobError
+    made = kind(
         str(error),
         worker_name=worker_name,
         status=error.status,
@@ -154,3 +163,5 @@ def job_error(worker_name: str, error: JobGroupError) -> JobError:
         error=error.error,
         job_id=error.job_id,
     )
+    made.__cause__ = error.__cause__
+    return made

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from actors.jobs.errors import leaves
 from bus import Backoff
 
 
@@ -22,7 +23,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attempts: Calls in all, 1 or more.
         backoff: The waits between them.
-        retry_on: Exception classes worth another call; others end the job at once.
+        retry_on: Exception classes worth another call; others end the job at once. Of an exception group all that
+            failed in it must be.
     """
 
     attempts: int = 3
@@ -32,6 +34,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse a policy that would never call the handler."""
         _require(self, "attempts", self.attempts >= 1, "1 or more")
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether an exception is worth another call."""
+        if isinstance(error, self.retry_on):
+            return True
+        inner = leaves(error) if isinstance(error, ExceptionGroup) else ()
+        return bool(inner) and all(isinstance(leaf, self.retry_on) for leaf in inner)
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ import msgspec
 from actors.jobs.lifecycle import ADMISSION_STEPS, AdmissionState, JobState, moved
 from actors.jobs.nesting import holders, nested
 from actors.observability.trace import watching
-from actors.performer.execution import Doer, Execution, Lane, run
+from actors.performer.execution import Execution, Lane, run
+from actors.performer.handler import Doer
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus
 from bus.local.mailbox import Room
 

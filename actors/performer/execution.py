@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import JobStateError, describe
+from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
 from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
 from actors.observability.trace import enter, leave, watching
-from actors.performer.handler import Handler, Shape, Takes
+from actors.performer.handler import Doer, Handler, Shape, Takes
 from actors.performer.invoke import call
 from actors.performer.job import Job
 from bus import (
@@ -46,46 +45,6 @@ from bus.log import log
 if TYPE_CHECKING:
     from actors.host import DoingHost
     from bus.local.deadlines import Deadline
-
-
-class Doer(Protocol):
-    """Who does jobs, as its admission and its executions need it: a worker's core."""
-
-    name: str
-    instance: Any
-    """The user's object: what handlers are called on."""
-    leaving: bool
-    """Whether somebody waits for its last jobs."""
-
-    @property
-    def definition(self) -> Serves:
-        """What it serves."""
-
-    @property
-    def max_concurrency(self) -> int:
-        """Jobs that may run at once."""
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether it has ever taken jobs."""
-
-    def job_left(self) -> None:
-        """A job has ended or was handed back: who waits for that may look again."""
-
-
-class Serves(Protocol):
-    """Which jobs a worker does, and how."""
-
-    @property
-    def jobs(self) -> Mapping[str | None, Handler]:
-        """Handlers by job name; none of them by None."""
-
-    @property
-    def default(self) -> Handler | None:
-        """What does the jobs that none of them serves."""
-
-    def missing(self, job_name: str | None, worker_name: str) -> str:
-        """Say that no handler serves a job name, and which names there are."""
 
 
 class Slots(Protocol):
@@ -336,6 +295,8 @@ class Execution(msgspec.Struct, eq=False):
         """
         self.require_open()
         state = _AFTER_RESPONSE[self.state]
+        if error is not None and status is JobStatus.FAILED and error.type in KINDS:
+            status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
             response = travel(response, "response")
         except EncodeError as failure:
@@ -393,7 +354,8 @@ class Execution(msgspec.Struct, eq=False):
         if self.state is not JobState.RUNNING:
             if self.state is not JobState.STOPPING or not is_cancel:
                 fields = log_fields(self.request)
-                log().warning("handler raised after its job was over", **fields, error=repr(describe(error)))
+                text = str(describe(error))
+                log().warning("handler raised after its job was over", **fields, error=text, exc_info=error)
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
@@ -402,9 +364,12 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            log().debug("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
-            status = JobStatus.FAILED if isinstance(error, PayloadError) else JobStatus.ERROR
-            self._finish(JobState.ENDED, status, None, info)
+            refused = isinstance(error, PayloadError)
+            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            note = log().debug if told else log().warning
+            note("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
+            status = JobStatus.FAILED if refused else JobStatus.ERROR
+            self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
 
     # --- inside ---
 
@@ -422,12 +387,13 @@ class Execution(msgspec.Struct, eq=False):
         *,
         urgent: bool = False,
         stream_end: bool = False,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
         slots, held = self.slots, self.state is not JobState.WAITING
         slots.answered(self)
         self._move(state)
-        self.host.bus.post(self._answer(status, response, error, urgent=urgent, stream_end=stream_end))
+        self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()
         self._wake()
@@ -445,7 +411,14 @@ class Execution(msgspec.Struct, eq=False):
         self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
 
     def _answer(
-        self, status: JobStatus, response: Any, error: ErrorInfo | None, *, urgent: bool, stream_end: bool
+        self,
+        status: JobStatus,
+        response: Any,
+        error: ErrorInfo | None,
+        cause: BaseException | None,
+        *,
+        urgent: bool,
+        stream_end: bool,
     ) -> BusMessage:
         request = self.request
         if stream_end:
@@ -469,6 +442,7 @@ class Execution(msgspec.Struct, eq=False):
             status=status,
             response=response,
             error=error,
+            cause=cause,
         )
 
     @property

@@ -1,10 +1,10 @@
-"""Handlers: the decorators that mark methods, and the table a class's methods make."""
+"""Handlers: one way to do a job, and who has them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -62,3 +62,43 @@ class Handler(msgspec.Struct, frozen=True):
         plain = self.shape is Shape.COROUTINE and self.takes is not Takes.NOTHING and self.retries is None
         msgspec.structs.force_setattr(self, "plain", plain)
         msgspec.structs.force_setattr(self, "fields", self.type == dict[str, Any])
+
+
+class Doer(Protocol):
+    """Who does jobs, as its admission and its executions need it: a worker's core."""
+
+    name: str
+    instance: Any
+    """The user's object: what handlers are called on."""
+    leaving: bool
+    """Whether somebody waits for its last jobs."""
+
+    @property
+    def definition(self) -> Serves:
+        """What it serves."""
+
+    @property
+    def max_concurrency(self) -> int:
+        """Jobs that may run at once."""
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has ever taken jobs."""
+
+    def job_left(self) -> None:
+        """A job has ended or was handed back: who waits for that may look again."""
+
+
+class Serves(Protocol):
+    """Which jobs a worker does, and how."""
+
+    @property
+    def jobs(self) -> Mapping[str | None, Handler]:
+        """Handlers by job name; none of them by None."""
+
+    @property
+    def default(self) -> Handler | None:
+        """What does the jobs that none of them serves."""
+
+    def missing(self, job_name: str | None, worker_name: str) -> str:
+        """Say that no handler serves a job name, and which names there are."""

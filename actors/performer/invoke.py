@@ -76,7 +76,7 @@ async def _with_retries(execution: Invoked, handler: Handler, argument: Any) -> 
 
     retrying = AsyncRetrying(
         stop=stop_after_attempt(policy.attempts),
-        retry=retry_if_exception(lambda error: isinstance(error, policy.retry_on) and not execution.answered),
+        retry=retry_if_exception(lambda error: policy.covers(error) and not execution.answered),
         wait=wait,
         sleep=sleep,
         reraise=True,

@@ -27,10 +27,17 @@ class JobGroup:
     what they answer afterwards is counted and ignored.
     """
 
-    __slots__ = ("_group",)
+    __slots__ = ("_group", "_held")
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, *, held: bool = False) -> None:
         self._group = group
+        self._held = held
+        """Whether this is where who asked for it learns of its end, and has not asked yet."""
+
+    def __del__(self) -> None:
+        """Who asked for it does not care any more: a failure is logged."""
+        if self._held:
+            self._group.let_go()
 
     def __repr__(self) -> str:
         return repr(self._group)
@@ -89,11 +96,13 @@ class JobGroup:
     @property
     def results(self) -> dict[str, JobResult]:
         """How each member ended; members that have not are left out."""
+        self._held = self._held and not self._group.done
         return self._group.results
 
     @property
     def error(self) -> JobGroupError | None:
         """Why it did not complete; None while it runs and when it did."""
+        self._held = self._held and not self._group.done
         return self._group.error
 
     async def wait(self) -> None:
@@ -102,7 +111,10 @@ class JobGroup:
         Raises:
             JobGroupError: It did not complete.
         """
-        await self._group.wait()
+        try:
+            await self._group.wait()
+        finally:
+            self._held = self._held and not self._group.done
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
@@ -174,6 +186,8 @@ class _Context(Generic[EventT, WholeT]):
         if group._flow is not None:
             group._flow.stop_listening()
         if kind is not None:
+            if group.done:
+                group.look_for_loss()  # what the body raised goes on, and this would be lost
             group.cancel(f"its requester left the context: {kind.__name__}")
             return
         try:
@@ -270,7 +284,7 @@ class JobContext(_Context[JobEvent, AnswerT]):
 
     def _raise(self, group: Group) -> None:
         assert group.error is not None
-        raise job_error(group.worker_names[0], group.error) from None
+        raise job_error(group.worker_names[0], group.error) from group.error.__cause__
 
 
 class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse[AnswerT]]):

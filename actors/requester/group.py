@@ -32,6 +32,7 @@ from bus import (
     PayloadError,
 )
 from bus.local.tasks import wake
+from bus.log import log
 
 if TYPE_CHECKING:
     from actors.host import AskingHost
@@ -40,7 +41,19 @@ if TYPE_CHECKING:
     from bus.local.tasks import Waiter
 
 
+_HEARD_BY = {
+    False: frozenset({"on_job_error", "on_job_response", "on_bus_message"}),
+    True: frozenset({"on_job_response", "on_bus_message"}),
+}
+"""The hooks that are told how a job ended; of those that were asked for by hand fewer are."""
+
 _COMPLETED = JobStatus.COMPLETED  # looking a member of an enumeration up costs as much as a short call
+
+
+def _cause(message: Any) -> BaseException | None:
+    """The exception that an answer of this process is about."""
+    cause = getattr(message, "cause", None)
+    return cause if isinstance(cause, BaseException) else None
 
 
 class GroupStatistics(msgspec.Struct, frozen=True):
@@ -81,6 +94,7 @@ class Group(msgspec.Struct, eq=False):
         deadline: When it ends at the latest.
         fit: Makes of an answer what its requester wants; None takes any.
         by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
+        unheard: Whether nobody holds it: without hooks that are told, its failure is logged.
         listening: Whether its events are kept for an iterator.
         done: Whether it has ended.
         error: Why it did not complete; None while it runs and when it did.
@@ -102,6 +116,7 @@ class Group(msgspec.Struct, eq=False):
     deadline: float = math.inf
     by_hand: bool = False
     fit: Fit | None = None
+    unheard: bool = False
     listening: bool = False
     done: bool = False
     error: JobGroupError | None = None
@@ -350,6 +365,7 @@ class Group(msgspec.Struct, eq=False):
                 error=error,
                 results=self.results,
                 responses=self.responses,
+                cause=_cause(message),
             ),
             message,
         )
@@ -368,7 +384,7 @@ class Group(msgspec.Struct, eq=False):
             for member in self.members.values():
                 if member.timer is not None:
                     member.timer.cancel()
-        if self.asker.wanted and not self.by_hand:
+        if self.unheard or self.asker.wanted:
             self._tell_end(error, message)
         if self._flow is not None:
             self._flow.end()
@@ -381,12 +397,43 @@ class Group(msgspec.Struct, eq=False):
             wake(other)
 
     def _tell_end(self, error: JobGroupError | None, message: Any) -> None:
+        if self.unheard:
+            self.look_for_loss()
+        if self.by_hand:
+            return
         if error is None:
             response = JobGroupResponse(self.job_id, self.responses, self.results)
             self.asker.queue_hook("on_job_completed", response)
         elif error.error is None or error.error.type != CANCELLED or message is not None:
             message = message or self._system_answer(error.worker_name, error.status, error.error)
             self.asker.queue_hook("on_job_error", message)
+
+    def let_go(self) -> None:
+        """Nobody holds it any more, or asks how it ended."""
+        self.unheard = True
+        if self.done:
+            self.look_for_loss()
+
+    def look_for_loss(self) -> None:
+        """Log its failure, unless somebody is told of that, or waits for it, or has cancelled it."""
+        if self._waiter is not None or not self.asker.wanted.isdisjoint(_HEARD_BY[self.by_hand]):
+            return
+        failed = {name: result for name, result in self.results.items() if result.status is not _COMPLETED}
+        if self.error is not None:
+            info, cancelled_here = self.error.error, self.error.status is JobStatus.CANCELLED
+            if cancelled_here and info is not None and info.type == CANCELLED:
+                return
+        elif failed and "on_job_completed" not in self.asker.wanted:
+            info = next(iter(failed.values())).error
+        else:
+            return
+        log().warning(
+            "a job failed, and nobody was told",
+            worker=self.asker.name,
+            job=self.job_id,
+            asked=list(failed or self.worker_names),
+            error=str(info or "no reason given"),
+        )
 
     def _system_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
         return answer_of_the_system(name, self.asker.name, self.job_id, status, error)

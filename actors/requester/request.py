@@ -33,6 +33,7 @@ def request(
     fit: Fit | None = None,
     *,
     by_hand: bool = False,
+    unheard: bool = False,
 ) -> tuple[Group, Late | None]:
     """Check everything, then send what can be sent now; what cannot is returned for `request_late`.
 
@@ -77,6 +78,7 @@ def request(
         deadline,
         by_hand,
         fit,
+        unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group
     if limited or not worker_names:
@@ -134,7 +136,7 @@ async def request_by_hand(asker: Asker, message: BusJobRequestMessage) -> bool:
             job_id=message.job_id,
             delivery=message.delivery,
         )
-        group, late = request(asker, (message.target,), params, by_hand=True)
+        group, late = request(asker, (message.target,), params, by_hand=True, unheard=True)
         if late is not None:
             await request_late(group, late)
         return True

@@ -121,8 +121,9 @@ def _job_error(error: JobError) -> HttpError:
     reason = error.error
     if reason is not None and reason.type == PayloadError.__name__ and error.status is JobStatus.FAILED:
         return invalid(reason.message)
-    if reason is not None and reason.type == HandlerError.__name__ and reason.message.startswith("no handler for"):
-        return HttpError(404, "no_such_handler", reason.message)
+    refused = reason if reason is not None and reason.worker is None else None  # else a job inside it was
+    if refused and refused.type == HandlerError.__name__ and refused.message.startswith("no handler for"):
+        return HttpError(404, "no_such_handler", refused.message)
     if error.status is JobStatus.CANCELLED:
         return unavailable("job_cancelled", str(error))
     if error.status is JobStatus.ERROR:

@@ -56,7 +56,8 @@ class Verbs(Asking):
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), _resolved(keywords)))
+        group = await _ask(self.__actorbus__, tuple(worker_names), _resolved(keywords), unheard=False)
+        return JobGroup(group, held=True)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
@@ -161,9 +162,11 @@ def _resolved(keywords: Mapping[str, Any]) -> JobGroupParams:
     return resolve(keywords.get("params"), JobGroupParams, **{k: v for k, v in keywords.items() if k != "params"})
 
 
-async def _ask(core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams) -> Group:
+async def _ask(
+    core: WorkerCore, worker_names: tuple[str, ...], params: JobGroupParams, *, unheard: bool = True
+) -> Group:
     refuse_twice(worker_names)
-    group, late = request(core, worker_names, params)
+    group, late = request(core, worker_names, params, unheard=unheard)
     if late is not None:
         await request_late(group, late)
     return group

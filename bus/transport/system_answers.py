@@ -163,4 +163,6 @@ def in_use(request: BusJobRequestMessage) -> BusJobResponseMessage:
 
 def gave_up(answer: Any) -> bool:
     """Whether an answer says that its job was given up on: then the frame of the job becomes a dead letter."""
-    return isinstance(answer, BusJobResponseMessage) and answer.error is not None and answer.error.type == DEAD_LETTERED
+    if not isinstance(answer, BusJobResponseMessage) or answer.error is None:
+        return False
+    return answer.error.type == DEAD_LETTERED and answer.status == JobStatus.FAILED

@@ -82,6 +82,9 @@ _JOB_FIELDS = ("job_id", "attempt", "sequence", "timeout", "trace")
 # Fields of built-in messages that hold values of users; the others hold what their annotation says.
 _USER_FIELDS = frozenset({"payload", "response", "update", "data", "args"})
 
+# Fields of built-in messages that never travel.
+_LOCAL_FIELDS = frozenset({"cause"})
+
 
 class _Layout(Shape):
     """Where the fields of one type of message go.
@@ -102,6 +105,8 @@ class _Layout(Shape):
         declared = [base.__struct_fields__ for base in cls.__mro__ if _is_built_in(base)]
         self.head = tuple(name for name in _JOB_FIELDS if any(name in fields for fields in declared))
         body = {name: key for name, key in self.names.items() if name not in _ADDRESS_FIELDS + self.head}
+        if self.built_in:
+            body = {name: key for name, key in body.items() if name not in _LOCAL_FIELDS}
         self.native = tuple((name, key) for name, key in body.items() if self.built_in and name not in _USER_FIELDS)
         self.user = tuple((name, key) for name, key in body.items() if not self.built_in or name in _USER_FIELDS)
 

@@ -64,7 +64,7 @@ SAYS = {
         "  hotel: this takes time, (60.0|59.*) s are left",
         "  cancelled: JobCancelled: too expensive",
         "out of time: .*",
-        "  JobTimeoutError: no answer from 'agency' before the deadline",
+        "  JobTimeoutError: timeout: no answer from 'agency' before the deadline",
     ],
     "from_pipecat": [
         "atlas is ready",

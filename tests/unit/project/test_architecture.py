@@ -67,6 +67,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 # What actors may import from inside bus. All else comes from its public names.
 SHARED_MACHINERY = {
     "bus.brokers": "the command line starts one to develop with",
+    "bus.errors": "errors of both packages are pickled and copied alike",
     "bus.fixtures": "one plugin for pytest brings the fixtures of both packages",
     "bus.doctor": "the command line looks at a broker",
     "bus.local.deadlines": "one timer heap for the deadlines of both packages",
@@ -424,6 +425,24 @@ def test_a_crowd_is_found() -> None:
     crowd = [Source(f"bus/wire/file_{number}.py", "") for number in range(house.CROWD + 1)]
     assert list(house.folders_are_not_crowded(crowd)) == [f"bus/wire/ holds {house.CROWD + 1} files"]
     assert list(house.folders_are_not_crowded(crowd[1:])) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("bus/wire/test_codec.py", "bus/codec/test_codec.py"),
+        ("actors/runs/stores/test_sqlite.py", "actors/stores/test_sqlite.py"),
+        ("bus/test_names.py", "bus/test_naming.py"),
+        ("actors/jobs/__init__.py", "bus/jobs/test_outcomes.py"),
+        ("project/test_environment.py", "test_environment.py"),
+        ("project/words/test_docs.py", "examples/test_docs.py"),
+        ("__init__.py", "bus/codec/helpers.py"),
+    ],
+)
+def test_a_unit_test_that_lies_in_no_room_is_found(good: str, bad: str) -> None:
+    assert list(house.tests_lie_in_rooms([f"tests/unit/{good}"])) == []
+    (found,) = house.tests_lie_in_rooms([f"tests/unit/{bad}"])
+    assert found.startswith(f"tests/unit/{bad}: ")
 
 
 def test_the_imports_of_the_tree_are_seen() -> None:

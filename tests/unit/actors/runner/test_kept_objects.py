@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from typing import Any
 
@@ -69,7 +70,10 @@ WHAT = [
 
 
 @pytest.mark.parametrize("what", WHAT)
-async def test_g46_what_a_worker_keeps_of_its_jobs_is_collected_with_it(what: str) -> None:
+async def test_g46_what_a_worker_keeps_of_its_jobs_is_collected_with_it(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="actorbus")  # records that pytest keeps would hold what was raised
     alive: list[weakref.ref[Any]] = []
 
     async def live() -> None:
