@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Protocol
-
-from anyio import CapacityLimiter
 
 from actors.jobs.events import JobRecord
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus, WorkerBus, WorkerRegistry
@@ -75,6 +73,13 @@ class AskingHost(Host, Protocol):
         """Whether a worker of this runner has a job."""
 
 
+class HandlerThreads(Protocol):
+    """The threads of a runner, to those who do jobs."""
+
+    def call(self, function: Callable[[], Any], name: str, ended: Callable[[], None]) -> Awaitable[Any]:
+        """Call a plain function in a thread; `ended()` when that is back, also if nobody waits for it any more."""
+
+
 class DoingHost(Host, Protocol):
     """A runner, to those who do jobs."""
 
@@ -84,7 +89,7 @@ class DoingHost(Host, Protocol):
     rng: Random
 
     @property
-    def threads(self) -> CapacityLimiter:
+    def threads(self) -> HandlerThreads:
         """The threads of plain handlers."""
 
     def refuse(self, request: BusJobRequestMessage, status: JobStatus, kind: str, message: str) -> None:

@@ -66,10 +66,12 @@ from bus.names import check_name, nearest
 from bus.network.bus import NetworkBus, ServerBus
 from bus.transport.transport import Delivery, Outgoing, Settlement, Transport
 from bus.url import BusOptions, open_bus
+from bus.wire.annotations import AnnotationError
 from bus.wire.codec import register_message
+from bus.wire.converter import Converter, convert, converter_of
+from bus.wire.known import register_type
 from bus.wire.packing import dumps, loads
-from bus.wire.shapes import register_type
-from bus.wire.values import PayloadError, convert, travel
+from bus.wire.values import PayloadError, travel
 
 if _typing.TYPE_CHECKING:
     from bus.nats.bus import NatsBus
@@ -79,6 +81,7 @@ __all__ = [
     "DEAD_LETTERED",
     "JOB_LOST",
     "AccessDeniedError",
+    "AnnotationError",
     "AsyncQueueBus",
     "Backoff",
     "BrokerError",
@@ -124,6 +127,7 @@ __all__ = [
     "BusWorkerLostMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "Converter",
     "DeadFrame",
     "DeadFrames",
     "DeadLetter",
@@ -154,6 +158,7 @@ __all__ = [
     "WorkerRegistryEntry",
     "check_name",
     "convert",
+    "converter_of",
     "dumps",
     "loads",
     "nearest",

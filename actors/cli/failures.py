@@ -111,10 +111,6 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
 
 
-IN_PROGRAMS = "call bus.register_type on its class in this process too"
-"""How a program gets values of a type it does not know."""
-
-
 def text_of(error: BaseException) -> str:
     """What is said of an error, in one line."""
     if isinstance(error, click.UsageError):
@@ -126,7 +122,7 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted"
     advice = "; `actorbus doctor` looks closer" if isinstance(error, (RunStoreError, TransportError)) else ""
-    text = one_line(str(error)).replace(IN_PROGRAMS, "name the module that has it with --import")
+    text = one_line(str(error))
     return (text or type(error).__name__) + advice
 
 

@@ -20,7 +20,7 @@ from actors.jobs.params import (
     RunKeywords,
 )
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroupContext, _Context, was_asked
+from actors.requester.contexts import JobContext, JobGroupContext, _Context, drop, handed_on, was_asked
 from actors.worker.asking import Asking, FunctionReference
 from bus import BusJobRequestMessage, DeadLetter, DeadLetters, WorkerBus
 
@@ -68,6 +68,7 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, WholeT]):
             found: WholeT = await self._context
             return found
 
+        drop(self._context)  # if it cannot be asked for any more, this says so
         return self._thread.call(answer)
 
     def __iter__(self) -> Self:
@@ -83,6 +84,7 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, WholeT]):
 
     def __enter__(self) -> Self:
         asked_before = was_asked(self._context)
+        drop(self._context)
         try:
             self._thread.call(self._context.__aenter__)
         except BaseException as error:
@@ -298,7 +300,7 @@ class SyncClient:
     def job(self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[Any]:
         """One job, to be entered or waited for with `.result()`; as `Client.job`."""
         self._thread.require_open()
-        return SyncJobContext(self._thread, self._client.job(worker_name, result=result, **keywords))
+        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, result=result, **keywords)))
 
     @overload
     def job_group(
@@ -313,7 +315,8 @@ class SyncClient:
     ) -> SyncJobGroupContext[Any]:
         """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
         self._thread.require_open()
-        return SyncJobGroupContext(self._thread, self._client.job_group(*worker_names, result=result, **keywords))
+        context = self._client.job_group(*worker_names, result=result, **keywords)
+        return SyncJobGroupContext(self._thread, handed_on(context))
 
     @overload
     def call(

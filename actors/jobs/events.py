@@ -13,8 +13,8 @@ from bus import (
     BusJobStreamStartMessage,
     ErrorInfo,
     JobStatus,
-    register_type,
 )
+from bus.wire.known import own_type
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -111,7 +111,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     run: str | None = None
 
 
-register_type(JobRecord, tag="JobRecord")
+own_type(JobRecord, "JobRecord")
 
 SHOWN_AS: dict[type[Any], tuple[JobEventType, str]] = {
     BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),

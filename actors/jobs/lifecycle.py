@@ -67,26 +67,59 @@ class JobState(_State):
     """It is answered, and its handler has been told to stop."""
     QUARANTINED = auto()
     """It is answered; its handler swallows its cancellation, and holds no slot any more."""
+    ABANDONED = auto()
+    """It is answered; its handler goes on in a thread, which cannot be stopped, and holds its slot until that ends."""
     ENDED = auto()
     """It is answered and its handler has ended; or it was handed back before it began."""
 
 
 JOB_STEPS: dict[JobState, tuple[JobState, ...]] = {
     JobState.WAITING: (JobState.RUNNING, JobState.ENDED),
-    JobState.RUNNING: (JobState.OPEN, JobState.ANSWERED, JobState.STOPPING, JobState.ENDED),
+    JobState.RUNNING: (JobState.OPEN, JobState.ANSWERED, JobState.STOPPING, JobState.ABANDONED, JobState.ENDED),
     JobState.OPEN: (JobState.ENDED,),
-    JobState.ANSWERED: (JobState.CLOSING, JobState.ENDED),
-    JobState.STOPPING: (JobState.CLOSING, JobState.QUARANTINED, JobState.ENDED),
-    JobState.CLOSING: (JobState.QUARANTINED, JobState.ENDED),
+    JobState.ANSWERED: (JobState.CLOSING, JobState.ABANDONED, JobState.ENDED),
+    JobState.STOPPING: (JobState.CLOSING, JobState.QUARANTINED, JobState.ABANDONED, JobState.ENDED),
+    JobState.CLOSING: (JobState.QUARANTINED, JobState.ABANDONED, JobState.ENDED),
     JobState.QUARANTINED: (JobState.ENDED,),
+    JobState.ABANDONED: (JobState.ENDED,),
     JobState.ENDED: (),
 }
 
 UNANSWERED = frozenset({JobState.WAITING, JobState.RUNNING, JobState.OPEN, JobState.STOPPING})
 """The states of a job that somebody waits for."""
 
-HANDLED = frozenset({JobState.RUNNING, JobState.ANSWERED, JobState.STOPPING, JobState.CLOSING, JobState.QUARANTINED})
+HANDLED = frozenset(
+    {
+        JobState.RUNNING,
+        JobState.ANSWERED,
+        JobState.STOPPING,
+        JobState.CLOSING,
+        JobState.QUARANTINED,
+        JobState.ABANDONED,
+    }
+)
 """The states of a job whose handler runs."""
+
+JOB_TIMERS: dict[JobState, str | None] = {
+    JobState.WAITING: "wait",
+    JobState.RUNNING: "deadline",
+    JobState.OPEN: "deadline",
+    JobState.ANSWERED: None,
+    JobState.STOPPING: "grace",
+    JobState.CLOSING: "grace",
+    JobState.QUARANTINED: None,
+    JobState.ABANDONED: None,
+    JobState.ENDED: None,
+}
+"""What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
+
+AFTER_RESPONSE = {
+    JobState.WAITING: JobState.ENDED,
+    JobState.RUNNING: JobState.ANSWERED,
+    JobState.OPEN: JobState.ENDED,
+    JobState.STOPPING: JobState.CLOSING,
+}
+"""Where an answer by `respond` leads."""
 
 
 class AdmissionState(_State):

@@ -24,7 +24,6 @@ class OuterJob(Protocol):
     """A job whose handler runs, as what is asked for inside it sees it."""
 
     deadline: float
-    groups: dict[OpenGroup, None] | None
 
     @property
     def id(self) -> str:
@@ -45,6 +44,12 @@ class OuterJob(Protocol):
     @property
     def answered(self) -> bool:
         """Whether its requester has its outcome."""
+
+    def asks(self, group: OpenGroup) -> None:
+        """Jobs were asked for inside it."""
+
+    def has_answers(self, group: OpenGroup) -> None:
+        """They have ended."""
 
 
 class OpenGroup(Protocol):
@@ -139,6 +144,11 @@ def holders(request: BusJobRequestMessage) -> frozenset[str]:
     """
     here = f"@{_quoted(request.target or '')}"
     return frozenset(unquote(entry.removesuffix(here)) for entry in request.lineage if entry.endswith(here))
+
+
+def asked_inside_hook(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a hook of its own target, which must not wait for other hooks then."""
+    return f"@{_quoted(request.target or '')}" in request.lineage
 
 
 def nested(request: BusJobRequestMessage) -> bool:

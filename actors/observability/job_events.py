@@ -11,8 +11,9 @@ import msgspec
 from actors.jobs.events import JobRecord
 from actors.observability.log_fields import run_of
 from actors.observability.trace import watching
-from bus import BusError, BusTopicMessage, ErrorInfo, JobStatus, register_type, travel
+from bus import BusError, BusTopicMessage, ErrorInfo, JobStatus, travel
 from bus.local.mailbox import Mailbox
+from bus.wire.known import own_type
 
 if TYPE_CHECKING:
     from actors.host import EventHost, WatchedJob
@@ -71,7 +72,7 @@ class JobNews(msgspec.Struct, frozen=True):
         return {"runner": self.runner, **msgspec.structs.asdict(self.record)}
 
 
-register_type(JobNews, tag="JobNews")
+own_type(JobNews, "JobNews")
 
 
 class JobEvents:

@@ -2,9 +2,11 @@
 
 1. At most `max_concurrency` jobs hold a slot, and of one handler at most as many as that allows, but for jobs that were
    asked for inside one that holds the very slot they need: those never wait for it.
-2. Among those that may start the one that has waited longest does.
-3. What waits takes a place in the worker's room; a request that finds none waits outside, or is refused.
-4. A worker that is not active starts nothing; what waits for it waits for `ready_timeout` at most.
+2. Of plain handlers no more than `THREADS` work at once, but for such jobs: one that waits for jobs it has asked for is
+   not counted, one whose thread is not back is, though it was answered long ago.
+3. Among those that may start the one that has waited longest does.
+4. What waits takes a place in the worker's room; a request that finds none waits outside, or is refused.
+5. A worker that is not active starts nothing; what waits for it waits for `ready_timeout` at most.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from actors.jobs.nesting import holders, nested
 from actors.observability.trace import watching
 from actors.performer.execution import Execution, Lane, run
 from actors.performer.handler import Doer
+from actors.performer.threads import THREADS
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus
 from bus.local.mailbox import Room
 
@@ -39,12 +42,16 @@ class AdmissionStatistics(msgspec.Struct, frozen=True):
         pending: Jobs that wait for a slot (at most its `mailbox_size`).
         quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
         senders: Requesters that wait for room.
+        threads: Plain handlers that run in threads; they are among `running`.
+        abandoned: Those of them whose job has been answered without them, after a timeout or a cancellation.
     """
 
     running: int
     pending: int
     quarantined: int
     senders: int
+    threads: int
+    abandoned: int
 
 
 class Admission:
@@ -59,6 +66,11 @@ class Admission:
         self._limit = min(doer.max_concurrency, host.concurrency)
         self._networked = host.bus.networked
         self._running = 0
+        self._working = 0
+        """Plain handlers that have a slot, and wait for no job."""
+        serves = doer.definition
+        handlers = (*serves.jobs.values(), *(() if serves.default is None else (serves.default,)))
+        self._plain = all(each.threaded for each in handlers)
         self._quarantined = 0
         self._places = 0
         self._lanes: dict[str | None, Lane] = {}
@@ -73,20 +85,26 @@ class Admission:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is not answered, or a handler holds a slot."""
-        return bool(self.executions or self._running)
+        """Whether a job is not answered, or a handler holds a slot, but for threads that were left behind."""
+        return bool(self.executions) or self._running > self._count(JobState.ABANDONED)
 
     @property
     def free_slots(self) -> int:
         """How many more jobs could start now."""
         if self.state is not AdmissionState.SERVING:
             return 0
-        return max(self._limit - self._running - self._room.taken, 0)
+        free = self._limit - self._running
+        if self._plain:
+            free = min(free, THREADS - self._working)
+        return max(free - self._room.taken, 0)
 
     def statistics(self) -> AdmissionStatistics:
         """What there is now."""
         pending = sum(len(lane.pending) for lane in self._lanes.values())
-        return AdmissionStatistics(self._running, pending, self._quarantined, self._room.statistics().waiting)
+        senders = self._room.statistics().waiting
+        threads = sum(execution.away for lane in self._lanes.values() for execution in lane.running)
+        abandoned = self._count(JobState.ABANDONED)
+        return AdmissionStatistics(self._running, pending, self._quarantined, senders, threads, abandoned)
 
     # --- requests ---
 
@@ -105,14 +123,14 @@ class Admission:
             self._met(first, request)
             return None
         serves = self.doer.definition
-        handler = serves.jobs.get(request.job_name) or serves.default
+        handler = serves.jobs.get(request.job_name) or serves.default or self.doer.by_events
         if handler is None:
             message = serves.missing(request.job_name, self.doer.name)
             self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)
             return None
         lane = self._lanes.get(handler.name)
         if lane is None:
-            lane = self._lanes[handler.name] = Lane(handler.limit or math.inf)
+            lane = self._lanes[handler.name] = Lane(handler)
         deadline = math.inf if request.timeout is None else self.host.tasks.now() + request.timeout
         execution = Execution(self, request, handler, lane, request.payload, request.window, deadline)
         at_once = (
@@ -120,6 +138,7 @@ class Admission:
             and not lane.pending
             and len(lane.running) < lane.limit
             and self._running < self._limit
+            and not (lane.threaded and self._working >= THREADS)
         )
         if not at_once and (
             self.state is AdmissionState.CLOSED or (self.state is AdmissionState.DRAINING and not nested(request))
@@ -194,6 +213,8 @@ class Admission:
         if execution in running:
             del running[execution]
             self._running -= 1
+            if execution.lane.threaded and not execution.lent:
+                self._working -= 1
             if execution.state is JobState.QUARANTINED:
                 self._quarantined += 1
             if self._room.taken or execution.lane.pending:
@@ -211,6 +232,8 @@ class Admission:
         lane = execution.lane
         del lane.running[execution]
         self._running -= 1
+        if lane.threaded and not execution.lent:
+            self._working -= 1
         return bool(self._room.taken or lane.pending or self._networked or self.doer.leaving)
 
     def freed(self) -> None:
@@ -222,7 +245,30 @@ class Admission:
         if self.doer.leaving:
             self.doer.job_left()
 
+    def lend(self, execution: Execution) -> None:
+        """A plain handler waits for jobs: another may work meanwhile, or those might wait for this one's thread."""
+        if execution in execution.lane.running:
+            execution.lent = True
+            self._working -= 1
+            if self._room.taken:
+                self.resume()
+
+    def take_back(self, execution: Execution) -> None:
+        """It goes on at once, above the limit if need be."""
+        execution.lent = False
+        if execution in execution.lane.running:
+            self._working += 1
+
+    def abandoned(self) -> None:
+        """A job is answered whose thread is not back."""
+        if self.doer.leaving:
+            self.doer.job_left()
+
     # --- inside ---
+
+    def _count(self, state: JobState) -> int:
+        """How many that hold a slot are in a state."""
+        return sum(execution.state is state for lane in self._lanes.values() for execution in lane.running)
 
     def _met(self, first: Execution, request: BusJobRequestMessage) -> None:
         """A request under the id of a job that is here.
@@ -245,7 +291,8 @@ class Admission:
         lane = execution.lane
         if len(lane.running) >= lane.limit:
             return self._inside(execution.request, (lane,))
-        if self._running < self._limit and (first or not lane.pending):
+        free = self._running < self._limit and not (lane.threaded and self._working >= THREADS)
+        if free and (first or not lane.pending):
             return True
         return self._inside(execution.request, self._lanes.values())
 
@@ -278,8 +325,11 @@ class Admission:
         self._start(execution)
 
     def _start(self, execution: Execution) -> None:
-        execution.lane.running[execution] = None
+        lane = execution.lane
+        lane.running[execution] = None
         self._running += 1
+        if lane.threaded:
+            self._working += 1
         execution.state = _RUNNING
         host, handler = self.host, execution.handler
         request = execution.request

@@ -4,6 +4,7 @@
 2. The answer comes when the handler returns, raises, or responds; when it is watched to stop, at the latest after the
    grace period.
 3. A handler that has begun holds a slot until it has ended, or is quarantined because it swallows its cancellation.
+   One in a thread, which cannot be stopped, holds it until the thread is back.
 4. There is one timer, and the state says what it means: entering a state arms it, leaving the state cancels it.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +20,7 @@ import msgspec
 from anyio import get_cancelled_exc_class
 
 from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
-from actors.jobs.lifecycle import JOB_STEPS, UNANSWERED, JobState, moved
+from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields
@@ -72,18 +74,14 @@ class Slots(Protocol):
     def freed(self) -> None:
         """A slot is free, and its job answered."""
 
+    def lend(self, execution: Execution) -> None:
+        """A plain handler waits for jobs that it has asked for: its thread keeps nobody else from starting."""
 
-_TIMER: dict[JobState, str | None] = {
-    JobState.WAITING: "wait",
-    JobState.RUNNING: "deadline",
-    JobState.OPEN: "deadline",
-    JobState.ANSWERED: None,
-    JobState.STOPPING: "grace",
-    JobState.CLOSING: "grace",
-    JobState.QUARANTINED: None,
-    JobState.ENDED: None,
-}
-"""What the timer of a job limits in each state. A step between states of one meaning leaves it alone."""
+    def take_back(self, execution: Execution) -> None:
+        """It has their answers."""
+
+    def abandoned(self) -> None:
+        """A job is answered whose thread is not back: nobody waits for that."""
 
 
 _RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
@@ -111,6 +109,8 @@ class Execution(msgspec.Struct, eq=False):
         stopped_for: Why it was watched to stop; None if it was not.
         successor: A later attempt at it that came while this one stops, and begins when this one is answered.
         task: Runs the handler.
+        away: Whether a thread runs the handler.
+        lent: Whether that waits for jobs it has asked for, and is not counted meanwhile.
     """
 
     slots: Slots
@@ -128,6 +128,8 @@ class Execution(msgspec.Struct, eq=False):
     stopped_for: ErrorInfo | None = None
     successor: BusJobRequestMessage | None = None
     task: PooledTask | None = None
+    away: bool = False
+    lent: bool = False
     _timer: Deadline | None = None
     _waiters: list[Waiter] | None = None
 
@@ -221,7 +223,7 @@ class Execution(msgspec.Struct, eq=False):
             self._cancel_handler()
             self._cancel_groups()
         else:
-            self._stopped(JobState.ENDED)
+            self._stopped()
         return True
 
     def close(self) -> None:
@@ -294,7 +296,7 @@ class Execution(msgspec.Struct, eq=False):
             EncodeError: The response cannot travel; the requester was answered ERROR.
         """
         self.require_open()
-        state = _AFTER_RESPONSE[self.state]
+        state = AFTER_RESPONSE[self.state]
         if error is not None and status is JobStatus.FAILED and error.type in KINDS:
             status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
@@ -310,7 +312,9 @@ class Execution(msgspec.Struct, eq=False):
         """The handler has returned."""
         if self.state is not _RUNNING:
             if self.state is JobState.STOPPING:
-                self._stopped(JobState.ENDED)
+                self._stopped()
+            elif self.away:
+                self._move(JobState.ABANDONED)
             else:
                 self._move(JobState.ENDED)
                 self.slots.released(self)
@@ -359,7 +363,7 @@ class Execution(msgspec.Struct, eq=False):
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
-            self._stopped(JobState.ENDED)
+            self._stopped()
         else:
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
@@ -371,10 +375,39 @@ class Execution(msgspec.Struct, eq=False):
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
 
+    # --- its thread, and what it asks for ---
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a plain function in a thread. When this is cancelled, that goes on, and the slot stays taken."""
+        self.away = True
+        return await self.host.threads.call(function, f"{self.worker_name}.{self.handler.attribute}", self._back)
+
+    def _back(self) -> None:
+        """Its thread has ended."""
+        self.away = False
+        if self.state is JobState.ABANDONED:
+            self._move(JobState.ENDED)
+            self.slots.released(self)
+
+    def asks(self, group: OpenGroup) -> None:
+        """Note that its handler has asked for jobs: they end with it."""
+        if self.groups is None:
+            self.groups = {}
+        self.groups[group] = None
+        if self.away and not self.lent:
+            self.slots.lend(self)
+
+    def has_answers(self, group: OpenGroup) -> None:
+        """Note that those jobs have ended."""
+        groups = self.groups or {}
+        groups.pop(group, None)
+        if self.lent and not groups:
+            self.slots.take_back(self)
+
     # --- inside ---
 
     def _move(self, state: JobState) -> None:
-        if self._timer is not None and _TIMER[self.state] != _TIMER[state]:
+        if self._timer is not None and JOB_TIMERS[self.state] != JOB_TIMERS[state]:
             self._disarm()
         self.state = moved(JOB_STEPS, self.state, state)
 
@@ -391,6 +424,8 @@ class Execution(msgspec.Struct, eq=False):
     ) -> None:
         """Answer the job, and go to a state in which it is answered: the only way there but handing back."""
         slots, held = self.slots, self.state is not JobState.WAITING
+        if self.away and state is JobState.ENDED:
+            state = JobState.ABANDONED
         slots.answered(self)
         self._move(state)
         self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
@@ -402,10 +437,12 @@ class Execution(msgspec.Struct, eq=False):
             events.ended(self, status, error)
         if held and state in {JobState.ENDED, JobState.QUARANTINED}:
             slots.released(self)
+        elif state is JobState.ABANDONED:
+            slots.abandoned()
         if self.successor is not None:
             slots.accept(self.successor, force=True)
 
-    def _stopped(self, state: JobState) -> None:
+    def _stopped(self, state: JobState = JobState.ENDED) -> None:
         info = self.stopped_for
         timed_out = info is not None and info.type == TIMED_OUT
         self._finish(state, JobStatus.FAILED if timed_out else JobStatus.CANCELLED, None, info)
@@ -462,7 +499,7 @@ class Execution(msgspec.Struct, eq=False):
     def _due(self) -> None:
         """What the timer limits is over."""
         self._timer = None
-        if _TIMER[self.state] == "grace":
+        if JOB_TIMERS[self.state] == "grace":
             self._quarantine()
         elif self.state is not JobState.WAITING or self.deadline <= self.host.tasks.now():
             self.stop(overdue())
@@ -476,6 +513,8 @@ class Execution(msgspec.Struct, eq=False):
         self._timer = self.host.deadlines.after(self.host.cancel_grace, self._due)
 
     def _quarantine(self) -> None:
+        if self.away:  # what was cancelled is the wait for its thread, and that ends
+            return
         fields = log_fields(self.request)
         log().warning("handler swallows its cancellation", **fields, handler=self.handler.attribute)
         assert self.task is not None
@@ -513,10 +552,11 @@ class Lane:
     `inner` are those that wait and were asked for inside a job that held a slot of this worker when they came.
     """
 
-    __slots__ = ("inner", "limit", "pending", "running")
+    __slots__ = ("inner", "limit", "pending", "running", "threaded")
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self, handler: Handler) -> None:
+        self.limit = handler.limit or math.inf
+        self.threaded = handler.threaded
         self.running: dict[Execution, None] = {}
         self.pending: OrderedDict[str, Execution] = OrderedDict()
         self.inner: dict[str, Execution] = {}
@@ -558,12 +598,3 @@ async def run(execution: Execution) -> None:
         current_job.set(None)
         if exits:
             leave(exits)
-
-
-_AFTER_RESPONSE = {
-    JobState.WAITING: JobState.ENDED,
-    JobState.RUNNING: JobState.ANSWERED,
-    JobState.OPEN: JobState.ENDED,
-    JobState.STOPPING: JobState.CLOSING,
-}
-"""Where an answer by `respond` leads."""

@@ -41,6 +41,7 @@ class Handler(msgspec.Struct, frozen=True):
         limit: Jobs of this handler that may run at once in one worker; None for no limit of its own.
         plain: Whether it is called straight, with one argument: a coroutine function without retries.
         fields: Whether it takes any dict with texts as keys.
+        threaded: Whether it runs in a thread.
         retries: What to do when it raises.
         timeout: Seconds one job of it may run, None for no limit.
     """
@@ -56,11 +57,13 @@ class Handler(msgspec.Struct, frozen=True):
     timeout: float | None = None
     plain: bool = False
     fields: bool = False
+    threaded: bool = False
 
     def __post_init__(self) -> None:
         """Note what makes it quick to call."""
         plain = self.shape is Shape.COROUTINE and self.takes is not Takes.NOTHING and self.retries is None
         msgspec.structs.force_setattr(self, "plain", plain)
+        msgspec.structs.force_setattr(self, "threaded", self.threaded or self.shape is Shape.THREAD)
         msgspec.structs.force_setattr(self, "fields", self.type == dict[str, Any])
 
 
@@ -80,6 +83,10 @@ class Doer(Protocol):
     @property
     def max_concurrency(self) -> int:
         """Jobs that may run at once."""
+
+    @property
+    def by_events(self) -> Handler | None:
+        """What does the jobs that no handler of its class does: the handlers of an event."""
 
     @property
     def was_ready(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from anyio import sleep
@@ -10,7 +11,6 @@ from anyio import sleep
 from actors.host import DoingHost
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
-from actors.performer.threads import in_thread
 from bus import convert
 
 
@@ -26,6 +26,9 @@ class Invoked(Performed, Protocol):
     @property
     def instance(self) -> Any:
         """The user's object that the handler is a method of."""
+
+    def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Call a plain function in a thread, and hold the slot until that is back."""
 
 
 def call(execution: Invoked) -> Awaitable[Any]:
@@ -53,7 +56,7 @@ async def _once(execution: Invoked, handler: Handler, argument: Any) -> Any:
     if handler.shape is Shape.COROUTINE:
         return await handler.call(*arguments)
     if handler.shape is Shape.THREAD:
-        return await in_thread(execution.host.threads, handler.call, *arguments)
+        return await execution.in_thread(partial(handler.call, *arguments))
     job: Job[Any] = Job(execution)
     await job.stream_start()
     chunks = handler.call(*arguments)

@@ -21,7 +21,7 @@ from actors.jobs.outcome import (
     unavailable,
 )
 from actors.observability.trace import Trace
-from actors.requester.flow import Asker, Flow, Member
+from actors.requester.flow import Asker, Flow, Member, Skipped
 from actors.requester.result import Fit, mismatch
 from bus import (
     BusJobResponseMessage,
@@ -153,12 +153,6 @@ class Group(msgspec.Struct, eq=False):
                 self._flow.listen()
         return self._flow
 
-    def listen(self, *, to_members: bool) -> None:
-        """Keep events for an iterator from now on; `to_members` if it is to hear of members that end, too."""
-        self.listening = True
-        if to_members:
-            self.flow.listen(to_members=True)
-
     def statistics(self) -> GroupStatistics:
         """What it holds now."""
         early = sum(len(member.early or ()) for member in self.members.values())
@@ -171,9 +165,7 @@ class Group(msgspec.Struct, eq=False):
         """Belong to the job around it; end at the deadline, if so many seconds are left until there is one."""
         parent = self.parent
         if parent is not None:
-            if parent.groups is None:
-                parent.groups = {}
-            parent.groups[self] = None
+            parent.asks(self)
         if left is not None:
             self._timer = self.host.deadlines.add(self.deadline, self._expired)
         if not self.open:
@@ -251,6 +243,10 @@ class Group(msgspec.Struct, eq=False):
             self._apply(member, each)
         return True
 
+    def skip(self, message: Any) -> None:
+        """Take an event that its asker does not want: those that come after it do not wait for it."""
+        self.receive(Skipped(message.source, message.sequence, message.attempt, message.origin))
+
     def answered(self, message: BusJobResponseMessage) -> bool:
         """Take an answer if nothing was lost, doubled or overtaken before it; False, and nothing done, if not.
 
@@ -308,6 +304,9 @@ class Group(msgspec.Struct, eq=False):
         kind = type(message)
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
+            return
+        if kind is Skipped:
+            self.flow.skip(member)
             return
         last = kind is BusJobStreamEndMessage
         self.flow.event(member, message, last=last)
@@ -378,8 +377,8 @@ class Group(msgspec.Struct, eq=False):
         if self.asker.groups.get(self.job_id) is self:
             del self.asker.groups[self.job_id]
         self.host.open_groups.pop(self, None)
-        if self.parent is not None and self.parent.groups is not None:
-            self.parent.groups.pop(self, None)
+        if self.parent is not None:
+            self.parent.has_answers(self)
         if error is not None:
             for member in self.members.values():
                 if member.timer is not None:

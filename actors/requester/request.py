@@ -84,6 +84,9 @@ def request(
     if limited or not worker_names:
         group.begin(left)
     late: Late | None = None
+    crowd = asker.crowded() if asker.wanted else None
+    if crowd is not None and asker.waits_inside_hook():
+        crowd = None
     send = host.bus.post if group.trace is None and not watching else partial(send_traced, host)
     try:
         for name, value in zip(worker_names, values, strict=True):
@@ -101,7 +104,7 @@ def request(
                 delivery=params.delivery,
                 asked=asked,
             )
-            room = send(message)
+            room = send(message) if crowd is None else crowd
             if room is not None:
                 late = [*(late or ()), (message, room)]
             elif name not in serving:

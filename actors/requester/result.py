@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from actors.jobs.outcome import MISMATCH
-from bus import ErrorInfo, PayloadError, convert
-from bus.wire.shapes import register_annotated
+from bus import ErrorInfo, PayloadError, converter_of
+from bus.wire.known import know
 
 Fit = Callable[[Any], Any]
 """Makes of an answer what its requester wants; raises `PayloadError`, which names the part that does not fit."""
@@ -22,17 +22,16 @@ def fit_for(wanted: Any, what: str = "answer") -> Fit | None:
     Args:
         wanted: A class or another annotation; None wants nothing particular, `type(None)` wants None.
         what: What the value is called in errors.
+
+    Raises:
+        AnnotationError: No value can become that.
     """
     if wanted is None or wanted is Any:
         return None
-    register_annotated(wanted)
-    return partial(_converted, wanted, what)
+    know(wanted)
+    return partial(converter_of(wanted), path=what)
 
 
-def _converted(wanted: Any, what: str, value: Any) -> Any:
-    return convert(value, wanted, what)
-
-
-def mismatch(wanted_of: str, error: PayloadError) -> ErrorInfo:
+def mismatch(worker_name: str, error: PayloadError) -> ErrorInfo:
     """A worker answered something else than its requester wanted."""
-    return ErrorInfo(type=MISMATCH, message=f"{wanted_of!r} answered something else than result= says: {error}")
+    return ErrorInfo(type=MISMATCH, message=f"{worker_name!r} answered something else than result= says: {error}")

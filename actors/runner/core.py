@@ -14,7 +14,7 @@ from zlib import crc32
 
 import anyio
 import msgspec
-from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class
+from anyio import CancelScope, get_cancelled_exc_class
 
 from actors.jobs.errors import RunnerStateError, describe
 from actors.jobs.lifecycle import WorkerState
@@ -23,7 +23,7 @@ from actors.jobs.outcome import lost, refusal
 from actors.jobs.policies import RestartPolicy
 from actors.observability.job_events import TOPIC, JobEvents
 from actors.observability.trace import current_trace
-from actors.performer.threads import THREADS
+from actors.performer.threads import Threads, ThreadStatistics
 from actors.runner.roster import Roster
 from actors.runner.signals import EndSignals
 from actors.runner.supervisor import Supervisor
@@ -77,6 +77,8 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
         deadlines: Deadlines armed.
         tasks: Tasks that run something now.
         late_answers: Answers that came when nobody waited for them any more, since the start.
+        threads: Threads that run plain handlers now (at most 40 for each worker, and those that wait for jobs).
+        abandoned_threads: Those of them whose job has been answered without them; none can be stopped.
     """
 
     workers: int
@@ -85,6 +87,8 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
     deadlines: int
     tasks: int
     late_answers: int
+    threads: int
+    abandoned_threads: int
 
 
 def seconds(name: str, value: float) -> float:
@@ -170,7 +174,7 @@ class RunnerCore:
         self._connecting = False
         self._joined = False
         self._ending: str | None = None
-        self._threads: CapacityLimiter | None = None
+        self._threads: Threads | None = None
         self._lost: dict[str, None] | None = None
         self._mailbox: Mailbox | None = None
 
@@ -180,10 +184,10 @@ class RunnerCore:
     # --- ids, clocks, threads ---
 
     @property
-    def threads(self) -> CapacityLimiter:
+    def threads(self) -> Threads:
         """The threads of plain handlers."""
         if self._threads is None:
-            self._threads = CapacityLimiter(THREADS)
+            self._threads = Threads(self.tasks)
         return self._threads
 
     def wall_clock(self) -> float:
@@ -194,6 +198,7 @@ class RunnerCore:
         """What it holds now."""
         cores = [entry.core for entry in self.roster.entries.values()]
         pool = self.tasks.statistics() if self.running else None
+        threads = self._threads.statistics() if self._threads is not None else ThreadStatistics()
         return RunnerStatistics(
             workers=len(cores),
             jobs=sum(len(core.admission.executions) for core in cores if core.admission is not None),
@@ -201,6 +206,8 @@ class RunnerCore:
             deadlines=self.deadlines.statistics().armed if self.running else 0,
             tasks=pool.tasks - pool.idle if pool is not None else 0,
             late_answers=self._late_answers,
+            threads=threads.running,
+            abandoned_threads=threads.abandoned,
         )
 
     # --- errors and events ---
@@ -278,7 +285,7 @@ class RunnerCore:
             return
         if core.admission is not None:
             core.admission.serve(core.active)
-        if definition.jobs or definition.default is not None:
+        if definition.jobs or definition.default is not None or core.by_events is not None:
             self.bus.serve(core.name, lambda: core.free_slots)
         if core.active:
             core.queue_hook("on_activated", core.activation_args)
@@ -448,6 +455,8 @@ class RunnerCore:
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self._registry_changed)
+        if self._threads is not None:
+            self._threads.close()
 
     def _bus_stopped(self) -> None:
         self.finish("its bus was stopped", at_once=True)

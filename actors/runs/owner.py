@@ -48,8 +48,8 @@ class RunOwner(BaseWorker):
     A run that is pending it begins; one whose owner gives no sign of life for `lease` seconds it takes over, as the
     next attempt, and a run that has cost `max_attempts` owners it fails. When it ends, it leaves its runs to others.
     Any number of owners may share a store; each run has one at a time, and what an earlier one writes is refused.
-    A run whose request it cannot read, because of a type that is not registered here, it leaves to others, and fails it
-    if nobody has taken it within the runner's `ready_timeout`. Runs whose time is over it forgets.
+    A run whose request it cannot read it leaves to others, and fails it if nobody has taken it within the runner's
+    `ready_timeout`. Runs whose time is over it forgets.
 
     Args:
         store: An open run store.

@@ -140,10 +140,10 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """Stands for the data of an event that has an object of a type this process does not know.
+    """Stands for the data of an event that this process cannot read.
 
     Attributes:
-        reason: Which type, and what to do about it.
+        reason: Which part of it, and why.
     """
 
     reason: str
@@ -156,7 +156,7 @@ class RunEvent(msgspec.Struct, frozen=True):
         offset: Its place in the run's events, from 0; each is greater than the one before.
         type: What it is about.
         worker_name: Whose it is; None for the run as a whole.
-        data: What came with it; `Unreadable` if that is of a type which is not registered in this process.
+        data: What came with it; `Unreadable` if that cannot be read in this process.
         attempt: Which attempt at the run.
         at: Unix time, by the clock of the owner.
     """

@@ -57,7 +57,7 @@ class Run:
             RunFailedError: It failed, or was cancelled.
             RunNotFoundError: It was deleted, or its time is over.
             RunStoreError: The store does not answer.
-            RunValueError: Its result is of a type that is not registered in this process.
+            RunValueError: Its result cannot be read in this process.
         """
         with anyio.fail_after(timeout):
             async for _ in self.events():

@@ -59,7 +59,7 @@ class RunStore(Protocol):
         """What it is to do.
 
         Raises:
-            RunValueError: A payload is of a type that is not registered in this process.
+            RunValueError: A payload cannot be read in this process.
         """
 
     async def find(
@@ -115,7 +115,7 @@ class RunStore(Protocol):
 
         Raises:
             RunStateError: It is not completed.
-            RunValueError: The result is of a type that is not registered in this process.
+            RunValueError: The result cannot be read in this process.
         """
 
     async def cancel(self, run_id: str, reason: str | None = None) -> RunStatus:

@@ -22,7 +22,14 @@ from actors.jobs.params import (
 )
 from actors.performer.job import Job
 from actors.requester.chunks import chunks
-from actors.requester.contexts import JobContext, JobGroupContext
+from actors.requester.contexts import (
+    JobContext,
+    JobGroupContext,
+    NewJobContext,
+    NewJobGroupContext,
+    drop,
+    handed_on,
+)
 from actors.requester.request import refuse_twice
 from actors.requester.result import fit_for
 from actors.worker.core import WorkerCore
@@ -122,7 +129,7 @@ class Asking:
             usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
             if not usual or delivery is not None or job_id is not None:
                 resolved = checked(resolved)
-            return JobContext(self.__actorbus__, (worker_name,), resolved, result and fit_for(result))
+            return NewJobContext(self.__actorbus__, (worker_name,), resolved, result and fit_for(result))
         resolved = resolve(
             params,
             JobGroupParams,
@@ -136,7 +143,7 @@ class Asking:
         )
         if not resolved.cancel_on_error:  # one job that failed has failed
             resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return JobContext(self.__actorbus__, (worker_name,), resolved, fit_for(result))
+        return NewJobContext(self.__actorbus__, (worker_name,), resolved, fit_for(result))
 
     @overload
     def job_group(
@@ -195,7 +202,7 @@ class Asking:
             cancellable=cancellable,
         )
         refuse_twice(worker_names)
-        return JobGroupContext(self.__actorbus__, worker_names, resolved, fit_for(result))
+        return NewJobGroupContext(self.__actorbus__, worker_names, resolved, fit_for(result))
 
     @overload
     async def request(
@@ -375,7 +382,7 @@ class Asking:
             if job_name is not None or result is not None:
                 raise TypeError("a handler has a name and types of its own: leave out name= and result=")
             name, job_name, chunk = referred(worker_name, keywords.pop("on", None), streams=True)
-        context = self.job(name, name=job_name, payload=payload, **keywords)
+        context = handed_on(self.job(name, name=job_name, payload=payload, **keywords))
         return chunks(name, context, fit_for(chunk, "chunk"))
 
     @overload
@@ -427,7 +434,7 @@ class Asking:
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
         check_name("worker name", worker_name)
-        self.job(worker_name, result=result, **keywords)  # what is wrong with all of them is an error now
+        drop(self.job(worker_name, result=result, **keywords))  # what is wrong with all of them is an error now
         answers: list[Any] = []
         numbered = enumerate(payloads)
         failure: list[Exception] = []

@@ -12,10 +12,10 @@ import msgspec
 from actors.jobs.errors import HandlerError
 from actors.jobs.nesting import current_job
 from actors.performer.execution import Execution
-from actors.performer.threads import in_thread
+from actors.worker.handlers import definition_of
 from actors.worker.worker import BaseWorker
 from bus import BusJobRequestMessage, JobStatus, check_name, convert
-from bus.wire.shapes import register_annotated
+from bus.wire.known import know
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +42,8 @@ class Function(Generic[P, R]):
 
     def worker(self, name: str | None = None) -> BaseWorker:
         """A new worker that serves the function, under its name or another."""
-        return _FunctionWorker(self, name or self.name)
+        kind = _FunctionWorker if inspect.iscoroutinefunction(self.call) else _PlainFunctionWorker
+        return kind(self, name or self.name)
 
 
 def function(*, name: str | None = None) -> Callable[[Callable[P, R]], Function[P, R]]:
@@ -84,9 +85,18 @@ class _FunctionWorker(BaseWorker):
         if inspect.iscoroutinefunction(served.call):
             result = await served.call(**arguments)
         else:
-            result = await in_thread(execution.host.threads, lambda: served.call(**arguments))
+            result = await execution.in_thread(lambda: served.call(**arguments))
         if not execution.answered:
             execution.respond(result, JobStatus.COMPLETED)
+
+
+class _PlainFunctionWorker(_FunctionWorker):
+    """Its function runs in a thread."""
+
+
+_plain = definition_of(_PlainFunctionWorker).default
+assert _plain is not None
+msgspec.structs.force_setattr(_plain, "threaded", True)  # noqa: FBT003 - it is the value
 
 
 def served_by(worker: BaseWorker) -> Function[Any, Any] | None:
@@ -100,7 +110,7 @@ def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
     except NameError as error:
         raise HandlerError(f"function {name!r}: {error}; import or define that type before it") from None
     for annotation in hints.values():
-        register_annotated(annotation)
+        know(annotation)
     fields: list[Any] = []
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:

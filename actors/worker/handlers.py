@@ -15,7 +15,7 @@ from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job
 from actors.worker.hooks import Hooks
 from bus import BusMessage, check_name, nearest
-from bus.wire.shapes import register_annotated
+from bus.wire.known import know
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -130,6 +130,7 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
         ready: Names of methods by the worker they wait for.
         topics: Names of methods by topic.
         hooks: Names of the hooks that are overridden.
+        guarded: Whether it is asked which messages it takes.
     """
 
     jobs: dict[str | None, Handler] = {}
@@ -137,6 +138,7 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
     ready: dict[str, str] = {}
     topics: dict[str, str] = {}
     hooks: frozenset[str] = frozenset()
+    guarded: bool = False
 
     def missing(self, job_name: str | None, worker_name: str) -> str:
         """Say that no handler serves a job name, and which names there are."""
@@ -218,7 +220,11 @@ def define(cls: type) -> Definition:
         if not inspect.iscoroutinefunction(method):
             raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
         default = make_handler(cls, "on_job_request", method, name=None)
-    definition = Definition({}, default, {}, {}, overridden)
+    guard = cls.accepts_bus_message  # type: ignore[attr-defined]
+    if inspect.iscoroutinefunction(guard):
+        raise HandlerError(f"{cls.__name__}.accepts_bus_message must be a plain 'def': it is asked at once")
+    guarded = guard is not Hooks.accepts_bus_message
+    definition = Definition({}, default, {}, {}, overridden, guarded)
     _collect(cls, definition)
     type.__setattr__(cls, _DEFINITION, definition)
     return definition
@@ -289,7 +295,7 @@ def make_handler(
         shape = Shape.COROUTINE
     argument = _argument_of(where, method)
     if argument is None:
-        register_annotated((hints or {}).get("return"))
+        know((hints or {}).get("return"))
         return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
     if hints is None:
         try:
@@ -300,7 +306,7 @@ def make_handler(
             ) from None
     takes, payload_type = _what_it_takes(hints.get(argument.name, Any))
     for annotation in (payload_type, hints.get("return")):
-        register_annotated(annotation)  # naming a type in a signature is asking for it to travel
+        know(annotation)  # naming a type in a signature is asking for it to travel
     return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
 
 

@@ -50,9 +50,13 @@ class EventHandlers:
         """Whether an event has a handler."""
         return bool(self._handlers.get(event_name))
 
+    def of(self, event_name: str) -> tuple[Handler, ...]:
+        """The handlers of an event."""
+        return tuple(self._handlers.get(event_name, ()))
+
     async def emit(self, event_name: str, *details: object) -> None:
         """Call the handlers of an event, in order. One that raises is logged and the next is called."""
-        for handler in tuple(self._handlers.get(event_name, ())):
+        for handler in self.of(event_name):
             try:
                 result = handler(self._source, *details)
                 if inspect.isawaitable(result):

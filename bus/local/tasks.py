@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from operator import is_
 from typing import Any, Protocol
@@ -193,6 +193,12 @@ class Tasks:
         finally:
             self._count -= 1
             self._shielded.pop(task, None)
+
+
+def same_context(clean: Context) -> bool:
+    """Whether every context variable of the current task is what it was in `clean`; as `Tasks` looks without a call."""
+    left = copy_context()
+    return len(left) == len(clean) and all(map(is_, left.values(), clean.values()))
 
 
 class Signal:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, TypeGuard, TypeVar
 
 import msgspec
 
-from bus.errors import DecodeError, EncodeError
+from bus.errors import DecodeError, DuplicateNameError, EncodeError
 from bus.messages import BusDataMessage, BusLocalMessage, BusMessage, BusSystemMessage, ErrorInfo, WorkerRegistryEntry
+from bus.wire.known import know, own_type, tag_of
 from bus.wire.packing import encode_packed, pack, unpack
-from bus.wire.shapes import Shape, Shapes, explain, register_type
+from bus.wire.shapes import StructRecord, explain
 from bus.wire.signing import MAC_BYTES
-from bus.wire.values import travel_object
+from bus.wire.values import travel_message
 
 if TYPE_CHECKING:
     from bus.wire.signing import Signer
@@ -86,7 +87,7 @@ _USER_FIELDS = frozenset({"payload", "response", "update", "data", "args"})
 _LOCAL_FIELDS = frozenset({"cause"})
 
 
-class _Layout(Shape):
+class _Layout(StructRecord):
     """Where the fields of one type of message go.
 
     Attributes:
@@ -96,9 +97,7 @@ class _Layout(Shape):
         user: The fields in the body that hold any value that travels, with their keys.
     """
 
-    __slots__ = ("built_in", "head", "native", "user")
-
-    def __init__(self, cls: type, tag: str) -> None:
+    def __init__(self, cls: type[BusMessage], tag: str) -> None:
         super().__init__(cls, tag)
         self.built_in = cls.__module__ == BusMessage.__module__
         # A user's own field may be called job_id too: only those that the bus declares belong in the header.
@@ -115,7 +114,30 @@ def _is_built_in(cls: type) -> TypeGuard[type[BusMessage]]:
     return cls.__module__ == BusMessage.__module__ and issubclass(cls, BusMessage)
 
 
-_MESSAGES = Shapes("message tag", _Layout)
+class _Messages:
+    """The types of messages that travel, by tag and by class."""
+
+    def __init__(self) -> None:
+        self.by_tag: dict[str, _Layout] = {}
+        self.by_class: dict[type, _Layout] = {}
+
+    def add(self, cls: type[BusMessage], tag: str | None) -> None:
+        """Register a class. Defined anew, as by a reload, it replaces its former self.
+
+        Raises:
+            DuplicateNameError: Another class has the tag; it keeps it.
+        """
+        layout = _Layout(cls, tag or tag_of(cls))
+        former = self.by_tag.get(layout.tag)
+        if former is not None:
+            if tag_of(former.cls) != tag_of(cls):
+                holder = f"{former.cls.__module__}.{former.cls.__qualname__}"
+                raise DuplicateNameError("message tag", layout.tag, holder, "give one of them another tag=")
+            self.by_class.pop(former.cls, None)
+        self.by_tag[layout.tag] = self.by_class[cls] = layout
+
+
+_MESSAGES = _Messages()
 
 
 def register_message(cls: MessageT, *, tag: str | None = None) -> MessageT:
@@ -139,6 +161,7 @@ def register_message(cls: MessageT, *, tag: str | None = None) -> MessageT:
         msg = f"{cls!r} cannot be registered: a BusLocalMessage never leaves its process"
         raise TypeError(msg)
     _MESSAGES.add(cls, tag)
+    know(cls)
     return cls
 
 
@@ -171,7 +194,7 @@ def encode(
     if layout is None:
         raise EncodeError(cls.__qualname__, _why_not(cls))
     if not layout.built_in:
-        message = travel_object(layout, message, cls.__qualname__)
+        message = travel_message(layout, message, cls.__qualname__)
     head = {name: getattr(message, name) for name in layout.head}
     if head.get("timeout") is not None:
         head["timeout"] = max(0.0, head["timeout"])
@@ -296,5 +319,5 @@ for _cls in tuple(vars(sys.modules[BusMessage.__module__]).values()):
         _MESSAGES.add(_cls, _cls.__name__)
 
 # Messages of users may hold what messages of the bus hold.
-register_type(ErrorInfo, tag="ErrorInfo")
-register_type(WorkerRegistryEntry, tag="WorkerRegistryEntry")
+own_type(ErrorInfo, "ErrorInfo")
+own_type(WorkerRegistryEntry, "WorkerRegistryEntry")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from bus.errors import DecodeError, EncodeError
-from bus.wire.shapes import REGISTERED, explain
-from bus.wire.values import travel
+from bus.wire.known import meet, restore_record, restore_single
+from bus.wire.shapes import Record, explain
+from bus.wire.values import dict_of, elements_of, plain_single, travel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,10 @@ __all__ = ["dumps", "encode_packed", "loads", "pack", "unpack"]
 
 # These numbers are the wire format: never change one, never use one again.
 _INT, _TUPLE, _SET, _FROZENSET, _DICT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _OBJECT = range(1, 13)
+_SINGLE, _RECORD = 13, 14
+
+# Beside the fields of an object stands what a process that validates objects when they arrive passes over.
+_BESIDE = ""
 
 _NATIVE = frozenset({type(None), bool, float, str, bytes})
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
@@ -80,7 +86,7 @@ def loads(data: bytes | memoryview) -> Any:
     """Return the value that `dumps` made bytes of. Nothing is imported or executed by what the bytes say.
 
     Raises:
-        DecodeError: The bytes are none of ours, or hold an object of a type that is not registered here.
+        DecodeError: The bytes are none of ours.
     """
     return unpack(data)
 
@@ -88,10 +94,11 @@ def loads(data: bytes | memoryview) -> Any:
 def unpack(data: bytes | memoryview) -> Any:
     """Return the value that was packed and encoded as `data`.
 
-    Nothing is imported and no attribute looked up by what the bytes say: objects are built of registered classes only.
+    Nothing is imported and no attribute looked up by what the bytes say: an object of a class that is not known here is
+    plain data.
 
     Raises:
-        DecodeError: The bytes are none of ours, name a type unknown here, or an object in them does not fit its class.
+        DecodeError: The bytes are none of ours.
     """
     try:
         return _decode(data)
@@ -118,10 +125,28 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plaine
         return [item if type(item) in _NATIVE else _pack(item) for item in value]
     if (packer := _PACKERS.get(kind)) is not None:
         return packer(value)
-    if (shape := REGISTERED.by_class.get(kind)) is not None:
-        return _ext(_OBJECT, [shape.tag, _pack_dict(shape.keyed(shape.take_apart(value)))])
-    # Building a registered object has given one of its fields its annotated type again, a StrEnum say.
+    shape = meet(kind)
+    if isinstance(shape, Record):
+        return _pack_record(shape, value)
+    if shape is not None:
+        return _ext(_SINGLE, [shape.tag, _pack(plain_single(shape, value)), shape.mark(value)])
+    # The class of a message that was built has given a field its annotated type again.
     return _pack(travel(value))
+
+
+def _pack_record(shape: Record, value: Any) -> Ext:
+    fields, more = shape.take(value)
+    if shape.own:  # every version reads it, and the older know no Enum
+        fields = {name: field.value if isinstance(field, Enum) else field for name, field in fields.items()}
+        return _ext(_OBJECT, [shape.tag, _pack_dict(shape.keyed(fields))])
+    keyed = _pack_dict(shape.keyed(fields))
+    packed = {part: _pack(held) for part, held in more.items()}
+    if shape.flat:
+        packed["flat"] = True
+    if shape.strict or packed.keys() - {"set"} or _BESIDE in keyed:
+        return _ext(_RECORD, [shape.tag, keyed, shape.digest, packed])
+    keyed[_BESIDE] = [shape.digest, packed]
+    return _ext(_OBJECT, [shape.tag, keyed])
 
 
 def _pack_dict(value: dict[Any, Any]) -> Any:
@@ -155,9 +180,9 @@ _PACKERS: dict[type, Callable[[Any], Ext]] = {
 }
 
 
-def _load_dict(data: memoryview) -> dict[Any, Any]:
+def _load_dict(data: memoryview) -> Any:
     flat = _decode(data)
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    return dict_of(flat[::2], flat[1::2])
 
 
 def _load_datetime(data: memoryview) -> datetime:
@@ -172,23 +197,15 @@ def _load_time(data: memoryview) -> time:
 
 def _load_object(data: memoryview) -> Any:
     tag, keyed = _decode(data)
-    shape = REGISTERED.by_tag.get(tag)
-    if shape is None:
-        msg = f"type tag {tag!r:.100} is unknown here: call bus.register_type on its class in this process too"
-        raise DecodeError(msg)
-    try:
-        return shape.build(keyed)
-    except Exception as error:  # validators and __post_init__ are code of the user and may raise anything
-        where, why = explain(error)
-        msg = f"an object tagged {tag!r} does not fit {shape.cls.__qualname__!r}: {f'{where}: ' if where else ''}{why}"
-        raise DecodeError(msg) from error
+    digest, more = keyed.pop(_BESIDE, (None, {}))
+    return restore_record(tag, keyed, digest, more)
 
 
 _LOADERS: dict[int, Callable[[memoryview], Any]] = {
     _INT: lambda data: int.from_bytes(data, "big", signed=True),
     _TUPLE: lambda data: tuple(_decode(data)),
-    _SET: lambda data: set(_decode(data)),
-    _FROZENSET: lambda data: frozenset(_decode(data)),
+    _SET: lambda data: elements_of(set, _decode(data)),
+    _FROZENSET: lambda data: elements_of(frozenset, _decode(data)),
     _DICT: _load_dict,
     _DATETIME: _load_datetime,
     _DATE: lambda data: date.fromisoformat(_decode(data)),
@@ -197,6 +214,8 @@ _LOADERS: dict[int, Callable[[memoryview], Any]] = {
     _DECIMAL: lambda data: Decimal(_decode(data)),
     _UUID: lambda data: UUID(bytes=bytes(data)),
     _OBJECT: _load_object,
+    _SINGLE: lambda data: restore_single(*_decode(data)),
+    _RECORD: lambda data: restore_record(*_decode(data)),
 }
 
 

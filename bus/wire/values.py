@@ -6,18 +6,20 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from functools import partial
+from operator import is_ as _is
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from bus.errors import BusError, EncodeError
-from bus.wire.shapes import REGISTERED, Shape, complete, explain, has_shape, key_part
+from bus.wire.known import meet, plain_record
+from bus.wire.shapes import Record, Single, explain, key_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["MAX_DEPTH", "PayloadError", "convert", "travel", "travel_object"]
+__all__ = ["MAX_DEPTH", "PayloadError", "plain", "travel", "travel_message"]
 
 
 MAX_DEPTH = 100
@@ -27,6 +29,9 @@ MAX_DEPTH = 100
 _SHARED = frozenset({type(None), bool, int, float, bytes, date, timedelta, Decimal, UUID})
 
 _LONGEST_PATH = 20
+
+# What an object that is frozen may hold besides its fields and still be shared.
+_UNCHANGING = frozenset({"set"})
 
 
 class PayloadError(BusError, ValueError):
@@ -58,9 +63,9 @@ class _RefusedError(Exception):
 def travel(value: Any, path: str = "payload") -> Any:
     """Return `value` as its reader gets it, equal to it and isolated from what the sender does to it afterwards.
 
-    Containers are copied, immutable values shared. Subclasses of the builtin types that equal their base (StrEnum,
-    OrderedDict, namedtuple) travel as the base. Times keep their instant and offset, not their zone. Registered objects
-    are built anew from their fields. What comes out is what `pack` and `unpack` would give.
+    Containers and objects with fields are copied, immutable values shared; no code of their classes runs. Subclasses of
+    the builtin types that equal their base, as an OrderedDict does, travel as the base. Times keep their instant and
+    offset, not their zone. What comes out is what `pack` and `unpack` would give in a process that knows the classes.
 
     Args:
         value: The value.
@@ -86,13 +91,13 @@ def travel(value: Any, path: str = "payload") -> Any:
     return _guarded(_walk, value, path)
 
 
-def travel_object(shape: Shape, value: Any, path: str) -> Any:
-    """Return `value`, an object of the class of `shape`, as `travel` would if it were registered.
+def travel_message(shape: Record, value: Any, path: str) -> Any:
+    """Return a message of a user's class as its reader gets it: built from its fields, which are validated.
 
     Raises:
         EncodeError: It cannot travel.
     """
-    return _guarded(partial(_registered, shape), value, path)
+    return _guarded(partial(_built, shape), value, path)
 
 
 def _guarded(walk: Callable[[Any, int], Any], value: Any, path: str) -> Any:
@@ -117,8 +122,8 @@ def _walk(value: Any, depth: int) -> Any:
         raise _RefusedError(reason)
     if (container := _CONTAINERS.get(kind)) is not None:
         return container(value, depth + 1)
-    if (shape := REGISTERED.by_class.get(kind)) is not None:
-        return _registered(shape, value, depth + 1)
+    if (shape := meet(kind)) is not None:
+        return _record(shape, value, depth + 1) if isinstance(shape, Record) else _single(shape, value, depth + 1)
     return _walk(_as_base(value, kind), depth)
 
 
@@ -194,7 +199,10 @@ def _items(value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
 
 
 def _tuple(value: tuple[Any, ...], depth: int) -> tuple[Any, ...]:
-    return value if _plain(value) else tuple(_items(value, depth))
+    if _plain(value):
+        return value
+    items = _items(value, depth)
+    return value if all(map(_is, items, value)) else tuple(items)
 
 
 def _elements(value: set[Any] | frozenset[Any], depth: int) -> set[Any]:
@@ -218,28 +226,62 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-def _registered(shape: Shape, value: Any, depth: int) -> Any:
-    fields = shape.take_apart(value)
+def _record(shape: Record, value: Any, depth: int) -> Any:
+    try:
+        fields, more = shape.take(value)
+    except Exception as error:  # a property may stand where a field is
+        reason = f"{shape.cls.__qualname__!r} cannot be read: {error!r}"
+        raise _RefusedError(reason) from error
+    travelled = _entries(fields, depth)
+    for part, held in more.items():
+        more[part] = _entries(held, depth) if type(held) is dict else _walk(held, depth)
+    if shape.frozen and more.keys() <= _UNCHANGING and all(field is travelled[name] for name, field in fields.items()):
+        return value
+    try:
+        return shape.make(travelled, more)
+    except Exception as error:
+        reason = f"{shape.cls.__qualname__!r} cannot be made of its fields: {error}"
+        raise _RefusedError(reason) from error
+
+
+def _entries(held: dict[str, Any], depth: int) -> dict[str, Any]:
     travelled = {}
-    for name, field in fields.items():
+    for name, item in held.items():
         try:
-            travelled[name] = _walk(field, depth)
+            travelled[name] = _walk(item, depth)
         except _RefusedError as refused:
             refused.parts.append(key_part(name))
             raise
+    return travelled
+
+
+def _single(shape: Single, value: Any, depth: int) -> Any:
+    if shape.shared:
+        return value
+    plain = shape.plain(value)
+    travelled = _walk(plain, depth)
+    return value if _same_items(plain, travelled) else shape.make(travelled)
+
+
+def _same_items(one: Any, other: Any) -> bool:
+    if type(one) is tuple:
+        return all(item is travelled for item, travelled in zip(one, other, strict=True))
+    return one is other
+
+
+def _built(shape: Record, value: Any, depth: int) -> Any:
+    travelled = _entries(shape.take(value)[0], depth)
     try:
         built = shape.build(shape.keyed(travelled))
-        rebuilt = shape.take_apart(built)
+        rebuilt = shape.take(built)[0]
         changed = [name for name, field in travelled.items() if not _same(rebuilt.get(name, msgspec.UNSET), field)]
-    except Exception as error:  # validators and __post_init__ are code of the user and may raise anything
+    except Exception as error:  # __post_init__ is code of the user and may raise anything
         where, why = explain(error)
         reason = f"{shape.cls.__qualname__!r} cannot be built from its fields: {why}"
         raise _RefusedError(reason, where) from error
     if changed:
         reason = f"the field does not come back equal when {shape.cls.__qualname__!r} is built: check its annotation"
         raise _RefusedError(reason, key_part(changed[0]))
-    if shape.frozen and all(field is rebuilt[name] for name, field in fields.items()):
-        return value
     return built
 
 
@@ -288,9 +330,6 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 def _as_base(value: Any, kind: type) -> Any:
     name = kind.__qualname__
-    if has_shape(kind):
-        reason = f"type {name!r} is not registered: call bus.register_type({name}) in both processes, or send a dict"
-        raise _RefusedError(reason)
     for base, reduce in _BASES:
         if issubclass(kind, base):
             try:
@@ -307,31 +346,63 @@ def _as_base(value: Any, kind: type) -> Any:
 
 
 def _way_out(kind: type, name: str) -> str:
-    if issubclass(kind, Enum):
-        return f"type {name!r} is a plain Enum: derive it from StrEnum or IntEnum, or send its value"
     if issubclass(kind, bytearray | memoryview):
         return f"type {name!r} can change under way: send bytes(...) of it"
-    return f"type {name!r} is not among the types that travel: send a dict, or an object of a registered class"
+    return f"type {name!r} is not among the types that travel: send a dict, a dataclass or a model"
 
 
-def convert(value: Any, type_: Any, path: str = "payload") -> Any:
-    """Return `value` as what a handler's annotation asks for.
+def plain(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plainest form
+    """Return what a process gets of `value` that knows none of its classes.
 
-    A value that is of the type already is returned as it is. A dict becomes a Struct, a dataclass or a pydantic model.
-    No text becomes a number, nor a number text.
+    Objects become dicts by the keys of their fields, members of an Enum their values. What holds none of these is
+    returned as it is.
 
     Args:
-        value: What travelled.
-        type_: The annotation.
-        path: What to call the value in errors.
-
-    Raises:
-        PayloadError: It does not fit; the error names the part.
+        value: What has travelled.
     """
-    if type_ is Any or (isinstance(type_, type) and isinstance(value, type_)):
+    kind = type(value)
+    if kind in _SHARED or kind is str or kind in _LEAVES:
         return value
+    if kind is dict:
+        keys = [plain(key) for key in value]
+        items = [plain(item) for item in value.values()]
+        if all(map(_is, keys, value)) and all(map(_is, items, value.values())):
+            return value
+        return dict_of(keys, items)
+    if (container := _CONTAINERS.get(kind)) is not None:
+        items = [plain(item) for item in value]
+        if all(map(_is, items, value)):
+            return value
+        return elements_of(kind, items) if container in {_elements, _frozenset} else kind(items)
+    shape = meet(kind)
+    if isinstance(shape, Record):
+        fields, more = shape.take(value)
+        keyed = {key: plain(item) for key, item in shape.keyed(fields).items()}
+        return plain_record(keyed, {"flat": shape.flat, "extra": plain(more.get("extra", {}))})
+    return plain(plain_single(shape, value)) if shape is not None and not shape.builtin else value
+
+
+def plain_single(shape: Single, value: Any) -> Any:
+    """The plain value that an object stands for: of a member of an Enum, its name if its value cannot travel."""
     try:
-        return msgspec.convert(value, type_, strict=True, dec_hook=complete)
-    except Exception as error:  # validators and __post_init__ are code of the user and may raise anything
-        where, why = explain(error)
-        raise PayloadError(path + where, why) from error
+        return travel(shape.plain(value))
+    except EncodeError:
+        if isinstance(value, Enum):
+            return value.name
+        raise
+
+
+def dict_of(keys: list[Any], items: list[Any]) -> Any:
+    """A dict, or its entries as pairs if a key is not hashable without its class."""
+    try:
+        return dict(zip(keys, items, strict=True))
+    except TypeError:
+        return [[key, item] for key, item in zip(keys, items, strict=True)]
+
+
+def elements_of(kind: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """A set of some kind, or a list if an element is not hashable without its class."""
+    try:
+        return kind(items)
+    except TypeError:
+        return items

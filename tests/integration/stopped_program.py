@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from actors import BaseWorker, JobError, WorkerRunner, job
+from actors import BaseWorker, Client, JobError, WorkerRunner, job
 from bus import AsyncQueueBus
 
 
@@ -30,6 +30,10 @@ class Performer(BaseWorker):
     def thread(self) -> None:
         say("begun")
         threading.Event().wait(60)
+
+    @job(name="stuck")
+    def stuck(self) -> None:
+        threading.Event().wait()
 
     @job(name="fleeing")
     async def fleeing(self) -> None:
@@ -95,8 +99,21 @@ async def handed_over(**options: Any) -> None:
         say("the first is gone")
 
 
+async def stuck_threads(**options: Any) -> None:
+    """A thousand jobs have timed out whose threads never end."""
+    runner = WorkerRunner("runner", **options)
+    await runner.add_workers(Performer("performer"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run)
+        await anyio.wait_all_tasks_blocked()
+        async with Client(runner) as client:
+            await client.gather("performer", range(1000), name=JOB, timeout=0.05, max_concurrency=500)
+            say("threads", runner.statistics().threads, runner.statistics().abandoned_threads)
+    say("runner ended")
+
+
 BACKEND, MAIN, JOB, DRAIN = sys.argv[1:5]
-MAINS = {main.__name__: main for main in (one_runner, script, two_runners, handed_over)}
+MAINS = {main.__name__: main for main in (one_runner, script, two_runners, handed_over, stuck_threads)}
 
 
 async def main() -> None:

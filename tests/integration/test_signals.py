@@ -112,6 +112,27 @@ def test_g30_the_second_signal_does_not_wait_for_a_handler_in_a_thread(start: St
 
 
 @any_stop
+def test_g51_a_process_ends_though_threads_of_its_handlers_never_do(start: Start, stop: signal.Signals) -> None:
+    program = start("stuck_threads", "stuck", "3600")
+    assert program.read_until("threads 40 40")
+    program.send(stop)
+    lines, code = program.rest()
+    assert code == 0
+    assert any("threads left behind" in line for line in lines)
+    assert lines[-2:] == ["runner ended", "end"]
+
+
+def test_g51_a_drain_that_is_cut_leaves_its_threads_behind(start: Start) -> None:
+    program = start("one_runner", "thread", "0.1")
+    program.read_until("begun")
+    program.send(signal.SIGTERM)
+    lines, code = program.rest()
+    assert code == 0
+    assert "outcome cancelled" in lines
+    assert lines[-2:] == ["runner ended", "end"]
+
+
+@any_stop
 def test_g30_a_signal_ends_the_runner_of_a_script_too(start: Start, stop: signal.Signals) -> None:
     program = start("script", "work", "0.1")
     program.read_until("begun")

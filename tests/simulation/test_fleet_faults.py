@@ -12,12 +12,12 @@ import pytest
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStatus, WorkerRunner, WorkerUnavailableError, job
 from actors.requester.flow import Member
 from actors.testing import Faults, Simulation
-from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, TransportError, register_type
+from bus import BusJobRequestMessage, BusJobUpdateMessage, EncodeError, NetworkBus, TransportError
 from bus.memory.queues import Entry, Node, Queues
 from bus.simulation.network import SimulatedTransport
 from bus.transport.transport import Delivery, Outgoing
 from bus.wire.codec import encode
-from bus.wire.shapes import REGISTERED
+from bus.wire.known import own_type
 
 
 class Worker(BaseWorker):
@@ -123,39 +123,37 @@ def test_g24_an_update_too_big_to_travel_leaves_no_hole_in_the_order() -> None:
 
 
 def test_g5_a_request_that_its_performer_cannot_read_is_answered_with_an_error() -> None:
-    class Unknown(msgspec.Struct):
-        x: int = 1
+    class Unfit(msgspec.Struct):
+        x: int = "text"  # type: ignore[assignment]  # it is refused when it arrives
 
     async def program(sim: Simulation) -> None:
         boss = await _pair(sim, Worker("w"))
-        with pytest.raises(JobError, match="'Unknown request' is unknown here") as caught:
-            await boss.job("w", name="echo", payload=Unknown())
+        with pytest.raises(JobError, match="tagged 'Unfit request' does not fit") as caught:
+            await boss.job("w", name="echo", payload=Unfit())
         assert caught.value.status is JobStatus.ERROR
         assert await boss.job("w", name="echo", payload=2) == 2
 
-    register_type(Unknown, tag="Unknown request")
-    del REGISTERED.by_tag["Unknown request"]
+    own_type(Unfit, "Unfit request")
     run(program)
 
 
 def test_g5_an_answer_that_its_requester_cannot_read_ends_the_job_with_an_error() -> None:
-    class Unknown(msgspec.Struct):
-        x: int = 1
+    class Unfit(msgspec.Struct):
+        x: int = "text"  # type: ignore[assignment]  # it is refused when it arrives
 
     class Riddle(BaseWorker):
         @job(name="riddle")
         async def riddle(self, job: Job[Any]) -> Any:
             await job.update("soon")
-            return Unknown()
+            return Unfit()
 
     async def program(sim: Simulation) -> None:
         boss = await _pair(sim, Riddle("w"))
-        with pytest.raises(JobError, match="'Unknown answer' is unknown here") as caught:
+        with pytest.raises(JobError, match="tagged 'Unfit answer' does not fit") as caught:
             await boss.job("w", name="riddle")
         assert caught.value.status is JobStatus.ERROR
 
-    register_type(Unknown, tag="Unknown answer")
-    del REGISTERED.by_tag["Unknown answer"]
+    own_type(Unfit, "Unfit answer")
     run(program)
 
 

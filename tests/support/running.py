@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from actors import BaseWorker, Function, WorkerRunner
@@ -61,6 +62,12 @@ def execution_of(worker: BaseWorker, job_id: str) -> Execution:
     return admission.executions[job_id]
 
 
+async def settled(runner: WorkerRunner) -> None:
+    """Wait until every thread of a plain handler is back."""
+    while runner.statistics().threads:
+        await anyio.lowlevel.checkpoint()
+
+
 async def leftovers(runner: WorkerRunner) -> dict[str, object]:
     """What a runner still holds once everything that can go on has: all 0 when nobody asks for anything."""
     await anyio.wait_all_tasks_blocked()
@@ -74,6 +81,7 @@ async def leftovers(runner: WorkerRunner) -> dict[str, object]:
         "running": sum(each.running for each in held),
         "pending": sum(each.pending for each in held),
         "quarantined": sum(each.quarantined for each in held),
+        "threads": now.threads,
         "parked": runner.bus.statistics().parked,
         "names with parked requests": len(runner.bus._parked),
     }

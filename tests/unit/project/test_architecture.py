@@ -87,7 +87,7 @@ SHARED_MACHINERY = {
     "bus.simulation.network": "the simulation builds its networks from it",
     "bus.testing": "the contract of run stores speaks in the words of that of transports",
     "bus.transport.server": "the command line shows URLs as the buses do",
-    "bus.wire.shapes": "the types that a handler names in its signature may travel",
+    "bus.wire.known": "the types that a handler names in its signature arrive as objects",
 }
 
 HEAVY = {

@@ -14,7 +14,7 @@ from actors import BaseWorker, Job, JobError, JobGroupError, JobStateError, JobS
 from actors.runner.runner import core_of_runner
 from actors.worker.verbs import core_of
 from bus import BusDataMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
-from tests.support.running import execution_of, running
+from tests.support.running import execution_of, running, settled
 from tests.support.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -498,12 +498,12 @@ async def test_g19_a_job_that_answered_early_and_is_asked_again_with_its_id_free
         assert worker.statistics().quarantined == 0
 
 
-async def test_g19_a_handler_in_a_thread_cannot_be_stopped_and_holds_up_nobody() -> None:
+async def test_g19_a_handler_in_a_thread_cannot_be_stopped_and_holds_up_nobody_but_its_slot() -> None:
     release = threading.Event()
     began = threading.Event()
 
     class Worker(BaseWorker):
-        max_concurrency = 1
+        max_concurrency = 2
 
         @job
         def block(self, message: BusJobRequestMessage) -> Any:
@@ -514,7 +514,7 @@ async def test_g19_a_handler_in_a_thread_cannot_be_stopped_and_holds_up_nobody()
         async def echo(self, message: BusJobRequestMessage) -> Any:
             return {"echo": message.payload}
 
-    async with running(Worker("worker"), client := BaseWorker("client")):
+    async with running(Worker("worker"), client := BaseWorker("client")) as runner:
         try:
             group = await client.create_job_group_and_request_job(["worker"], name="block")
             with anyio.fail_after(30):
@@ -524,6 +524,7 @@ async def test_g19_a_handler_in_a_thread_cannot_be_stopped_and_holds_up_nobody()
                 assert await client.job("worker", name="echo", payload=1) == {"echo": 1}
         finally:
             release.set()
+        await settled(runner)
 
 
 async def test_g19_a_handler_cleans_up_with_jobs_of_its_own_within_the_grace() -> None:

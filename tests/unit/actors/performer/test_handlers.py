@@ -15,7 +15,7 @@ import pytest
 
 from actors import Backoff, BaseWorker, Job, JobError, JobStatus, JobTimeoutError, RetryPolicy, job
 from bus import BusJobRequestMessage
-from tests.support.running import running
+from tests.support.running import running, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -664,9 +664,10 @@ async def test_a_sync_handler_past_its_limit_is_answered_and_left_to_end_by_itse
             return "too late"
 
     boss, blocking = Boss("boss"), Blocking("b")
-    async with running(boss, blocking):
+    async with running(boss, blocking) as runner:
         try:
             with pytest.raises(JobTimeoutError):
                 await boss.job("b", name="block")
         finally:
             blocking.release.set()
+        await settled(runner)

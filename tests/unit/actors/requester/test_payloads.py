@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +35,10 @@ pytestmark = pytest.mark.anyio
 
 class Level(StrEnum):
     LOW = "low"
+
+
+class Text(str):
+    __slots__ = ()
 
 
 @register_type
@@ -92,6 +98,9 @@ VALUES: list[Any] = [
     Struct("a", Struct("b"), [1, Struct("c")]),
     Data(datetime(2026, 1, 1, tzinfo=UTC), {"a": (1,)}),
     Model(count=3),
+    Level.LOW,
+    {Level.LOW: [Level.LOW]},
+    Path("a/b"),
 ]
 
 
@@ -265,7 +274,7 @@ async def test_g41_what_either_side_changes_later_changes_nothing_for_the_other(
         assert context.response == {"answer": [1, 2]}
 
 
-@pytest.mark.parametrize(("value", "base"), [(Level.LOW, "low"), ({"x": Level.LOW}, {"x": "low"})])
+@pytest.mark.parametrize(("value", "base"), [(OrderedDict(a=1), {"a": 1}), ({"x": Text("y")}, {"x": "y"})])
 async def test_g41_a_subclass_that_equals_its_base_arrives_as_the_base(value: Any, base: Any) -> None:
     boss, mirror = Boss(), Mirror("mirror")
     async with running(boss, mirror):

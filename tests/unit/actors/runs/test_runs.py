@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from actors import BaseWorker, Client, Job, JobRecord, WorkerRunner, job, tracing
@@ -27,8 +28,7 @@ from actors.runs import (
     owner,
 )
 from actors.runs.stores.ledger import too_large
-from bus import register_type
-from bus.wire.shapes import REGISTERED
+from bus.wire.known import REGISTERED, own_type
 
 pytestmark = pytest.mark.anyio
 
@@ -329,43 +329,58 @@ class Parcel:
     weight: int
 
 
+class Unfit(msgspec.Struct):
+    x: int = "text"  # type: ignore[assignment]  # it is refused when it is read
+
+
+class Post(Desk):
+    @job
+    async def pack(self, weight: int) -> Parcel:
+        return Parcel(weight)
+
+    @job
+    async def spoil(self) -> Unfit:
+        return Unfit()
+
+
 @pytest.fixture
-def forget_parcels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """As a process is that has not imported the module they are in."""
-    register_type(Parcel)
-    return lambda: monkeypatch.delitem(REGISTERED.by_tag, REGISTERED.by_class[Parcel].tag)
+def unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A type of the library itself, which is validated when it is read."""
+    own_type(Unfit, "Unfit")
 
 
-async def test_what_is_of_an_unknown_type_is_named_with_the_way_out(forget_parcels: Callable[[], None]) -> None:
-    class Post(Desk):
-        @job
-        async def pack(self, weight: int) -> Parcel:
-            return Parcel(weight)
-
+async def test_g49_what_is_of_an_unknown_type_is_plain_data(monkeypatch: pytest.MonkeyPatch) -> None:
     async with WorkerRunner() as runner, Client(runner) as client:
         await runner.add_workers(Post("post"))
         run = await client.submit("post", name="pack", payload=2, idempotency_key="k")
         assert await run.result(60) == Parcel(2)
-        other = await client.submit("post", name="pack", payload=Parcel(2), idempotency_key="parcel", ttl=None)
-        assert await ended(other) is RunState.FAILED
-        forget_parcels()
-        with pytest.raises(
-            RunValueError, match=r"the result of run .* tag '.*Parcel' is unknown.*register_type on its"
-        ):
+        monkeypatch.delitem(REGISTERED.by_tag, REGISTERED.by_class[Parcel].tag)
+        assert await run.result(60) == {"weight": 2}
+        assert [event.data for event in [event async for event in run.events()]][1] == {"weight": 2}
+
+
+@pytest.mark.usefixtures("unfit")
+async def test_what_cannot_be_read_is_named() -> None:
+    async with WorkerRunner() as runner, Client(runner) as client:
+        await runner.add_workers(Post("post"))
+        run = await client.submit("post", name="spoil", idempotency_key="k")
+        with pytest.raises(RunValueError, match=r"the result of run .* tagged 'Unfit' does not fit"):
             await run.result(60)
         events = [event async for event in run.events()]
         assert [isinstance(event.data, Unreadable) for event in events] == [False, True, False]
+        other = await client.submit("post", name="pack", payload=Unfit(), idempotency_key="unfit", ttl=None)
+        assert await ended(other) is RunState.FAILED
         with pytest.raises(RunConflictError):
-            await client.submit("post", name="pack", payload=2, idempotency_key="parcel")
+            await client.submit("post", name="pack", payload=2, idempotency_key="unfit")
 
 
-async def test_a_request_that_no_owner_can_read_fails_its_run(forget_parcels: Callable[[], None]) -> None:
+@pytest.mark.usefixtures("unfit")
+async def test_a_request_that_no_owner_can_read_fails_its_run() -> None:
     store = InMemoryRunStore()
     async with WorkerRunner(ready_timeout=1) as runner, Client(runner, run_store=store, own_runs=False) as client:
-        run = await client.submit("desk", name="shout", payload=Parcel(2))
-        forget_parcels()
+        run = await client.submit("desk", name="shout", payload=Unfit())
         await runner.add_workers(RunOwner(store, heartbeat=0.05))
-        with pytest.raises(RunFailedError, match=r"the request of run .* tag '.*Parcel' is unknown here"):
+        with pytest.raises(RunFailedError, match=r"the request of run .* tagged 'Unfit' does not fit"):
             await run.result(60)
         assert (await run.status()).attempts == 2
 

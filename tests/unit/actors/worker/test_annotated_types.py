@@ -11,7 +11,7 @@ import pytest
 from actors import BaseWorker, Client, Function, Job, WorkerRunner, function, job
 from actors.worker.handlers import definition_of
 from bus import register_type
-from bus.wire.shapes import REGISTERED
+from bus.wire.known import REGISTERED
 
 pytestmark = pytest.mark.anyio
 

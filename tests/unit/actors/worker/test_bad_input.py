@@ -467,8 +467,8 @@ class NoOffset(tzinfo):
     utcoffset = dst = tzname = tzinfo.utcoffset  # type: ignore[assignment]
 
 
-class NotRegistered(msgspec.Struct):
-    value: int = 1
+class Holder(msgspec.Struct):
+    value: object = object()
 
 
 BAD_VALUES: list[tuple[Any, str, str]] = [
@@ -479,7 +479,7 @@ BAD_VALUES: list[tuple[Any, str, str]] = [
     ({"a b": object()}, r"\['a b'\]", "object"),
     ({1: [object()]}, r"\[1\]\[0\]", "object"),
     ({object(): 1}, r"\.keys\(\)", "object"),
-    (({1, 2}, [NotRegistered()]), r"\[1\]\[0\]", "register_type"),
+    (({1, 2}, [Holder()]), r"\[1\]\[0\]\.value", "type 'object'"),
     ({"x": bytearray(b"x")}, r"\.x", "bytes"),
     ({"x": "\ud800"}, r"\.x", "surrogate"),
     ({"x": ValueError("x")}, r"\.x", "ValueError"),

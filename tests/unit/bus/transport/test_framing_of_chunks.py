@@ -18,15 +18,14 @@ from bus import (
     EncodeError,
     NetworkBus,
     TransportError,
-    register_type,
 )
 from bus.memory.broker import MemoryBroker
 from bus.messages import MOST_CHUNKS
 from bus.transport.framing import Chunks, Framer
 from bus.transport.transport import Outgoing
 from bus.wire.codec import decode, decode_header, encode
+from bus.wire.known import own_type
 from bus.wire.packing import encode_packed
-from bus.wire.shapes import REGISTERED
 from tests.support.interceptor import Interceptor
 from tests.support.virtual_time import virtual_time
 
@@ -65,11 +64,11 @@ class Teller(BaseWorker):
     @job(name="riddle")
     async def riddle(self, job: Job[Any]) -> AsyncIterator[Any]:
         for each in (1, 2, self.bus, 4):
-            yield Unknown() if each is self.bus else each
+            yield Unfit() if each is self.bus else each
 
 
-class Unknown(msgspec.Struct):
-    x: int = 1
+class Unfit(msgspec.Struct):
+    x: int = "text"  # type: ignore[assignment]  # it is refused when it arrives
 
 
 class Pair(NamedTuple):
@@ -172,11 +171,10 @@ async def test_frames_of_several_chunks_keep_to_the_most_bytes_and_only_the_send
 
 
 async def test_g13_a_chunk_that_cannot_be_read_ends_its_job_with_an_error_and_those_before_it_have_come() -> None:
-    register_type(Unknown, tag="Unknown chunk")
-    del REGISTERED.by_tag["Unknown chunk"]
+    own_type(Unfit, "Unfit chunk")
     async with pair() as it:
         got = []
-        with pytest.raises(JobError, match="'Unknown chunk' is unknown here") as caught:
+        with pytest.raises(JobError, match="tagged 'Unfit chunk' does not fit") as caught:
             async with it.boss.job("w", name="riddle", timeout=60) as asked:
                 got += [event.data async for event in asked if event.type == event.STREAM_DATA]
         assert caught.value.status is JobStatus.ERROR

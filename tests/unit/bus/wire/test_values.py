@@ -19,9 +19,10 @@ import msgspec
 import pytest
 
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
+from bus.wire.converter import convert
+from bus.wire.known import REGISTERED, register_type
 from bus.wire.packing import encode_packed, pack, unpack
-from bus.wire.shapes import register_type
-from bus.wire.values import MAX_DEPTH, PayloadError, convert, travel
+from bus.wire.values import MAX_DEPTH, PayloadError, travel
 
 
 def over_the_wire(value: object) -> Any:
@@ -186,7 +187,18 @@ def test_g41_what_goes_in_comes_out_equal_and_of_the_same_types() -> None:
 
 def test_g41_what_cannot_travel_is_refused_at_the_same_path_in_process_and_on_the_wire() -> None:
     rng = random.Random(13)
-    bad: list[Any] = [Colour.RED, bytearray(b"x"), object(), Stranger("s"), "\ud800", len, int, 1j, range(3), float]
+    bad: list[Any] = [
+        bytearray(b"x"),
+        object(),
+        Ticket(len),
+        Point(1, object()),
+        "\ud800",
+        len,
+        int,
+        1j,
+        range(3),
+        float,
+    ]
     refused = 0
     for _ in range(4000):
         value = a_value(rng, rng.randrange(1, 5), lambda rng: rng.choice(bad) if rng.random() < 0.2 else a_leaf(rng))
@@ -205,16 +217,12 @@ def test_g41_what_cannot_travel_is_refused_at_the_same_path_in_process_and_on_th
 @pytest.mark.parametrize(
     ("value", "base"),
     [
-        (Level.LOW, "low"),
-        (Number.ONE, 1),
         (Text("é"), "é"),
         (OrderedDict(a=1), {"a": 1}),
         (defaultdict(list, a=[1]), {"a": [1]}),
         (Counter("aab"), {"a": 2, "b": 1}),
-        (Point(1, [Level.LOW]), (1, ["low"])),
         (Moment(2020, 1, 2, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)),
-        ({Text("k"): Number.ONE}, {"k": 1}),
-        (frozenset({Level.LOW}), frozenset({"low"})),
+        ({Text("k"): 1}, {"k": 1}),
         ([Text("plain")], ["plain"]),
     ],
 )
@@ -279,7 +287,7 @@ def test_a_zone_that_fails_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "path", "reason"),
     [
-        ({"items": [1, 2, 3, {"when": Colour.RED}]}, "payload.items[3].when", "plain Enum"),
+        ({"items": [1, 2, 3, {"when": object()}]}, "payload.items[3].when", "a dataclass or a model"),
         ({"a b": bytearray()}, "payload['a b']", "send bytes"),
         ({1: {2: object()}}, "payload[1][2]", "not among the types that travel"),
         ({(1, len): 1}, "payload.keys()[1]", "builtin_function_or_method"),
@@ -287,7 +295,8 @@ def test_a_zone_that_fails_is_refused() -> None:
         (({"x": {Stranger}},), "payload[0].x{...}", "StructMeta"),
         (Finding(1, notes=[{"x": len}]), "payload.notes[0].x", "builtin_function_or_method"),
         (Row(1, (1, len)), "payload.items[1]", "builtin_function_or_method"),
-        ([Stranger("s")], "payload[0]", "call bus.register_type(Stranger) in both processes, or send a dict"),
+        ([Stranger(len)], "payload[0].name", "builtin_function_or_method"),  # type: ignore[arg-type]
+        ([Point(1, {len: 1})], "payload[0][1].keys()", "builtin_function_or_method"),
         ({"\ud800": 1}, "payload.keys()", "lone surrogate at index 0"),
         (["ok", "é\udfff"], "payload[1]", "lone surrogate at index 1"),
         ({"x" * 100: {"y y" * 100: len}}, f"payload.{'x' * 100}['{'y y' * 18}yy...]", "builtin_function"),
@@ -361,65 +370,41 @@ def test_an_object_without_equality_travels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "path", "reason"),
+    "value",
     [
-        (Finding("1"), "payload.lineNo", "expected int, got str"),  # type: ignore[arg-type]
-        (Source("a", "high"), "payload.level", "invalid enum value 'high'"),  # type: ignore[arg-type]
-        (Finding(1, notes=(1,)), "payload.notes", "does not come back equal"),  # type: ignore[arg-type]
-        (Finding(1, score=2**53 + 1), "payload.score", "does not come back equal"),
-        (Finding(1, source={"name": "a"}), "payload.source", "does not come back equal"),  # type: ignore[arg-type]
+        Finding("1"),  # type: ignore[arg-type]
+        Source("a", "high"),  # type: ignore[arg-type]
+        Finding(1, notes=(1,)),  # type: ignore[arg-type]
+        Finding(1, score=2**53 + 1),
+        Finding(1, source={"name": "a"}),  # type: ignore[arg-type]
     ],
 )
-def test_g41_an_object_whose_fields_belie_its_annotations_is_refused_at_the_sender(
-    value: object, path: str, reason: str
-) -> None:
+def test_g41_an_object_whose_fields_belie_its_annotations_comes_out_as_it_is(value: object) -> None:
     for way in (travel, over_the_wire):
-        with pytest.raises(EncodeError) as caught:
-            way({"x": value})
-        assert caught.value.path == path.replace("payload", "payload.x")
-        assert reason in caught.value.reason
+        assert the_same(way({"x": value}), {"x": value})
 
 
-def test_an_object_that_its_own_code_refuses_to_build_is_refused_at_the_sender() -> None:
+def test_a_class_has_one_tag_at_a_time_and_a_tag_that_is_given_is_nobody_elses() -> None:
     @register_type
-    @dataclasses.dataclass
-    class Once:
-        used: bool = False
+    class Local(msgspec.Struct):
+        n: int
 
-        def __post_init__(self) -> None:
-            if self.used:
-                raise KeyError(self.used)
-            self.used = True
-
-    with pytest.raises(EncodeError, match=r"'test_an.*Once' cannot be built from its fields: True"):
-        travel(Once())
-
-
-def test_a_type_is_registered_once_per_tag_and_again_only_by_itself() -> None:
-    def define() -> Any:
-        @register_type
-        class Local(msgspec.Struct):
-            n: int
-
-        return Local
-
-    former, latter = define(), define()
-    assert type(over_the_wire(latter(1))) is latter
-    with pytest.raises(EncodeError, match="not registered"):
-        travel(former(1))
+    assert over_the_wire(Local(1)) == Local(1)
+    register_type(Local, tag="a tag of its own")
+    assert over_the_wire(Local(1)) == Local(1)
+    assert not [each for each in REGISTERED.by_tag[f"{Local.__module__}:{Local.__qualname__}"] if each.cls is Local]
     with pytest.raises(DuplicateNameError, match=r"already taken by .*Local"):
-        register_type(Stranger, tag=f"{latter.__module__}:{latter.__qualname__}")
-    with pytest.raises(EncodeError):
-        travel(Stranger("s"))
+        register_type(Stranger, tag="a tag of its own")
+    assert over_the_wire(Stranger("s")) == Stranger("s")
 
 
-@pytest.mark.parametrize("thing", [int, Colour, Point, list[int], 5])
-def test_only_structs_dataclasses_and_pydantic_models_can_be_registered(thing: Any) -> None:
+@pytest.mark.parametrize("thing", [int, len, list[int], 5, "text", object])
+def test_only_classes_whose_objects_can_be_taken_apart_can_be_registered(thing: Any) -> None:
     with pytest.raises(TypeError, match="cannot be registered"):
         register_type(thing)
 
 
-def test_g41_an_unknown_tag_is_refused_and_nothing_is_imported_for_it() -> None:
+def test_g49_an_unknown_tag_is_plain_data_and_nothing_is_imported_for_it() -> None:
     @register_type
     class Known(msgspec.Struct):
         n: int
@@ -429,19 +414,13 @@ def test_g41_an_unknown_tag_is_refused_and_nothing_is_imported_for_it() -> None:
         old = f"{Known.__module__}:{Known.__qualname__}".encode()
         forged = data.replace(b"\xd9" + bytes([len(old)]) + old, bytes([0xA0 + len(tag)]) + tag)
         forged = forged[:2] + bytes([forged[2] - len(old) + len(tag) - 1]) + forged[3:]
-        with pytest.raises(DecodeError, match=f"type tag '{tag.decode()}' is unknown here: call bus.register_type"):
-            unpack(forged)
+        assert unpack(forged) == [{"n": 1}]
 
 
-def test_an_object_that_does_not_fit_its_class_is_a_decode_error() -> None:
+def test_g49_an_object_that_does_not_fit_its_class_is_plain_data() -> None:
     data = encode_packed(pack(Source("abc")))
-    for old, new, message in (
-        (b"\xa3low", b"\xa3LOW", r"does not fit 'Source': \.level: invalid enum value"),
-        (b"\xa4name", b"\xa4nome", "does not fit 'Source': missing required field name"),
-    ):
-        assert old in data
-        with pytest.raises(DecodeError, match=message):
-            unpack(data.replace(old, new))
+    assert b"\xa4name" in data
+    assert unpack(data.replace(b"\xa4name", b"\xa4nome")) == {"nome": "abc", "level": "low"}
 
 
 def test_any_bytes_are_a_value_or_a_decode_error() -> None:
@@ -530,10 +509,6 @@ def test_g41_pydantic_models_travel() -> None:
         assert arrived == value
         assert arrived["o"][0] is not value["o"][0]
         assert arrived["o"][0].other == (1, 2)
-    value["o"][0].inner.n = "x"
-    for way in (travel, over_the_wire):
-        with pytest.raises(EncodeError, match=r"payload\.o\[0\]\.inner\.n cannot travel: .*valid integer"):
-            way(value)
     assert convert({"inner": {"n": 1}, "alsoNamed": 2}, outer_cls).named == 2
     many: Any = list.__class_getitem__(inner_cls)
     assert convert([{"n": 1}], many) == [inner_cls(n=1)]
