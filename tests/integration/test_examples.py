@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.house import FLOORS
-from tests.integration.programs import assert_says, run
+from tests.integration.processes import assert_says, run
 from tests.support.environment import ROOT
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")

@@ -17,7 +17,8 @@ import pytest
 
 from actors import BaseWorker, Client, Job, JobError, JobStatus, RunnerStateError, WorkerRunner, job, subscribe
 from actors.runner.runner import core_of_runner
-from bus import BusDataMessage, BusJobRequestMessage, BusJobUpdateMessage, BusMessage
+from bus import BusJobRequestMessage, BusJobUpdateMessage, BusMessage
+from tests.support.messages import Note
 from tests.support.running import leftovers, running
 
 pytestmark = pytest.mark.anyio
@@ -49,10 +50,6 @@ class Steps:
                 value = yield waits_for
             except BaseException as thrown:  # noqa: BLE001 - handed on
                 error = thrown
-
-
-class Note(BusDataMessage):
-    pass
 
 
 class Busy(BaseWorker):
