@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, environment
 
 PROGRAM = ROOT / "tests" / "typed" / "program.py"
 WRONG = "# wrong"
@@ -43,7 +42,7 @@ def run(*command: str) -> str:
     ended = subprocess.run(
         (sys.executable, "-m", *command),
         cwd=ROOT,
-        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        env=environment(PYRIGHT_PYTHON_IGNORE_WARNINGS="1"),
         capture_output=True,
         text=True,
         check=False,
