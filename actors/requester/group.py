@@ -293,7 +293,7 @@ class Group(msgspec.Struct, eq=False):
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
-        self._fail("", JobStatus.CANCELLED, None, cancelled(reason or "cancelled by its requester"))
+        self._fail("", JobStatus.CANCELLED, None, cancelled(reason, "cancelled by its requester"))
 
     def tell_to_stop(self, reason: str) -> None:
         """Tell its members to stop, and go on waiting for what they say to that."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, create_task_group
 
-from actors.jobs.errors import JobStateError, RunnerStateError
+from actors.jobs.errors import JobStateError, RunnerStateError, describe
 from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
 from actors.jobs.outcome import refused
 from actors.jobs.params import JobGroupParams, resolve
@@ -110,7 +110,7 @@ def request(
             elif name not in serving:
                 group.await_ready(name)
     except BaseException as error:
-        group.cancel(f"a request could not be sent: {error!r}")
+        group.cancel(f"a request could not be sent: {describe(error)}")
         raise
     return group, late
 

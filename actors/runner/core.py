@@ -373,9 +373,10 @@ class RunnerCore:
 
     def failed(self, error: BaseException) -> None:
         """Something the runner cannot go on without has failed."""
-        log().error("runner failed", runner=self.name, error=str(error))
+        text = str(describe(error))
+        log().error("runner failed", runner=self.name, error=text)
         self.failure = error
-        self.finish(str(error), at_once=True)
+        self.finish(text, at_once=True)
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Begin to end; at once also while it ends gracefully."""

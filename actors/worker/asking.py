@@ -127,7 +127,7 @@ class Asking:
                 delivery=delivery,
             )
             usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
-            if not usual or delivery is not None or job_id is not None:
+            if not usual or delivery is not None or job_id is not None or label is not None:
                 resolved = checked(resolved)
             return NewJobContext(self.__actorbus__, (worker_name,), resolved, result and fit_for(result))
         resolved = resolve(

@@ -78,7 +78,8 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
         hooks: Hooks that wait in line: for messages, for the events of each job (256), and for the ends of jobs (1,024,
             and past that those of jobs that were under way).
         handling: Event handlers that run (at most 1,024).
-        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
+        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds), also for that of
+            its hooks.
         groups: Groups it asked for that have not ended.
         threads: Plain handlers that run in threads (at most 40, plus those that wait for jobs they asked for).
         abandoned: Those of them whose job has been answered without them, after a timeout or a cancellation.
@@ -326,6 +327,7 @@ class WorkerCore:
         """What it holds now."""
         jobs = self.admission.statistics() if self.admission is not None else None
         room = self.room.statistics() if self.room is not None else None
+        ends = self._hook_room.statistics() if self._hook_room is not None else None
         lanes = self.mailbox.statistics() if self.mailbox is not None else None
         return WorkerStatistics(
             running=jobs.running if jobs else 0,
@@ -334,7 +336,7 @@ class WorkerCore:
             messages=room.taken if room else 0,
             hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
             handling=self._events.running if self._events is not None else 0,
-            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
+            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0) + (ends.waiting if ends else 0),
             groups=len(self.groups),
             threads=jobs.threads if jobs else 0,
             abandoned=jobs.abandoned if jobs else 0,

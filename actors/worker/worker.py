@@ -323,7 +323,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         core.events.add(event_name, handler)
         core.want(event_name)
 
-    def _register_event_handler(self, event_name: str, *, sync: bool = False) -> None:
+    def _register_event_handler(self, event_name: str, sync: bool = False) -> None:  # noqa: FBT002 - as programs call it
         """Have an event of one's own, for `_call_event_handler`; `sync` ones call their handlers in line."""
         core_of(self).events.register(event_name, sync=sync)
 
