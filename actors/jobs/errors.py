@@ -33,7 +33,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     Attributes:
         status: How it ended.
-        response: What it answered; `{}` if nothing.
+        response: What it answered; `{}` if it failed without an answer.
         error: What went wrong, None if it completed.
         attempt: Which delivery of the job the answer came from; 0 if nobody answered.
     """
@@ -46,6 +46,8 @@ class JobResult(msgspec.Struct, frozen=True):
 
 class JobError(ActorError):
     """A job did not complete. The job is over and nothing of it is left with the requester.
+
+    A handler may raise one too, to say that it cannot do its job: any other exception is logged as a warning.
 
     Attributes:
         worker_name: Who was asked.

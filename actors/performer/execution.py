@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
+from actors.jobs.errors import KINDS, JobError, JobStateError, describe, leaves
 from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
@@ -84,7 +84,7 @@ class Slots(Protocol):
 
 
 _RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
-_JOB, _MESSAGE = Takes.JOB, Takes.MESSAGE
+_JOB, _MESSAGE, _copy = Takes.JOB, Takes.MESSAGE, msgspec.structs.replace
 _TEXT = frozenset({str})
 # These are named here because looking a member of an enumeration up costs as much as a short call.
 
@@ -299,7 +299,7 @@ class Execution(msgspec.Struct, eq=False):
         if error is not None and status is JobStatus.FAILED and error.type in KINDS:
             status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
-            response = travel(response, "response")
+            response = travel({} if response is None and status is not _COMPLETED else response, "response")
         except EncodeError as failure:
             self._finish(state, JobStatus.ERROR, None, describe(failure))
             raise
@@ -363,7 +363,7 @@ class Execution(msgspec.Struct, eq=False):
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
             refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
-            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
             log_raised(self.request, error, info, "handler raised", told=told)
@@ -579,7 +579,7 @@ async def run(execution: Execution) -> None:
             )
             if not as_it_is and handler.type is not None:
                 execution.payload = payload = convert(payload, handler.type, "payload")
-            argument = Job(execution) if takes is _JOB else request if takes is _MESSAGE else payload
+            argument = Job(execution) if takes is _JOB else _copy(request) if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)

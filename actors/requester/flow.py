@@ -63,7 +63,7 @@ class Member(msgspec.Struct, eq=False):
     Attributes:
         name: Whom.
         result: How its job ended; None before.
-        settled: Whether that was told by an answer of its own, and not by how the group ended.
+        answered: Whether it has given an answer: a value, which may be None if it completed.
         attempt: The attempt that counts.
         expected: The sequence number of the message that comes next.
         granted: The sequence number up to which the performer may send.
@@ -78,7 +78,7 @@ class Member(msgspec.Struct, eq=False):
 
     name: str
     result: JobResult | None = None
-    settled: bool = False
+    answered: bool = False
     attempt: int = 1
     expected: int = 0
     granted: int = WINDOW

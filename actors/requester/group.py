@@ -132,11 +132,11 @@ class Group(msgspec.Struct, eq=False):
 
     @property
     def responses(self) -> dict[str, Any]:
-        """Answers that members have given, by worker name."""
+        """Answers that members have given, by worker name; one that failed without an answer has no entry."""
         return {
             member.name: member.result.response
             for member in self.members.values()
-            if member.settled and member.result is not None
+            if member.answered and member.result is not None
         }
 
     @property
@@ -316,15 +316,16 @@ class Group(msgspec.Struct, eq=False):
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
+        member.answered = status is _COMPLETED or response is not None
         if self.fit is not None and status is _COMPLETED:
             try:
                 response = self.fit(response)
             except PayloadError as unfit:
                 status, error = JobStatus.FAILED, mismatch(member.name, unfit)
-        else:
-            response = {} if response is None else response
+                member.answered = False
+        elif not member.answered:
+            response = {}
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
-        member.settled = True
         member.early = None
         if member.timer is not None:
             member.timer.cancel()

@@ -82,11 +82,13 @@ class Verbs(Asking):
 
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
-        """Requests this worker has accepted and not answered, by job id."""
+        """Requests this worker has accepted and not answered, by job id: copies of them."""
         admission = self.__actorbus__.admission
         if admission is None:
             return {}
-        return {job_id: execution.request for job_id, execution in admission.executions.items()}
+        return {
+            job_id: msgspec.structs.replace(execution.request) for job_id, execution in admission.executions.items()
+        }
 
     async def send_job_response(
         self, job_id: str, response: Any = None, *, status: JobStatus = JobStatus.COMPLETED, urgent: bool = False

@@ -147,7 +147,7 @@ def test_the_events_of_a_job_are_a_plain_iterator(name: str) -> None:
             events = list(job)
         assert [event.data for event in events] == [None, *range(300), None]
         assert events[1].type == JobEvent.STREAM_DATA
-        assert job.response == {}
+        assert job.response is None
         assert job.results["desk"].status is JobStatus.COMPLETED
         with client.job_group("desk", "other", name="count", payload=2) as group:
             seen = [(event.worker_name, event.data) for event in group if event.type == JobEvent.STREAM_DATA]
@@ -189,7 +189,7 @@ def test_errors_are_those_of_the_client(name: str) -> None:
         job = client.job("desk", name="echo")
         with pytest.raises(JobStateError, match=r"with 'with' or '.result\(\)' in a script"):
             next(job)
-        assert job.result() == {}
+        assert job.result() is None
         with pytest.raises(JobStateError, match="was used before"):
             job.result()
     with pytest.raises(WorkerUnavailableError), Client.sync("memory://", ready_timeout=0.05) as client:
@@ -214,7 +214,7 @@ def test_a_run_of_a_script_has_its_result_and_events_and_is_found_again(name: st
         assert types == [RunEventType.AGENT_STARTED, *[RunEventType.STREAM] * 3, *ended]
         assert [event.type for event in run.events(after=3)] == ended
         assert client.submit("desk", name="count", payload=3, idempotency_key="once").run_id == run.run_id
-        assert client.run(run.run_id).result(LONGEST_WAIT) == {}
+        assert client.run(run.run_id).result(LONGEST_WAIT) is None
         assert [each.run_id for each in client.runs(state=RunState.COMPLETED)] == [run.run_id]
         held = client.submit("desk", name="hang")
         assert desk.began.wait(LONGEST_WAIT)

@@ -400,6 +400,17 @@ async def test_g54_an_unexpected_exception_is_logged_once_where_it_was_raised(
 
 
 @anyio_mark
+@pytest.mark.parametrize("group", [False, True])
+async def test_g54_a_job_that_is_failed_on_purpose_is_told_and_not_logged(
+    asker: Client, group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = ExceptionGroup("g", [JobError("no paper")]) if group else JobError("no paper")
+    error = await failure(asker, Agent("agent", lambda: made), 0, "ask")
+    assert error.error == ErrorInfo("JobError", "no paper")
+    assert lines(caplog) == []
+
+
+@anyio_mark
 async def test_g54_a_payload_that_does_not_fit_is_told_and_not_logged(
     asker: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
