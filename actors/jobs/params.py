@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar, dataclass_transform
 import msgspec
 
 from bus import BusOptions
+from bus.log import said
 
 
 class JobParams(msgspec.Struct, kw_only=True):
@@ -20,7 +21,7 @@ class JobParams(msgspec.Struct, kw_only=True):
         payload: What the handler gets. A copy travels: changing it afterwards changes nothing.
         timeout: Seconds for everything, from asking to the answer; None for no limit. A job asked for inside another
             never outlives that one's deadline.
-        label: A text for people.
+        label: A text for people, at most 1,000 characters.
         cancellable: Whether `request_cancel_job_group` may cancel it.
         job_id: An id chosen by the caller, 1 to 128 characters, unique among its open jobs; a request that a network
             delivers twice runs once. None makes one up.
@@ -65,6 +66,17 @@ class JobKeywords(_Keywords, total=False):
     cancellable: bool | None
 
 
+class CallKeywords(TypedDict, total=False):
+    """The keywords of `BaseWorker.call`."""
+
+    on: str
+    timeout: float | None
+    label: str | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+    job_id: str | None
+    cancellable: bool | None
+
+
 class PayloadKeywords(JobKeywords, total=False):
     """The keywords of `BaseWorker.job`."""
 
@@ -86,7 +98,7 @@ class RunKeywords(_Keywords, total=False):
 class GroupKeywords(RunKeywords, total=False):
     """The keywords of `BaseWorker.job_group`."""
 
-    params: JobGroupParams | None
+    params: JobParams | None
     job_id: str | None
     cancellable: bool | None
 
@@ -107,6 +119,12 @@ class ForeignRunnerKeywords(ForeignKeywords, total=False):
 
 class RunnerOptions(BusOptions, ForeignRunnerKeywords, total=False):
     """What a runner takes beside its own arguments: the options of its bus, and words that mean nothing."""
+
+
+class ClientOptions(BusOptions, total=False):
+    """What a client takes beside its own arguments: the options of its bus, and one of its runner."""
+
+    ready_timeout: float
 
 
 def without_foreign(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
@@ -159,6 +177,8 @@ def checked(params: ParamsT) -> ParamsT:
         params = _with_valid_timeout(params)
     if params.delivery not in {None, "at_least_once", "at_most_once"}:
         raise ValueError(f"delivery must be 'at_least_once', 'at_most_once' or None, got {params.delivery!r}")
+    if params.label is not None:
+        params = msgspec.structs.replace(params, label=said(params.label))
     if params.job_id is not None:
         if not isinstance(params.job_id, str):
             raise TypeError(f"job_id must be a text, got {params.job_id!r:.100}")

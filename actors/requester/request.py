@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, create_task_group
 
-from actors.jobs.errors import JobStateError, RunnerStateError
+from actors.jobs.errors import JobStateError, RunnerStateError, describe
 from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
 from actors.jobs.outcome import refused
 from actors.jobs.params import JobGroupParams, resolve
 from actors.observability.trace import current_trace, send_traced, watching
 from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
+from actors.requester.result import Fit
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def request(
     asker: Asker,
     worker_names: tuple[str, ...],
     params: JobGroupParams,
+    fit: Fit | None = None,
     *,
     by_hand: bool = False,
     unheard: bool = False,
@@ -75,6 +77,7 @@ def request(
         parent,
         deadline,
         by_hand,
+        fit,
         unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group
@@ -107,7 +110,7 @@ def request(
             elif name not in serving:
                 group.await_ready(name)
     except BaseException as error:
-        group.cancel(f"a request could not be sent: {error!r}")
+        group.cancel(f"a request could not be sent: {describe(error)}")
         raise
     return group, late
 

@@ -324,6 +324,10 @@ class RunnerCore:
         """Begin to end a worker and its children."""
         self.roster.end(core, reason, drain=drain)
 
+    def crashed(self, core: WorkerCore, error: BaseException) -> None:
+        """A worker's own code has failed, beside its `run()`: it fails as if that had raised."""
+        self.roster.crashed(core, error)
+
     async def stop(self, core: WorkerCore) -> None:
         """Stop a worker for its own `stop()`."""
         await self.roster.stop_itself(core)
@@ -389,9 +393,10 @@ class RunnerCore:
 
     def failed(self, error: BaseException) -> None:
         """Something the runner cannot go on without has failed."""
-        log().error("runner failed", runner=self.name, error=str(error))
+        text = str(describe(error))
+        log().error("runner failed", runner=self.name, error=text)
         self.failure = error
-        self.finish(str(error), at_once=True)
+        self.finish(text, at_once=True)
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Begin to end; at once also while it ends gracefully."""

@@ -142,7 +142,7 @@ def _cancel(core: WorkerCore, message: BusJobCancelMessage, _force: bool) -> Non
     execution = _job_of(core, message)
     if execution is None:
         core.hosted.bus.unpark(message)  # it may have been handed back, and must not wait for the next of this name
-    elif execution.stop(cancelled(message.reason or "cancelled")):
+    elif execution.stop(cancelled(message.reason)):
         core.queue_hook("on_job_cancelled", message)
 
 

@@ -19,6 +19,8 @@ import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
+from bus.errors import flattened
+
 Work = Callable[[Any], Awaitable[None]]
 """Takes the argument it was started with; raises nothing but a cancellation that came from outside of it."""
 
@@ -233,8 +235,13 @@ def is_cancellation(error: BaseException) -> bool:
     """Whether `error` tells that a scope around the current task was cancelled: only that must be raised again."""
     if not cancelled_from_outside():
         return False
+    return only_cancels(error)
+
+
+def only_cancels(error: BaseException) -> bool:
+    """Whether it is a cancellation, or a group of nothing else; of whom is another question."""
     kind = anyio.get_cancelled_exc_class()
-    return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
+    return all(issubclass(type(each), kind) for each in flattened(error))
 
 
 def cancelled_from_outside() -> bool:

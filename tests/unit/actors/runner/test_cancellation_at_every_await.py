@@ -17,8 +17,9 @@ import pytest
 
 from actors import BaseWorker, Client, Job, JobError, JobStatus, RunnerStateError, WorkerRunner, job, subscribe
 from actors.runner.runner import core_of_runner
-from bus import BusDataMessage, BusJobRequestMessage, BusJobUpdateMessage, BusMessage
+from bus import BusJobRequestMessage, BusJobUpdateMessage, BusMessage
 from bus.local.home import Home
+from tests.support.messages import Note
 from tests.support.running import leftovers, running
 
 pytestmark = pytest.mark.anyio
@@ -52,10 +53,6 @@ class Steps:
                 error = thrown
 
 
-class Note(BusDataMessage):
-    pass
-
-
 class Busy(BaseWorker):
     """Has one slot and one place for jobs and for messages, all taken until it is let go."""
 
@@ -66,8 +63,8 @@ class Busy(BaseWorker):
         super().__init__("busy")
         self.gate = anyio.Event()
 
-    @job
-    async def stream(self, message: BusJobRequestMessage) -> None:
+    @job(name="stream")
+    async def streams(self, message: BusJobRequestMessage) -> None:
         await self.gate.wait()
 
     @subscribe("news")
@@ -89,8 +86,8 @@ class Performer(BaseWorker):
         await anyio.lowlevel.checkpoint()
         return {"echo": message.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         self.active_handlers += 1
         try:
             for number in range(job.payload):
