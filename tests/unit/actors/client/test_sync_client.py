@@ -36,6 +36,7 @@ from actors import (
     job,
 )
 from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.jobs import params
 from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
@@ -178,7 +179,7 @@ def test_errors_are_those_of_the_client(name: str) -> None:
         with pytest.raises(EncodeError):
             client.request("desk", object(), name="echo")
         with pytest.raises(TypeError, match="nmae"):
-            client.request("desk", nmae="echo")  # type: ignore[call-arg]
+            client.request("desk", nmae="echo")  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="max_concurrency must be 1 or more"):
             client.gather("desk", [1], max_concurrency=0)
         answers = client.gather("desk", [1, object(), 3], name="echo")
@@ -482,14 +483,22 @@ NOTHING: set[str] = set()
 ONLY: dict[type, set[str]] = {SyncJobContext: {"result"}, SyncJobGroupContext: {"result"}}  # in place of `await`
 
 
-def signature(function: Any, twin: bool) -> str:
-    """How it is called and what comes of it, in the words of the sync side."""
-    text = str(inspect.signature(function))
+KEYWORDS: dict[str, Any] = {name: kind for name, kind in vars(params).items() if name.endswith("Keywords")}
+
+
+def signature(function: Any, twin: bool) -> tuple[set[str], str]:
+    """The names that it takes, `**keywords` by each of theirs, and what comes of it, in the words of the sync side."""
+    told = inspect.signature(function)
+    names: set[str] = set()
+    for parameter in told.parameters.values():
+        taken = re.fullmatch(r"'?Unpack\[(\w+)\]'?", str(parameter.annotation))
+        names |= set(KEYWORDS[taken[1]].__annotations__) if taken and taken[1] in KEYWORDS else {parameter.name}
+    returned = str(told.return_annotation)
     if not twin:
         for each in TWINS:
-            text = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, text)
-        text = text.replace("AsyncIterator", "Iterator")
-    return text
+            returned = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, returned)
+        returned = returned.replace("AsyncGenerator[Any, None]", "Iterator[Any]").replace("AsyncIterator", "Iterator")
+    return names, returned
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -521,10 +530,10 @@ def test_all_that_makes_a_client_makes_a_sync_one() -> None:
 @pytest.mark.parametrize(
     ("keywords", "function", "others"),
     [
-        (JobKeywords, BaseWorker.job, {"payload"}),
-        (PayloadKeywords, BaseWorker.job, set()),
-        (GroupKeywords, BaseWorker.job_group, set()),
-        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable"}),
+        (JobKeywords, BaseWorker.job, {"payload", "result"}),
+        (PayloadKeywords, BaseWorker.job, {"result"}),
+        (GroupKeywords, BaseWorker.job_group, {"result"}),
+        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable", "result"}),
         (RunFilters, RunStore.find, set()),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
