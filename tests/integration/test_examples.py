@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.house import FLOORS
-from tests.integration.processes import assert_says, run
 from tests.support.environment import ROOT
+from tests.support.processes import assert_says, run
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))
