@@ -35,7 +35,7 @@ def environment_of_pipecat() -> str:
     if not done.exists() or done.read_text() != str(PIPECAT):
         print(f"installing {', '.join(PIPECAT)} in {PLACE}, once", file=sys.stderr)
         venv.create(PLACE, clear=True, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PIPECAT]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PIPECAT]
         subprocess.run(install, env=environment(**ways_to_the_index()), check=True)
         done.write_text(str(PIPECAT))
     return str(python)
