@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from actors.jobs.events import JobRecord
+from actors.jobs.remembered import Outcomes
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus, WorkerBus, WorkerRegistry
 from bus.local.deadlines import Deadlines
 from bus.local.tasks import Tasks
@@ -65,6 +66,10 @@ class AskingHost(Host, Protocol):
     accepting: bool
     open_groups: dict[Any, Any]
     """What has been asked for here and has not ended."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What became of jobs that were asked for here under ids of their requesters' own."""
 
     new_id: Callable[[], str]
     """Makes an id that nobody else has."""

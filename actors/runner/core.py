@@ -21,6 +21,7 @@ from actors.jobs.lifecycle import WorkerState
 from actors.jobs.nesting import current_job
 from actors.jobs.outcome import lost, refusal
 from actors.jobs.policies import RestartPolicy
+from actors.jobs.remembered import Outcomes
 from actors.observability.job_events import TOPIC, JobEvents
 from actors.observability.trace import current_trace
 from actors.performer.threads import Threads, ThreadStatistics
@@ -79,6 +80,8 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
         late_answers: Answers that came when nobody waited for them any more, since the start.
         threads: Threads that run plain handlers now (at most 40 for each worker, and those that wait for jobs).
         abandoned_threads: Those of them whose job has been answered without them; none can be stopped.
+        remembered: Jobs asked for here under ids of their requesters' own whose outcome is remembered (at most 10,000,
+            each for ten minutes).
     """
 
     workers: int
@@ -89,6 +92,7 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
     late_answers: int
     threads: int
     abandoned_threads: int
+    remembered: int
 
 
 def seconds(name: str, value: float) -> float:
@@ -175,6 +179,7 @@ class RunnerCore:
         self._joined = False
         self._ending: str | None = None
         self._threads: Threads | None = None
+        self._outcomes: Outcomes | None = None
         self._lost: dict[str, None] | None = None
         self._mailbox: Mailbox | None = None
 
@@ -189,6 +194,13 @@ class RunnerCore:
         if self._threads is None:
             self._threads = Threads(self.tasks)
         return self._threads
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What became of jobs that were asked for here under ids of their requesters' own."""
+        if self._outcomes is None:
+            self._outcomes = Outcomes(self.tasks.now)
+        return self._outcomes
 
     def wall_clock(self) -> float:
         """Unix time, for people; nothing depends on it."""
@@ -208,6 +220,7 @@ class RunnerCore:
             late_answers=self._late_answers,
             threads=threads.running,
             abandoned_threads=threads.abandoned,
+            remembered=len(self._outcomes) if self._outcomes is not None and self.running else 0,
         )
 
     # --- errors and events ---
