@@ -51,10 +51,11 @@ class Outcomes:
         return len(self._entries)
 
     def put(self, key: Key, outcome: Outcome) -> None:
-        """Remember an outcome."""
-        self._entries.pop(key, None)
-        self._entries[key] = (self._now() + REMEMBERED_SECONDS, outcome)
+        """Remember an outcome, unless there is one: a job has one."""
         self._forget()
+        if key not in self._entries:
+            self._entries[key] = (self._now() + REMEMBERED_SECONDS, outcome)
+            self._forget()
 
     def get(self, key: Key) -> Outcome | None:
         """The outcome of a job; None if none is remembered."""

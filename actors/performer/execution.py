@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
+from actors.jobs.errors import KINDS, JobError, JobStateError, describe, leaves
 from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields, log_raised
 from actors.observability.trace import enter, leave, watching
 from actors.performer.handler import Doer, Handler, Shape, Takes
-from actors.performer.invoke import call
+from actors.performer.invoke import call, is_refusal
 from actors.performer.job import Job
 from bus import (
     BusJobRequestMessage,
@@ -36,7 +36,6 @@ from bus import (
     EncodeError,
     ErrorInfo,
     JobStatus,
-    PayloadError,
     convert,
     travel,
 )
@@ -70,6 +69,9 @@ class Slots(Protocol):
     def completed(self, execution: Execution) -> bool:
         """Both at once, of a job that ran; if this says so, `freed` is to be called when it is answered."""
 
+    def remember(self, execution: Execution, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        """A job whose id its requester has chosen was done."""
+
     def freed(self) -> None:
         """A slot is free, and its job answered."""
 
@@ -84,7 +86,7 @@ class Slots(Protocol):
 
 
 _RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
-_JOB, _MESSAGE = Takes.JOB, Takes.MESSAGE
+_JOB, _MESSAGE, _copy = Takes.JOB, Takes.MESSAGE, msgspec.structs.replace
 _TEXT = frozenset({str})
 # These are named here because looking a member of an enumeration up costs as much as a short call.
 
@@ -299,7 +301,7 @@ class Execution(msgspec.Struct, eq=False):
         if error is not None and status is JobStatus.FAILED and error.type in KINDS:
             status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
-            response = travel(response, "response")
+            response = travel({} if response is None and status is not _COMPLETED else response, "response")
         except EncodeError as failure:
             self._finish(state, JobStatus.ERROR, None, describe(failure))
             raise
@@ -328,7 +330,8 @@ class Execution(msgspec.Struct, eq=False):
             slots, request = self.slots, self.request
             host = slots.host
             watched = host.job_events.wanted or watching
-            if watched or self._timer or self._waiters or self.successor or self.streaming or self.groups:
+            unusual = self._timer or self._waiters or self.successor or self.streaming or self.groups
+            if watched or unusual or request.asked:
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self._ends_stream)
                 return
             self.state = _ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
@@ -362,8 +365,8 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
-            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
+            refused = is_refusal(error)
+            told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
             log_raised(self.request, error, info, "handler raised", told=told)
@@ -420,6 +423,8 @@ class Execution(msgspec.Struct, eq=False):
         if self.away and state is JobState.ENDED:
             state = JobState.ABANDONED
         slots.answered(self)
+        if self.request.asked is not None and held and status in {JobStatus.COMPLETED, JobStatus.ERROR}:
+            slots.remember(self, status, response, error)
         self._move(state)
         self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
@@ -579,7 +584,7 @@ async def run(execution: Execution) -> None:
             )
             if not as_it_is and handler.type is not None:
                 execution.payload = payload = convert(payload, handler.type, "payload")
-            argument = Job(execution) if takes is _JOB else request if takes is _MESSAGE else payload
+            argument = Job(execution) if takes is _JOB else _copy(request) if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)

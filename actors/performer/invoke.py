@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from anyio import sleep
+from msgspec.structs import replace
 
 from actors.host import DoingHost
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
-from bus import convert
+from bus import PayloadError, convert, travel
 
 
 class Invoked(Performed, Protocol):
@@ -38,21 +39,38 @@ def call(execution: Invoked) -> Awaitable[Any]:
         PayloadError: The payload does not fit the handler's annotation.
     """
     handler = execution.handler
-    takes = handler.takes
-    if takes is Takes.MESSAGE:
-        argument: Any = execution.request
+    if handler.retries is not None:
+        return _with_retries(execution, handler)
+    _take(execution, execution.payload)
+    return _once(execution, handler)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that the payload of a job does not fit: its handler may raise one too, of its own."""
+    if not issubclass(type(error), PayloadError):  # an exception may say another `__class__`
+        return False
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        step = step.tb_next
+    return step is None
+
+
+_OURS = frozenset({"actors", "bus"})
+
+
+def _take(execution: Invoked, came: Any) -> None:
+    """Make of what came the payload that a handler is given."""
+    handler = execution.handler
+    execution.payload = came if handler.type is None else convert(came, handler.type, "payload")
+
+
+async def _once(execution: Invoked, handler: Handler) -> Any:
+    instance, takes = execution.instance, handler.takes
+    if takes is Takes.MESSAGE:  # a message of its own: what a handler does to it does not change whose the job is
+        argument: Any = replace(execution.request, payload=execution.payload)
     else:
-        if handler.type is not None:
-            execution.payload = convert(execution.payload, handler.type, "payload")
         argument = Job(execution) if takes is Takes.JOB else execution.payload
-    if handler.retries is None:
-        return _once(execution, handler, argument)
-    return _with_retries(execution, handler, argument)
-
-
-async def _once(execution: Invoked, handler: Handler, argument: Any) -> Any:
-    instance = execution.instance
-    arguments = (instance,) if handler.takes is Takes.NOTHING else (instance, argument)
+    arguments = (instance,) if takes is Takes.NOTHING else (instance, argument)
     if handler.shape is Shape.COROUTINE:
         return await handler.call(*arguments)
     if handler.shape is Shape.THREAD:
@@ -68,11 +86,14 @@ async def _once(execution: Invoked, handler: Handler, argument: Any) -> Any:
     return None
 
 
-async def _with_retries(execution: Invoked, handler: Handler, argument: Any) -> Any:
+async def _with_retries(execution: Invoked, handler: Handler) -> Any:
     from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt  # noqa: PLC0415
 
     policy = handler.retries
     assert policy is not None
+
+    came = execution.payload
+    _take(execution, travel(came))  # before an attempt, as one that does not fit never will
 
     def wait(state: RetryCallState) -> float:
         return policy.backoff.delay(state.attempt_number, execution.host.rng)
@@ -84,4 +105,10 @@ async def _with_retries(execution: Invoked, handler: Handler, argument: Any) -> 
         sleep=sleep,
         reraise=True,
     )
-    return await retrying(_once, execution, handler, argument)
+
+    async def attempt() -> Any:
+        if retrying.statistics["attempt_number"] > 1:
+            _take(execution, travel(came))
+        return await _once(execution, handler)
+
+    return await retrying(attempt)

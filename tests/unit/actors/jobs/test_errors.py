@@ -35,7 +35,7 @@ from actors import (
 )
 from actors.jobs.errors import JobRefusedError, describe
 from actors.runs import RunState, RunStatus
-from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
+from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus, convert
 from bus.errors import DataLostError
 from bus.log import LONGEST_TEXT, said
 from tests.support.running import running
@@ -320,6 +320,25 @@ async def test_g54_outcomes_of_the_system_are_the_systems(asker: Client, make: C
 
 
 @anyio_mark
+async def test_g54_a_handler_that_reads_something_else_that_does_not_fit_has_not_been_refused(asker: Client) -> None:
+    class Reader(BaseWorker):
+        @job
+        async def read(self, number: int) -> int:
+            return len(convert({"n": "no number"}, dict[str, int], "payload"))
+
+        @job(retries=RetryPolicy(attempts=1))
+        async def read_again(self, number: int) -> int:
+            return await self.read(number)
+
+    await client_runner(asker).add_workers(Reader("reader"))
+    for name in ("read", "read_again"):
+        for payload, status in ((1, JobStatus.ERROR), ("no number", JobStatus.FAILED)):
+            with pytest.raises(JobError, match="PayloadError") as caught:
+                await asker.request("reader", payload, name=name)
+            assert caught.value.status is status
+
+
+@anyio_mark
 @pytest.mark.parametrize(("name", "kind"), [("be_late", "JobTimeoutError"), ("ask_nobody", "WorkerUnavailableError")])
 async def test_g54_what_a_job_inside_could_not_have_is_not_the_outcome_of_the_outer_one(
     asker: Client, name: str, kind: str
@@ -397,6 +416,17 @@ async def test_g54_an_unexpected_exception_is_logged_once_where_it_was_raised(
     assert "handler raised" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], Odd)
+
+
+@anyio_mark
+@pytest.mark.parametrize("group", [False, True])
+async def test_g54_a_job_that_is_failed_on_purpose_is_told_and_not_logged(
+    asker: Client, group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = ExceptionGroup("g", [JobError("no paper")]) if group else JobError("no paper")
+    error = await failure(asker, Agent("agent", lambda: made), 0, "ask")
+    assert error.error == ErrorInfo("JobError", "no paper")
+    assert lines(caplog) == []
 
 
 @anyio_mark

@@ -1,196 +1,24 @@
-"""Whoever is cancelled takes his jobs with him, and a handler that will not be holds up nobody: G17 to G20."""
+"""A job cancelled before it began never runs; a handler that will not be cancelled holds up nobody: G18, G19."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import BaseWorker, Job, JobError, JobGroupError, JobStateError, JobStatus, JobTimeoutError, job
+from actors import BaseWorker, Job, JobError, JobStateError, JobStatus, JobTimeoutError, job
 from actors.runner.runner import core_of_runner
 from actors.worker.verbs import core_of
-from bus import BusJobCancelMessage, BusJobRequestMessage, BusMessage
+from bus import BusJobRequestMessage, BusMessage
 from tests.support.messages import Note
 from tests.support.running import execution_of, running, settled
 from tests.support.virtual_time import virtual_time
+from tests.support.workers import Patient
 
 pytestmark = pytest.mark.anyio
-
-
-class Patient(BaseWorker):
-    """Its handlers run until they are cancelled, and it notes which began and which were cancelled."""
-
-    max_concurrency = 3
-    mailbox_size = 1
-
-    def __init__(self, name: str = "patient") -> None:
-        super().__init__(name)
-        self.begun: list[str] = []
-        self.cancelled: list[str] = []
-        self.told: list[str] = []
-
-    @job
-    async def hold(self, job: Job[Any]) -> None:
-        self.begun.append(job.id)
-        await job.update("begun")
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self.cancelled.append(job.id)
-
-    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        self.told.append(message.job_id)
-
-
-# --- G17: the requester is cancelled ---
-
-Asks = Callable[[BaseWorker, list[str]], Awaitable[Any]]
-
-
-async def await_job(client: BaseWorker, ids: list[str]) -> None:
-    await client.job("patient", name="hold", job_id="mine")
-
-
-async def await_group(client: BaseWorker, ids: list[str]) -> None:
-    await client.job_group("patient", "other", name="hold", job_id="mine")
-
-
-async def sit_in_the_body(client: BaseWorker, ids: list[str]) -> None:
-    async with client.job_group("patient", "other", name="hold", job_id="mine"):
-        await anyio.sleep_forever()
-
-
-async def iterate(client: BaseWorker, ids: list[str]) -> None:
-    async with client.job("patient", name="hold", job_id="mine") as asked:
-        async for _ in asked:
-            pass
-
-
-async def leave(client: BaseWorker, ids: list[str]) -> None:
-    async with client.job_group("patient", "other", name="hold", job_id="mine"):
-        pass
-
-
-@pytest.mark.parametrize("ask", [await_job, await_group, sit_in_the_body, iterate, leave])
-async def test_g17_a_requester_that_is_cancelled_cancels_its_jobs_and_the_cancellation_goes_on(ask: Asks) -> None:
-    workers = [Patient("patient"), Patient("other")]
-    async with running(*workers, client := BaseWorker("client")), anyio.create_task_group() as task_group:
-        outcome: list[Any] = []
-
-        async def requester() -> None:
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                await ask(client, [])
-                outcome.append("went on")
-            outcome.append(scope.cancelled_caught)
-
-        scopes: list[anyio.CancelScope] = []
-        task_group.start_soon(requester)
-        await anyio.wait_all_tasks_blocked()
-        asked = [worker for worker in workers if worker.begun]
-        assert asked
-        scopes[0].cancel()
-        await anyio.wait_all_tasks_blocked()
-        assert outcome == [True]
-        assert all(worker.cancelled == worker.told == ["mine"] for worker in asked)
-        assert not client.job_groups
-
-
-async def test_g17_a_requester_cancelled_while_it_enters_cancels_the_members_that_were_asked_already() -> None:
-    full, free = Patient("full"), Patient("free")
-    async with running(full, free, client := BaseWorker("client")), anyio.create_task_group() as task_group:
-        fillers = [await client.create_job_group_and_request_job(["full"], name="hold") for _ in range(4)]
-        entered: list[str] = []
-        scope = anyio.CancelScope()
-
-        async def requester() -> None:
-            with scope:
-                async with client.job_group("free", "full", name="hold", job_id="mine"):
-                    entered.append("entered")
-
-        task_group.start_soon(requester)
-        await anyio.wait_all_tasks_blocked()
-        assert free.begun == ["mine"]
-        scope.cancel()
-        await anyio.wait_all_tasks_blocked()
-        assert scope.cancelled_caught
-        assert entered == []
-        assert free.cancelled == ["mine"]
-        assert "mine" not in full.begun
-        assert full.statistics().senders == 0
-        for group in fillers:
-            group.cancel()
-
-
-async def test_g17_a_body_that_raises_cancels_the_jobs_and_its_error_goes_on() -> None:
-    async with running(patient := Patient(), client := BaseWorker("client")):
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving is what is tested
-            async with client.job("patient", name="hold", job_id="mine"):
-                await anyio.wait_all_tasks_blocked()
-                raise ZeroDivisionError
-        await anyio.wait_all_tasks_blocked()
-        assert patient.cancelled == ["mine"]
-
-
-async def test_g17_a_cancellation_that_meets_the_answer_is_not_swallowed() -> None:
-    class Quick(BaseWorker):
-        @job
-        async def echo(self, message: BusJobRequestMessage) -> Any:
-            return {"echo": message.payload}
-
-    async with running(Quick("quick"), client := BaseWorker("client")):
-        for ticks in range(12):
-            outcome: list[Any] = []
-            async with anyio.create_task_group() as task_group:
-
-                async def requester(outcome: list[Any] = outcome) -> None:
-                    with anyio.CancelScope() as scope:
-                        outcome.append(scope)
-                        await client.job("quick", name="echo")
-                        outcome.append("answered")
-                        await anyio.sleep_forever()
-
-                task_group.start_soon(requester)
-                while not outcome:
-                    await anyio.lowlevel.checkpoint()
-                for _ in range(ticks):
-                    await anyio.lowlevel.checkpoint()
-                outcome[0].cancel()
-            assert outcome[0].cancelled_caught
-            assert not client.job_groups
-
-
-async def test_waiting_for_a_group_may_be_given_up_without_cancelling_it() -> None:
-    async with running(patient := Patient(), client := BaseWorker("client")):
-        group = await client.create_job_group_and_request_job(["patient"], name="hold")
-        for _ in range(10):
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await group.wait()
-        assert core_of(client).groups[group.job_id]._waiter is None
-        assert not group.is_done
-        assert patient.cancelled == []
-        group.cancel()
-
-
-async def test_g8_a_member_that_refuses_at_once_leaves_no_member_working_for_nobody() -> None:
-    class Choosy(BaseWorker):
-        @job
-        async def other(self, message: BusJobRequestMessage) -> None:
-            pass
-
-    workers = [Patient("a"), Choosy("choosy"), Patient("b")]
-    async with running(*workers, client := BaseWorker("client")):
-        with pytest.raises(JobGroupError) as raised:
-            await client.job_group("a", "choosy", "b", name="hold")
-        assert raised.value.worker_name == "choosy"
-        assert set(raised.value.results) == {"a", "choosy", "b"}
-        await anyio.wait_all_tasks_blocked()
-        assert [worker.statistics().running for worker in workers] == [0, 0, 0]
 
 
 # --- G18: the cancel comes before the job has begun ---
@@ -472,7 +300,7 @@ async def test_g19_the_same_job_id_may_be_asked_again_while_the_old_handler_stil
         assert await client.job("stubborn", name="echo", job_id="mine", payload=1) == {"echo": 1}
 
 
-async def test_g19_a_job_that_answered_early_and_is_asked_again_with_its_id_frees_both_slots() -> None:
+async def test_g19_a_job_that_answered_early_and_one_of_another_with_its_id_free_both_slots() -> None:
     class Worker(BaseWorker):
         max_concurrency = 2
         gate: anyio.Event
@@ -482,10 +310,10 @@ async def test_g19_a_job_that_answered_early_and_is_asked_again_with_its_id_free
             await job.respond({})
             await self.gate.wait()
 
-    worker, client = Worker("worker"), BaseWorker("client")
+    worker, clients = Worker("worker"), (BaseWorker("client"), BaseWorker("other"))
     worker.gate = anyio.Event()
-    async with running(worker, client):
-        for _ in range(2):
+    async with running(worker, *clients):
+        for client in clients:
             await client.job("worker", name="early", job_id="mine")
         await anyio.wait_all_tasks_blocked()
         assert worker.statistics().running == 2
@@ -546,152 +374,3 @@ async def test_g19_a_handler_cleans_up_with_jobs_of_its_own_within_the_grace() -
         group.cancel()
         await anyio.wait_all_tasks_blocked()
         assert worker.answer == {"echo": "tidy"}
-
-
-# --- G20: structured cancellation ---
-
-
-class Node(BaseWorker):
-    """Asks the next one, in one of the ways there are; the last one waits for ever."""
-
-    def __init__(self, name: str, children: list[str], how: str) -> None:
-        super().__init__(name)
-        self.below = children
-        self.how = how
-        self.fails = anyio.Event()
-        self.cancelled = 0
-        self.running = 0
-
-    @job
-    async def work(self, job: Job[Any]) -> Any:
-        self.running += 1
-        try:
-            if not self.below:
-                await anyio.sleep_forever()
-            if self.how == "job":
-                async with anyio.create_task_group() as task_group:
-                    for child in self.below:
-                        task_group.start_soon(self.ask, child)
-                    await self.fails.wait()
-                    raise ZeroDivisionError
-            elif self.how == "await":
-                await self.job_group(*self.below, name="work")
-            elif self.how == "group":
-                async with self.job_group(*self.below, name="work"):
-                    await self.fails.wait()
-                    raise ZeroDivisionError
-            else:
-                await self.request_job_group(*self.below, name="work")
-                await self.fails.wait()
-                raise ZeroDivisionError
-        except anyio.get_cancelled_exc_class():
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-
-    async def ask(self, child: str) -> None:
-        await self.job(child, name="work")
-
-
-async def stopped(*nodes: Node) -> None:
-    with anyio.fail_after(30):
-        while any(node.running for node in nodes):
-            await anyio.lowlevel.checkpoint()
-
-
-def tree(how: str) -> dict[str, Node]:
-    """Four levels: one, two, four and eight workers."""
-    nodes: dict[str, Node] = {}
-    for level in range(4):
-        for number in range(2**level):
-            below = [f"{level + 1}.{2 * number}", f"{level + 1}.{2 * number + 1}"] if level < 3 else []
-            nodes[f"{level}.{number}"] = Node(f"{level}.{number}", below, how)
-    return nodes
-
-
-@pytest.mark.parametrize("how", ["job", "group", "request"])
-async def test_g20_cancelling_a_job_cancels_every_job_below_it(how: str) -> None:
-    nodes = tree(how)
-    async with running(*nodes.values(), client := BaseWorker("client")) as runner:
-        group = await client.create_job_group_and_request_job(["0.0"], name="work")
-        await anyio.wait_all_tasks_blocked()
-        assert all(node.running == 1 for node in nodes.values())
-        group.cancel()
-        await stopped(*nodes.values())
-        assert [node.cancelled for node in nodes.values()] == [1] * 15
-        assert runner.statistics().groups == 0
-
-
-@pytest.mark.parametrize("how", ["job", "group", "request"])
-async def test_g20_a_job_that_fails_takes_the_jobs_below_it_along_and_no_others(how: str) -> None:
-    nodes = tree(how)
-    for node in nodes.values():
-        node.how = "request" if node.name == "0.0" else node.how
-    async with running(*nodes.values(), client := BaseWorker("client")):
-        group = await client.create_job_group_and_request_job(["0.0"], name="work")
-        await anyio.wait_all_tasks_blocked()
-        nodes["2.1"].fails.set()
-        await stopped(nodes["2.1"], nodes["3.2"], nodes["3.3"])
-        await anyio.wait_all_tasks_blocked()
-        assert nodes["0.0"].running == 1  # it asked and went on: the failure below it is news, not its own end
-        group.cancel()
-        await stopped(*nodes.values())
-
-
-async def test_g20_jobs_that_a_handler_leaves_running_when_it_completes_go_on() -> None:
-    class Worker(BaseWorker):
-        @job
-        async def leave(self, job: Job[Any]) -> Any:
-            return {"id": await self.request_job("patient", name="hold")}
-
-    async with running(worker := Worker("worker"), patient := Patient(), client := BaseWorker("client")):
-        answer = await client.job("worker", name="leave")
-        await anyio.wait_all_tasks_blocked()
-        assert patient.begun == [answer["id"]]
-        assert patient.cancelled == []
-        await worker.cancel_job_group(answer["id"])
-        await anyio.wait_all_tasks_blocked()
-        assert patient.cancelled == [answer["id"]]
-
-
-async def test_g20_jobs_below_are_cancelled_at_once_though_the_handler_above_lingers() -> None:
-    release = anyio.Event()
-
-    class Lingering(BaseWorker):
-        @job
-        async def ask(self, job: Job[Any]) -> None:
-            await self.request_job("patient", name="hold")
-            with anyio.CancelScope(shield=True):
-                await release.wait()
-
-    async with running(Lingering("lingering"), patient := Patient(), client := BaseWorker("client"), cancel_grace=60.0):
-        group = await client.create_job_group_and_request_job(["lingering"], name="ask")
-        await anyio.wait_all_tasks_blocked()
-        group.cancel()
-        await anyio.wait_all_tasks_blocked()
-        assert len(patient.cancelled) == 1
-        release.set()
-        await anyio.wait_all_tasks_blocked()
-
-
-@virtual_time()
-async def test_g20_g6_jobs_below_end_with_the_deadline_of_the_job_above() -> None:
-    nodes = tree("job")
-    async with running(*nodes.values(), client := BaseWorker("client")):
-        start = anyio.current_time()
-        with pytest.raises(JobTimeoutError):
-            await client.job("0.0", name="work", timeout=10.0)
-        await anyio.wait_all_tasks_blocked()
-        assert anyio.current_time() - start == pytest.approx(10.0)
-        await stopped(*nodes.values())
-
-
-async def test_g20_a_worker_that_ends_takes_the_jobs_it_asked_for_along() -> None:
-    nodes = tree("await")
-    async with running(*nodes.values(), client := BaseWorker("client"), drain_timeout=0.0) as runner:
-        with pytest.raises(JobGroupError):  # noqa: PT012 - leaving is what is tested
-            async with client.job_group("0.0", name="work"):
-                await anyio.wait_all_tasks_blocked()
-                await runner.remove_worker("1.0")
-        await stopped(*nodes.values())

@@ -404,9 +404,10 @@ class Stuck(BaseWorker):
         await self.gate.wait()
 
 
-@pytest.mark.parametrize("way", ["request_job", "awaited", "group", "by hand"])
+@pytest.mark.parametrize("way", ["request_job", "awaited", "group", "by hand", "events"])
 async def test_g25_who_asks_for_more_waits_while_too_many_ends_wait_for_a_slow_hook(way: str) -> None:
-    asker = Stuck("asker", "on_job_response" if way == "by hand" else "on_job_completed")
+    hooks = {"by hand": "on_job_response", "events": "on_job_update"}
+    asker = Stuck("asker", hooks.get(way, "on_job_completed"))
     asked = 0
 
     async def ask() -> None:
@@ -414,6 +415,8 @@ async def test_g25_who_asks_for_more_waits_while_too_many_ends_wait_for_a_slow_h
         for number in range(MOST_HOOKS + 500):
             if way == "request_job":
                 await asker.request_job("echo", name="echo", payload=1)
+            elif way == "events":
+                await asker.request_job("echo", name="tell", payload=1)
             elif way == "awaited":
                 await asker.job("echo", name="echo", payload=1)
             elif way == "group":
@@ -479,3 +482,68 @@ async def test_g25_who_floods_a_performer_with_cancellations_waits_for_its_slow_
         assert asked <= MOST_HOOKS + 2
         performer.gate.set()
     assert asked == MOST_HOOKS + 200
+
+
+# --- handlers that are called in line ---
+
+
+async def test_g56_what_a_handler_in_line_sets_in_a_context_variable_reaches_no_other() -> None:
+    worker, found = BaseWorker("worker"), []
+    var.set("mine")
+
+    def plain(*_: Any) -> None:
+        found.append(var.get())
+        var.set("of a plain one")
+
+    async def waiting(*_: Any) -> None:
+        found.append(var.get())
+        var.set("of one that waits")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.lowlevel.checkpoint)
+        assert var.get() == "of one that waits"
+
+    async def failing(*_: Any) -> None:
+        var.set("of one that fails")
+        await anyio.lowlevel.checkpoint()
+        raise ValueError("no")
+
+    class Odd:
+        """Can be awaited, and is no coroutine."""
+
+        def __await__(self) -> Any:
+            var.set("of an odd one")
+            return iter(())
+
+    async with running(worker, Echo("echo")) as runner:
+        for handler in (plain, waiting, failing, lambda *_: Odd(), plain):
+            for event in ("on_job_start", "on_job_complete"):
+                runner.add_event_handler(event, handler)
+        for _ in range(2):
+            await worker.job("echo", name="echo", payload=1)
+        await anyio.wait_all_tasks_blocked()
+        assert len(found) == 12
+        assert len(set(found)) == 1
+    assert var.get() == "mine"
+
+
+async def test_a_handler_in_line_that_is_cancelled_may_clean_up() -> None:
+    meter, cleaned = Meter("meter"), []
+
+    @meter.event_handler("on_limit")
+    async def wait(_worker: BaseWorker) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+            cleaned.append(True)
+
+    async with running(meter, asker := BaseWorker("asker")):
+        job_id = await asker.request_job("meter", name="read", payload=[])
+        await anyio.wait_all_tasks_blocked()
+        await asker.cancel_job_group(job_id)
+        await anyio.wait_all_tasks_blocked()
+        assert cleaned == [True]
