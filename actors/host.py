@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from actors.jobs.events import JobRecord
+from actors.jobs.nesting import OuterJob
 from actors.jobs.remembered import Outcomes
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus, WorkerBus, WorkerRegistry
 from bus.local.deadlines import Deadlines
@@ -83,6 +84,9 @@ class HandlerThreads(Protocol):
 
     def call(self, function: Callable[[], Any], name: str, ended: Callable[[], None]) -> Awaitable[Any]:
         """Call a plain function in a thread; `ended()` when that is back, also if nobody waits for it any more."""
+
+    def blocking(self, job: OuterJob) -> Any:
+        """The way from a thread that works for a job into the event loop: `Blocking`, of those who ask."""
 
 
 class DoingHost(Host, Protocol):
