@@ -287,12 +287,34 @@ class RunnerCore:
     # --- workers ---
 
     async def ready(self, core: WorkerCore) -> None:
-        """A worker has started: enter it, tell its watchers, give it what waits for it."""
+        """A worker has started: enter it, tell its watchers, give it what waits for it.
+
+        Whoever is cancelled while it waits for slow watchers leaves no worker half ready: the rest is done without it.
+        """
         core.started_at = self.wall_clock()
         core.move(WorkerState.READY)
-        definition = core.definition
-        for topic in definition.topics:
+        for topic in core.definition.topics:
             self.bus.follow(topic, core.name)
+        over = anyio.Event()
+        failed: list[BaseException] = []
+
+        async def enter(_argument: None) -> None:
+            try:
+                await self._enter(core)
+            except BaseException as error:
+                if is_cancellation(error):
+                    raise
+                failed.append(error)
+            finally:
+                over.set()
+
+        self.tasks.start(enter, None)
+        await over.wait()
+        if failed:
+            raise failed[0]
+
+    async def _enter(self, core: WorkerCore) -> None:
+        definition = core.definition
         await self.announce(core)
         if core.state is not WorkerState.READY:  # ended by whoever was told
             return
