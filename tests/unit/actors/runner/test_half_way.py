@@ -116,9 +116,7 @@ async def test_g30_the_hooks_of_what_ends_while_a_runner_drains_are_called() -> 
 
 
 @virtual_time()
-async def test_g30_a_job_that_asks_an_inactive_worker_holds_up_a_drain_no_longer_than_it_may() -> (
-    None
-):
+async def test_g30_a_job_that_asks_an_inactive_worker_holds_up_a_drain_no_longer_than_it_may() -> None:
     class Outer(Performer):
         @job
         async def outer(self) -> Any:
