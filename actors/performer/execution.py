@@ -423,9 +423,9 @@ class Execution(msgspec.Struct, eq=False):
         if self.away and state is JobState.ENDED:
             state = JobState.ABANDONED
         slots.answered(self)
+        self._move(state)
         if self.request.asked is not None and held and status in {JobStatus.COMPLETED, JobStatus.ERROR}:
             slots.remember(self, status, response, error)
-        self._move(state)
         self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()
