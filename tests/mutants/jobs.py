@@ -38,7 +38,7 @@ JOBS = (
         "actors/performer/threads.py",
         "            for asking in (scope, *call.asks):\n                asking.cancel()",
         "            for asking in ():\n                asking.cancel()",
-        THREADS,
+        unit("unit/actors/performer/test_job_sync.py"),
     ),
     Mutant(
         "children wait for each other's backoff",

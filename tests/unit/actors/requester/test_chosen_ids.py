@@ -10,6 +10,7 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobGroupError, JobStateError, JobStatus, JobTimeoutError, job
 from actors.jobs import remembered
 from actors.jobs.remembered import REMEMBERED_SECONDS
+from bus import AsyncQueueBus
 from tests.support.running import running
 from tests.support.virtual_time import virtual_time
 
@@ -127,9 +128,10 @@ async def test_g39_a_group_asks_only_those_who_were_not_asked_under_its_id() -> 
 
 
 async def test_g39_its_worker_remembers_for_a_requester_that_comes_again_under_its_name() -> None:
-    async with running(shop := Shop()) as runner:
+    shop = Shop()
+    async with AsyncQueueBus() as bus, running(shop, bus=bus):
         for _ in range(2):
-            async with Client(runner, name="till") as client:
+            async with Client(bus, name="till") as client:  # in a runner of its own
                 assert await client.request("shop", 5, name="pay", job_id="order-1") == {"paid": [5]}
         assert shop.runs == [5]
 
