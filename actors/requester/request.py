@@ -159,8 +159,10 @@ def _position(host: AskingHost) -> tuple[OuterJob | None, tuple[str, ...]]:
     """The job inside which the current task asks, if that is not answered, and the lineage of what it asks for."""
     parent = current_job.get()
     lineage = lineage_here()
-    if parent is not None and parent.answered:
-        parent = None  # its lineage counts all the same: its handler may hold the slot that this job will need
+    if parent is not None and (parent.answered or parent.host.tasks.loop is not host.tasks.loop):
+        # Its lineage counts all the same: its handler may hold the slot that this job will need. But from another event
+        # loop, as of a plain handler that runs one of its own, nothing here can be ended.
+        parent = None
     if parent is None and not host.accepting:
         raise RunnerStateError(f"runner {host.name!r} is ending: it takes no new jobs or workers")
     return parent, lineage

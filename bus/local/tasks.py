@@ -109,7 +109,8 @@ class Tasks:
         self._kept: list[anyio.CancelScope] = []
         self._count = 0
         self._context = copy_context()
-        native = anyio.lowlevel.current_token().native_token
+        self.loop = native = anyio.lowlevel.current_token().native_token
+        """The event loop that it belongs to."""
         self.waiter: Callable[[], Waiter] = _EventWaiter
         self.now: Callable[[], float] = anyio.current_time
         if isinstance(native, asyncio.AbstractEventLoop):
