@@ -68,9 +68,8 @@ class AskingHost(Host, Protocol):
     open_groups: dict[Any, Any]
     """What has been asked for here and has not ended."""
 
-    @property
-    def outcomes(self) -> Outcomes:
-        """What became of jobs that were asked for here under ids of their requesters' own."""
+    outcomes: Outcomes
+    """What became of jobs that were asked for here under ids of their requesters' own."""
 
     new_id: Callable[[], str]
     """Makes an id that nobody else has."""

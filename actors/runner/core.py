@@ -126,6 +126,8 @@ class RunnerCore:
 
     tasks: Tasks
     deadlines: Deadlines
+    threads: Threads
+    outcomes: Outcomes
 
     def __init__(
         self,
@@ -181,8 +183,6 @@ class RunnerCore:
         self._connecting = False
         self._joined = False
         self._ending: str | None = None
-        self._threads: Threads | None = None
-        self._outcomes: Outcomes | None = None
         self._lost: dict[str, None] | None = None
         self._mailbox: Mailbox | None = None
 
@@ -190,20 +190,6 @@ class RunnerCore:
         return f"<{type(self.face).__name__} {self.name} {'running' if self.running else 'not running'}>"
 
     # --- ids, clocks, threads ---
-
-    @property
-    def threads(self) -> Threads:
-        """The threads of plain handlers."""
-        if self._threads is None:
-            self._threads = Threads(self.tasks)
-        return self._threads
-
-    @property
-    def outcomes(self) -> Outcomes:
-        """What became of jobs that were asked for here under ids of their requesters' own."""
-        if self._outcomes is None:
-            self._outcomes = Outcomes(self.tasks.now)
-        return self._outcomes
 
     def wall_clock(self) -> float:
         """Unix time, for people; nothing depends on it."""
@@ -213,7 +199,7 @@ class RunnerCore:
         """What it holds now."""
         cores = [entry.core for entry in self.roster.entries.values()]
         pool = self.tasks.statistics() if self.running else None
-        threads = self._threads.statistics() if self._threads is not None else ThreadStatistics()
+        threads = self.threads.statistics() if hasattr(self, "threads") else ThreadStatistics()  # also after its end
         return RunnerStatistics(
             workers=len(cores),
             jobs=sum(len(core.admission.executions) for core in cores if core.admission is not None),
@@ -223,7 +209,7 @@ class RunnerCore:
             late_answers=self._late_answers,
             threads=threads.running,
             abandoned_threads=threads.abandoned,
-            remembered=len(self._outcomes) if self._outcomes is not None and self.running else 0,
+            remembered=len(self.outcomes) if self.running else 0,
         )
 
     # --- errors and events ---
@@ -462,6 +448,8 @@ class RunnerCore:
             current_trace.set(None)
         self.tasks = Tasks(task_group)
         self.deadlines = Deadlines(self.tasks)
+        self.threads = Threads(self.tasks)
+        self.outcomes = Outcomes(self.tasks.now)
         self._mailbox = Mailbox(self.name, self._obey, self.tasks)
         self.tasks.spawn(self.deadlines.run)
         self._signals.watch(self.tasks)
@@ -514,8 +502,7 @@ class RunnerCore:
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self._registry_changed)
-        if self._threads is not None:
-            self._threads.close()
+        self.threads.close()
 
     def _bus_stopped(self) -> None:
         self.finish("its bus was stopped", at_once=True)
