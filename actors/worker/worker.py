@@ -513,7 +513,7 @@ _MEANT = frozenset({*Hooks.event_names, *OPTIONS, "accepts_bus_message", "run", 
 """The public names that a subclass may define."""
 
 _FREE = frozenset({"request", "call", "stream", "gather"})
-"""Verbs that came later than the programs of others: one that has a method or handler of that name goes without."""
+"""Verbs that came later than the programs of others: one that has something of that name goes without."""
 
 _KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT - _FREE
 """The public names that it may not: a program that reads them must find what they are."""
@@ -537,7 +537,7 @@ def _refuse_names(cls: type) -> None:
                     check_option(cls.__name__, name, own[name])
                 except ValueError as error:
                     raise HandlerError(str(error)) from None
-            elif name in _MEANT | _FREE and name not in OPTIONS and not _is_method(own[name]):
+            elif name in _MEANT and name not in OPTIONS and not _is_method(own[name]):
                 raise HandlerError(f"{cls.__name__}.{name} is a hook or method of every worker: define it as a method")
 
 

@@ -104,7 +104,7 @@ async def test_request_job_returns_at_once_and_is_told_that_nobody_came() -> Non
 
     @parent.event_handler("on_job_error")
     def on_job_error(_worker: Parent, message: BusJobResponseMessage) -> None:
-        assert message.status is JobStatus.ERROR
+        assert message.status is JobStatus.FAILED
         failed.set()
 
     async with running(parent):
