@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from redis.asyncio import Redis
 
 from actors import (
     BaseWorker,
@@ -35,6 +36,7 @@ from bus import (
     BusJobRequestMessage,
     BusMessage,
     BusSystemMessage,
+    RedisBus,
     WorkerErrorData,
     WorkerReadyData,
 )
@@ -543,3 +545,10 @@ async def test_workers_and_runners_are_called_by_their_names_in_texts() -> None:
         group = await parent.create_job_group_and_request_job(["brief"], params=JobGroupParams(label="one"))
         assert group.worker_names == ["brief"]
         await group.wait()
+
+
+def test_keywords_of_buses_that_mean_nothing_here_are_taken() -> None:
+    AsyncQueueBus(name="queue", task_manager=None)
+    RedisBus(redis=Redis.from_url("redis://nowhere"), channel="pipecat:a call", name="redis", task_manager=None)
+    with pytest.raises(TypeError, match="nmae"):
+        AsyncQueueBus(nmae="queue")  # type: ignore[call-arg]
