@@ -134,7 +134,7 @@ class Threads:
         self._closed = True
         while self._idle:
             self._idle.pop()[1].put(None)
-        handlers = Counter(call.name for call in self._abandoned if not call.over)
+        handlers = dict(Counter(call.name for call in self._abandoned if not call.over))
         if handlers:
             log().warning("threads left behind: they end with their handlers, or with the process", handlers=handlers)
 

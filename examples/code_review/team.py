@@ -75,10 +75,13 @@ class Critic(BaseWorker):
 class Editor(BaseWorker):
     @job(name="edit")
     async def edit(self, report: Report) -> AsyncIterator[str]:
-        async with await anyio.open_file(report.file, "w", encoding="utf-8") as file:
-            for section in sections(report):
-                await file.write(section)
-                yield section
+        try:
+            async with await anyio.open_file(report.file, "w", encoding="utf-8") as file:
+                for section in sections(report):
+                    await file.write(section)
+                    yield section
+        except OSError as error:  # what its requester can mend: no fault of this program, so no traceback
+            raise JobError(f"cannot write {report.file}: {error.strerror}") from None
 
 
 def sections(report: Report) -> Iterator[str]:
