@@ -192,8 +192,6 @@ def test_a_report_that_cannot_be_written_is_told_without_a_traceback(tree: Path,
     assert (ended.returncode, ended.stderr) == (1, "")
     told = ["editor: JobError: cannot write .*: Is a directory", "Stopped before the end. Done so far:"]
     assert_says(ended.stdout, told)
-        ended.stdout, ["editor: JobError: cannot write .*: Is a directory", "Stopped before the end. Done so far:"]
-    )
     assert table(ended.stdout)[:2] == (8, 9)
 
 
