@@ -77,9 +77,9 @@ def operations(target: Target) -> list[Operation]:
             target.name,
             each.name,
             _summary(each.call) if each.name is not None else "",
-            Any if each.type is None else each.type,
+            each.type,
             _returned(each.call) if each.name is not None else Any,
-            each.shape is Shape.GENERATOR,
+            each.shape in {Shape.GENERATOR, Shape.THREAD_GENERATOR},
         )
         for each in handlers
     ]
