@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, cast
 
 Fault = Literal["caller", "remote", "system"]
 
@@ -33,6 +34,26 @@ def _again(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseExcepti
     error = kind.__new__(kind)
     error.args = arguments
     return error
+
+
+_inner: Callable[[BaseExceptionGroup[Any]], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
+"""What is in a group, whatever its class says about that."""
+
+
+def flattened(error: BaseException) -> list[BaseException]:
+    """What is in an exception group, and in the groups in it, in order; the exception alone if it is none.
+
+    Nothing that a user's class defines is asked.
+    """
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting.extend(reversed(_inner(cast("BaseExceptionGroup[Any]", each))))
+        else:
+            found.append(each)
+    return found
 
 
 class BusError(Portable, Exception):

@@ -35,25 +35,26 @@ def log() -> FilteringBoundLogger:
 def _event_with_fields(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     """Show the fields behind the text too. A name that records use themselves gets an underscore.
 
-    A traceback that no file could take, because of a letter that is none in what the exception says, is written here.
+    A traceback that no file could take, because of its length or of a letter that is none, is written here.
     """
     fields = event["extra"]
     text = " ".join(f"{key}={value!r}" for key, value in fields.items())
     extra = {f"{key}_" if key in _OF_RECORDS else key: value for key, value in fields.items()}
     shown = {**event, "msg": f"{event['msg']} {text}".rstrip(), "extra": extra}
     error = event.get("exc_info")
-    if isinstance(error, BaseException) and not _can_be_told(error):
-        shown["msg"] += "\n" + said("".join(format_exception(error)), LONGEST_TRACEBACK)
-        shown["exc_info"] = None
+    if isinstance(error, BaseException):
+        trace = traceback_of(error)
+        if not _is_whole(trace):
+            shown["msg"] += f"\n{said(trace, LONGEST_TRACEBACK)}"
+            shown["exc_info"] = None
     return shown
 
 
-def _can_be_told(error: BaseException) -> bool:
+def _is_whole(text: str) -> bool:
     try:
-        str(error).encode()
-    except BaseException:  # noqa: BLE001 - as in `said`
+        return len(text.encode()) <= 4 * LONGEST_TRACEBACK
+    except UnicodeError:
         return False
-    return True
 
 
 _OF_RECORDS = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
@@ -69,18 +70,34 @@ LONGEST_TRACEBACK = 50_000
 def said(text: object, longest: int = LONGEST_TEXT) -> str:
     """What a user's object says, as a text that can be told everywhere: its `str()`, cut, and of letters that are some.
 
-    Never raises, whatever the object does.
+    Never raises, whatever the object does. What comes out is left as it is by this.
     """
     try:
         made = str.encode(str(text), errors="backslashreplace").decode()
     except BaseException as error:  # noqa: BLE001 - who only wants to tell something must not fail by it
         return f"(its text could not be made: {type(error).__name__})"
-    return made if len(made) <= longest else f"{made[:longest]}... ({len(made)} characters)"
+    if len(made) <= longest:
+        return made
+    note = f"... ({len(made)} characters)"
+    return made[: longest - len(note)] + note
+
+
+def reason_of(reason: object, otherwise: str) -> str:
+    """A reason that a user may have given, as `said`; what to say `otherwise`."""
+    return (said(reason) if reason is not None else "") or otherwise
 
 
 def text_of(value: object) -> str:
-    """What `repr` says of something, or its type if that itself fails."""
+    """What `repr` says of something, as `said`; its type if that itself fails."""
     try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001 - an error that cannot be shown must not hide in another one
+        return said(repr(value))
+    except BaseException as error:  # noqa: BLE001 - as in `said`
         return f"{type(value).__name__} (its text could not be made: {type(error).__name__})"
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an exception; its type if that itself fails."""
+    try:
+        return "".join(format_exception(error))
+    except BaseException as second:  # noqa: BLE001 - as in `said`
+        return f"{type(error).__name__} (its traceback could not be made: {type(second).__name__})"

@@ -7,6 +7,9 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec.structs import force_setattr
+
+from bus.log import LONGEST_TRACEBACK, said
 
 MOST_CHUNKS = 64
 """Chunks that share a frame."""
@@ -33,7 +36,7 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
     Attributes:
         type: Name of the exception's class.
-        message: Its text.
+        message: Its text, at most 1,000 characters; like the others made one if it is none.
         traceback: Its traceback, if the performer's runner sends them (`tracebacks=True`).
         retryable: Whether the same job may succeed when asked for again.
         worker: Who met it, if that was another than who answered: the worker that does a job inside the job.
@@ -44,6 +47,16 @@ class ErrorInfo(msgspec.Struct, frozen=True):
     traceback: str | None = None
     retryable: bool = False
     worker: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make what users say texts that can be told everywhere: no error may be lost by its text."""
+        force_setattr(self, "type", said(self.type, 200))
+        force_setattr(self, "message", said(self.message))
+        if self.traceback is not None:
+            force_setattr(self, "traceback", said(self.traceback, LONGEST_TRACEBACK))
+        if self.worker is not None:
+            force_setattr(self, "worker", said(self.worker))
+        force_setattr(self, "retryable", self.retryable is True)
 
     def __str__(self) -> str:
         text = f"{self.type}: {self.message}" if self.message else self.type
@@ -98,6 +111,18 @@ class BusSystemMessage(BusMessage):
     urgent: ClassVar[bool] = True
 
 
+class _Reasoned:
+    """Mixin: the message says why, in words of a user's that are made a text which can be told everywhere."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name in ("reason", "error"):
+            words = getattr(self, name, None)
+            if words is not None:
+                setattr(self, name, said(words))
+
+
 class BusLocalMessage:
     """Mixin: the message never leaves the process and may carry anything."""
 
@@ -114,7 +139,7 @@ class BusDeactivateWorkerMessage(BusDataMessage, kw_only=True):
     """Makes a worker inactive: it gets no new jobs or data messages."""
 
 
-class BusEndMessage(BusSystemMessage, kw_only=True):
+class BusEndMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """Asks the runners of a session to end gracefully.
 
     Attributes:
@@ -126,20 +151,20 @@ class BusEndMessage(BusSystemMessage, kw_only=True):
     session: str | None = None
 
 
-class BusEndWorkerMessage(BusSystemMessage, kw_only=True):
+class BusEndWorkerMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """Tells a worker to end gracefully: its children first, its running jobs drained."""
 
     reason: str | None = None
 
 
-class BusCancelMessage(BusSystemMessage, kw_only=True):
+class BusCancelMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """Asks the runners of a session to stop at once. Fields as in `BusEndMessage`."""
 
     reason: str | None = None
     session: str | None = None
 
 
-class BusCancelWorkerMessage(BusSystemMessage, kw_only=True):
+class BusCancelWorkerMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """Tells a worker to stop at once: its jobs are cancelled."""
 
     reason: str | None = None
@@ -177,7 +202,7 @@ class BusWorkerReadyMessage(BusSystemMessage, kw_only=True):
     topics: tuple[str, ...] = ()
 
 
-class BusWorkerLostMessage(BusSystemMessage, kw_only=True):
+class BusWorkerLostMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """A worker is gone."""
 
     runner: str
@@ -199,13 +224,13 @@ class BusRegistryRequestMessage(BusSystemMessage, kw_only=True):
     """Asks one runner for its list of workers."""
 
 
-class BusWorkerErrorMessage(BusSystemMessage, kw_only=True):
+class BusWorkerErrorMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """A root worker reports an error."""
 
     error: str
 
 
-class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage, kw_only=True):
+class BusWorkerLocalErrorMessage(_Reasoned, BusSystemMessage, BusLocalMessage, kw_only=True):
     """A child reports an error to its parent."""
 
     error: str
@@ -324,7 +349,7 @@ class BusJobUpdateRequestMessage(BusDataMessage, kw_only=True):
     job_id: str
 
 
-class BusJobCancelMessage(BusSystemMessage, kw_only=True):
+class BusJobCancelMessage(_Reasoned, BusSystemMessage, kw_only=True):
     """Cancels a job."""
 
     job_id: str

@@ -3,7 +3,7 @@
 import anyio
 import msgspec
 
-from actors import BaseWorker, Job, JobGroupError, WorkerParams, WorkerRunner, job
+from actors import BaseWorker, Job, JobError, JobGroupError, WorkerParams, WorkerRunner, job
 
 
 class Question(msgspec.Struct):
@@ -15,7 +15,7 @@ class Expert(BaseWorker):
     async def answer(self, job: Job[Question]) -> str:
         await job.update(f"thinks about {job.payload.text!r}")
         if self.name == "carol":
-            raise LookupError("no idea")
+            raise JobError("no idea")
         return f"{len(job.payload.text.split())} words, says {self.name}"
 
 

@@ -22,8 +22,8 @@ CODE = ("bus", "actors")
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bus": (
-        ("errors",),
-        ("messages", "names", "log", "backoff"),
+        ("errors", "log"),
+        ("messages", "names", "backoff"),
         ("wire",),
         ("local",),
         ("transport",),

@@ -55,6 +55,12 @@ SQLITE = (*unit("contract/test_run_stores.py"), "-k", "sqlite")
 REDIS = (*unit("contract/test_run_stores.py"), "-k", "redis")
 NATS = (*unit("contract/test_run_stores.py"), "-k", "nats")
 COMMAND_LINE = unit("unit/actors/cli/test_command_line.py")
+ERRORS = unit("unit/actors/jobs/test_errors.py")
+TEXTS = unit("unit/actors/jobs/test_texts.py")
+FORGOTTEN = unit("unit/actors/requester/test_forgotten_jobs.py")
+EVENTS = unit("unit/actors/worker/test_events.py")
+ACCEPTED = unit("unit/actors/worker/test_accepted_messages.py")
+OBSERVERS = unit("unit/bus/local/test_observers.py")
 
 MUTANTS = (
     Mutant(
@@ -689,6 +695,83 @@ MUTANTS = (
         "if len(self._news) >= KEPT:",
         "if False:",
         unit("unit/actors/client/test_job_follower.py"),
+    ),
+    Mutant(
+        "what a handler raises is told as an outcome of the system",
+        "actors/jobs/outcome.py",
+        "told = error.error if error.status == JobStatus.FAILED else None",
+        "told = error.error",
+        ERRORS,
+    ),
+    Mutant(
+        "a retry looks at the group and not at what failed in it",
+        "actors/jobs/policies.py",
+        "return bool(inner) and all(",
+        "return bool(inner) and not all(",
+        ERRORS,
+    ),
+    Mutant(
+        "the failure of a request_job is lost",
+        "actors/requester/group.py",
+        "if self.unheard or self.asker.wanted:",
+        "if self.asker.wanted:",
+        ERRORS,
+    ),
+    Mutant(
+        "an error is pickled by its constructor",
+        "bus/errors.py",
+        "return _again, (type(self), self.args), self.__dict__",
+        "return Exception.__reduce__(self)",
+        ERRORS,
+    ),
+    Mutant(
+        "the text of a user's error is taken as it is",
+        "bus/messages.py",
+        'force_setattr(self, "message", said(self.message))',
+        "pass",
+        TEXTS,
+    ),
+    Mutant(
+        "a job that was awaited warns",
+        "actors/requester/contexts.py",
+        "JobContext._asked = JobContext",
+        "JobContext._asked = property(lambda self: type(self))",
+        FORGOTTEN,
+    ),
+    Mutant(
+        "a hook finds what another has left in a context variable",
+        "bus/local/mailbox.py",
+        "if lane.queue and not same_context(clean):",
+        "if False:",
+        EVENTS,
+    ),
+    Mutant(
+        "event handlers begin when they like",
+        "actors/worker/events.py",
+        "        await handling.begun\n",
+        "",
+        EVENTS,
+    ),
+    Mutant(
+        "who asks for more does not wait for slow hooks",
+        "actors/requester/request.py",
+        "room = send(message) if crowd is None else crowd",
+        "room = send(message)",
+        EVENTS,
+    ),
+    Mutant(
+        "a refused answer leaves its job open",
+        "actors/worker/dispatch.py",
+        "    elif group.awaits(message.source):\n        text",
+        "    elif False:\n        text",
+        ACCEPTED,
+    ),
+    Mutant(
+        "an observer sees what a handler does to a payload",
+        "bus/local/bus.py",
+        "        isolate(copy)\n    except EncodeError:",
+        "        pass\n    except EncodeError:",
+        OBSERVERS,
     ),
 )
 

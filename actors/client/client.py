@@ -20,7 +20,7 @@ from actors.jobs.params import (
     RunKeywords,
     resolve,
 )
-from actors.requester.contexts import JobContext, JobGroupContext
+from actors.requester.contexts import JobContext, JobGroupContext, drop, handed_on
 from actors.runner.runner import WorkerRunner
 from actors.worker.worker import BaseWorker
 from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
@@ -125,11 +125,11 @@ class Client:
 
     def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> JobContext:
         """One job, to be entered or awaited; see `BaseWorker.job`."""
-        return self._connected().job(worker_name, **keywords)
+        return handed_on(self._connected().job(worker_name, **keywords))
 
     def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> JobGroupContext:
         """Several jobs, to be entered or awaited; see `BaseWorker.job_group`."""
-        return self._connected().job_group(*worker_names, **keywords)
+        return handed_on(self._connected().job_group(*worker_names, **keywords))
 
     async def gather(
         self,
@@ -159,7 +159,7 @@ class Client:
             raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
         worker = self._connected()
         check_name("worker name", worker_name)
-        worker.job(worker_name, **keywords)  # what is wrong with every job is an error now, and not one per job
+        drop(worker.job(worker_name, **keywords))  # what is wrong with every job is an error now, and not one per job
         answers: list[Any] = []
         numbered = enumerate(payloads)
         failure: list[Exception] = []

@@ -10,7 +10,7 @@ from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.params import RUN_TTL, GroupKeywords, JobGroupParams, JobKeywords, PayloadKeywords, RunKeywords
-from actors.requester.contexts import JobContext, JobGroupContext, _Context, was_asked
+from actors.requester.contexts import JobContext, JobGroupContext, _Context, drop, handed_on, was_asked
 from bus import DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
             found: AnswerT = await self._context
             return found
 
+        drop(self._context)  # if it cannot be asked for any more, this says so
         return self._thread.call(answer)
 
     def __iter__(self) -> Self:
@@ -70,6 +71,7 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
 
     def __enter__(self) -> Self:
         asked_before = was_asked(self._context)
+        drop(self._context)
         try:
             self._thread.call(self._context.__aenter__)
         except BaseException as error:
@@ -272,12 +274,12 @@ class SyncClient:
     def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext:
         """One job, to be entered or waited for with `.result()`; as `Client.job`."""
         self._thread.require_open()
-        return SyncJobContext(self._thread, self._client.job(worker_name, **keywords))
+        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, **keywords)))
 
     def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> SyncJobGroupContext:
         """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
         self._thread.require_open()
-        return SyncJobGroupContext(self._thread, self._client.job_group(*worker_names, **keywords))
+        return SyncJobGroupContext(self._thread, handed_on(self._client.job_group(*worker_names, **keywords)))
 
     def gather(
         self,

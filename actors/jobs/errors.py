@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from traceback import format_exception
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from bus import ErrorInfo, JobStatus, MailboxFullError
-from bus.errors import Portable
-from bus.log import LONGEST_TRACEBACK, said
+from bus.errors import Portable, flattened
+from bus.log import LONGEST_TRACEBACK, said, traceback_of
 
 Fault = Literal["caller", "remote", "system"]
 
@@ -47,6 +46,8 @@ class JobResult(msgspec.Struct, frozen=True):
 
 class JobError(ActorError):
     """A job did not complete. The job is over and nothing of it is left with the requester.
+
+    A handler may raise one too, to say that it cannot do its job: any other exception is logged as a warning.
 
     Attributes:
         worker_name: Who was asked.
@@ -182,7 +183,7 @@ def describe(error: BaseException, *, tracebacks: bool = False) -> ErrorInfo:
         more += [f"{len(others) - _MOST_LEAVES} more"] if len(others) > _MOST_LEAVES else []
         info = msgspec.structs.replace(info, message=said(f"{info.message} (and {', '.join(more)})"))
     if tracebacks and info.traceback is None:
-        info = msgspec.structs.replace(info, traceback=said(_Traceback(error), LONGEST_TRACEBACK))
+        info = msgspec.structs.replace(info, traceback=traceback_of(error))
     return info
 
 
@@ -194,22 +195,15 @@ def inside(error: BaseException) -> ErrorInfo | None:
     if type(error) not in _TOLD or not isinstance(error, JobError) or not isinstance(error.error, ErrorInfo):
         return None
     info = error.error
-    if not str(error).endswith(str(info)):  # somebody has said it in words of his own
+    if not said(error, LONGEST_TRACEBACK).endswith(str(info)):  # somebody has said it in words of his own
         return None
     return msgspec.structs.replace(info, retryable=False, worker=info.worker or error.worker_name)
 
 
 def leaves(error: BaseException) -> list[BaseException]:
     """What failed in an exception group, but for what ends a task or the program; the error itself if it is none."""
-    found: list[BaseException] = []
-    waiting = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if isinstance(each, BaseExceptionGroup):
-            waiting[:0] = each.exceptions
-        else:
-            found.append(each)
-    return [each for each in found if isinstance(each, Exception)] or found
+    found = flattened(error)
+    return [each for each in found if issubclass(type(each), Exception)] or found
 
 
 def _is_retryable(error: BaseException) -> bool:
@@ -217,13 +211,3 @@ def _is_retryable(error: BaseException) -> bool:
         return bool(getattr(error, "retryable", False))
     except BaseException:  # noqa: BLE001 - an exception that cannot be asked is still an outcome
         return False
-
-
-class _Traceback:
-    """The traceback of an exception, as a text that is made when it is asked for."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __str__(self) -> str:
-        return "".join(format_exception(self._error))

@@ -146,6 +146,11 @@ def holders(request: BusJobRequestMessage) -> frozenset[str]:
     return frozenset(unquote(entry.removesuffix(here)) for entry in request.lineage if entry.endswith(here))
 
 
+def asked_inside_hook(request: BusJobRequestMessage) -> bool:
+    """Whether it was asked for inside a hook of its own target, which must not wait for other hooks then."""
+    return f"@{_quoted(request.target or '')}" in request.lineage
+
+
 def nested(request: BusJobRequestMessage) -> bool:
     """Whether it was asked for inside a job, and not only inside a hook."""
     return any(not entry.startswith("@") for entry in request.lineage)

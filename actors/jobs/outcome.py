@@ -15,6 +15,7 @@ from bus import (
     MailboxFullError,
     WorkerRegistry,
 )
+from bus.log import reason_of
 
 CANCELLED = "JobCancelled"
 """`ErrorInfo.type` of a job that somebody told to stop."""
@@ -23,9 +24,9 @@ TIMED_OUT = "JobTimeoutError"
 """`ErrorInfo.type` of a job whose deadline passed."""
 
 
-def cancelled(reason: str) -> ErrorInfo:
+def cancelled(reason: str | None = None, otherwise: str = "cancelled") -> ErrorInfo:
     """Somebody told the job to stop."""
-    return ErrorInfo(type=CANCELLED, message=reason)
+    return ErrorInfo(type=CANCELLED, message=reason_of(reason, otherwise))
 
 
 def overdue(reason: str = "timeout: the deadline passed") -> ErrorInfo:

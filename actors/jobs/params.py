@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar, dataclass_transform
 import msgspec
 
 from bus import BusOptions
+from bus.log import said
 
 
 class JobParams(msgspec.Struct, kw_only=True):
@@ -20,7 +21,7 @@ class JobParams(msgspec.Struct, kw_only=True):
         payload: What the handler gets. A copy travels: changing it afterwards changes nothing.
         timeout: Seconds for everything, from asking to the answer; None for no limit. A job asked for inside another
             never outlives that one's deadline.
-        label: A text for people.
+        label: A text for people, at most 1,000 characters.
         cancellable: Whether `request_cancel_job_group` may cancel it.
         job_id: An id chosen by the caller, 1 to 128 characters, unique among its open jobs; a request that a network
             delivers twice runs once. None makes one up.
@@ -159,6 +160,8 @@ def checked(params: ParamsT) -> ParamsT:
         params = _with_valid_timeout(params)
     if params.delivery not in {None, "at_least_once", "at_most_once"}:
         raise ValueError(f"delivery must be 'at_least_once', 'at_most_once' or None, got {params.delivery!r}")
+    if params.label is not None:
+        params = msgspec.structs.replace(params, label=said(params.label))
     if params.job_id is not None:
         if not isinstance(params.job_id, str):
             raise TypeError(f"job_id must be a text, got {params.job_id!r:.100}")

@@ -9,8 +9,10 @@ from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from bus.log import log
+
 if TYPE_CHECKING:
-    from bus import BusJobRequestMessage
+    from bus import BusJobRequestMessage, ErrorInfo
 
 
 RUN_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -30,6 +32,14 @@ def log_fields(request: BusJobRequestMessage) -> dict[str, Any]:
     if run is not None:
         fields["run"] = run
     return fields
+
+
+def log_raised(
+    request: BusJobRequestMessage, error: BaseException, info: ErrorInfo, what: str, *, told: bool = False
+) -> None:
+    """Log what a handler raised: with its traceback, as a warning unless it is `told` where somebody waits for it."""
+    note = log().debug if told else log().warning
+    note(what, **log_fields(request), error=str(info), exc_info=error)
 
 
 def bind_log_fields(request: BusJobRequestMessage) -> list[tuple[Callable[[Any], object], Any]]:

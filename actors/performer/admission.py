@@ -123,7 +123,7 @@ class Admission:
             self._met(first, request)
             return None
         serves = self.doer.definition
-        handler = serves.jobs.get(request.job_name) or serves.default
+        handler = serves.jobs.get(request.job_name) or serves.default or self.doer.by_events
         if handler is None:
             message = serves.missing(request.job_name, self.doer.name)
             self.host.refuse(request, JobStatus.ERROR, "HandlerError", message)

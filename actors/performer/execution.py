@@ -17,13 +17,12 @@ from sys import modules
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from anyio import get_cancelled_exc_class
 
-from actors.jobs.errors import KINDS, JobStateError, describe, inside, leaves
+from actors.jobs.errors import KINDS, JobError, JobStateError, describe, leaves
 from actors.jobs.lifecycle import AFTER_RESPONSE, JOB_STEPS, JOB_TIMERS, UNANSWERED, JobState, moved
 from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
-from actors.observability.log_fields import log_fields
+from actors.observability.log_fields import log_fields, log_raised
 from actors.observability.trace import enter, leave, watching
 from actors.performer.handler import Doer, Handler, Takes
 from actors.performer.invoke import call
@@ -40,7 +39,7 @@ from bus import (
     PayloadError,
     travel,
 )
-from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, wake
+from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, only_cancels, wake
 from bus.log import log
 
 if TYPE_CHECKING:
@@ -350,15 +349,10 @@ class Execution(msgspec.Struct, eq=False):
 
     def raised(self, error: BaseException) -> None:
         """The handler has raised."""
-        cancellation = get_cancelled_exc_class()
-        is_cancel = isinstance(error, cancellation) or (
-            isinstance(error, BaseExceptionGroup) and error.split(cancellation)[1] is None
-        )
+        is_cancel = only_cancels(error)
         if self.state is not JobState.RUNNING:
             if self.state is not JobState.STOPPING or not is_cancel:
-                fields = log_fields(self.request)
-                text = str(describe(error))
-                log().warning("handler raised after its job was over", **fields, error=text, exc_info=error)
+                log_raised(self.request, error, describe(error), "handler raised after its job was over")
             self.returned(None)
         elif is_cancel and cancelled_from_outside():
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
@@ -367,12 +361,11 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            refused = isinstance(error, PayloadError)
-            told = refused or all(inside(leaf) is not None for leaf in leaves(error))  # at its requester, or inside
-            note = log().debug if told else log().warning
-            note("handler raised", **log_fields(self.request), error=str(info), exc_info=error)
+            refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
+            told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
+            log_raised(self.request, error, info, "handler raised", told=told)
 
     # --- its thread, and what it asks for ---
 

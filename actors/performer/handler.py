@@ -127,6 +127,10 @@ class Doer(Protocol):
         """Jobs that may run at once."""
 
     @property
+    def by_events(self) -> Handler | None:
+        """What does the jobs that no handler of its class does: the handlers of an event."""
+
+    @property
     def was_ready(self) -> bool:
         """Whether it has ever taken jobs."""
 

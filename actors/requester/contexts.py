@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from sys import _getframe
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from warnings import warn_explicit
 
 from actors.jobs.errors import JobGroupError, JobResult, JobStateError
 from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
@@ -130,18 +132,25 @@ class JobGroup:
 
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
 AnswerT = TypeVar("AnswerT")
+ContextT = TypeVar("ContextT", bound="_Context[Any, Any]")
 
 
 class _Context(Generic[EventT, AnswerT]):
     """What `JobContext` and `JobGroupContext` share."""
 
-    __slots__ = ("_asker", "_group", "_params", "_worker_names")
+    __slots__ = ("_asker", "_group", "_made_at", "_made_in", "_params", "_worker_names")
+
+    _asked: ClassVar[type]
+    """What it becomes when it is asked for: one that nobody need look after any more."""
 
     def __init__(self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
         self._asker = asker
         self._worker_names = worker_names
         self._params = params
         self._group: Group | None = None
+        frame = _getframe(2)  # a verb makes it for who calls that
+        self._made_in = frame.f_code
+        self._made_at = frame.f_lasti
 
     @property
     def job_id(self) -> str:
@@ -162,6 +171,7 @@ class _Context(Generic[EventT, AnswerT]):
         return self
 
     async def __aenter__(self) -> Self:
+        self.__class__ = self._asked
         if self._group is not None:
             self._refuse_again()
         group, late = request(self._asker, self._worker_names, self._params)
@@ -198,6 +208,7 @@ class _Context(Generic[EventT, AnswerT]):
             self._raise(group)
 
     def __await__(self) -> Generator[Any, None, AnswerT]:
+        self.__class__ = self._asked
         if self._group is not None:
             self._refuse_again()
         group, late = request(self._asker, self._worker_names, self._params)
@@ -224,6 +235,7 @@ class _Context(Generic[EventT, AnswerT]):
 
     def _entered(self, what: str) -> Group:
         if self._group is None:
+            drop(self)  # who made it is told now
             raise JobStateError(
                 f"{what} of a job that has not been asked for: enter the context with 'async with', or await it; "
                 "with 'with' or '.result()' in a script"
@@ -305,6 +317,45 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
     def _raise(self, group: Group) -> None:
         assert group.error is not None
         raise group.error
+
+
+def handed_on(context: ContextT) -> ContextT:
+    """Note that a context which was made here is made for who called this function's caller."""
+    frame = _getframe(2)
+    context._made_in, context._made_at = frame.f_code, frame.f_lasti
+    return context
+
+
+def drop(context: _Context[Any, Any]) -> None:
+    """Do not ask for what a context is about, on purpose."""
+    context.__class__ = context._asked
+
+
+def _forgotten(context: _Context[Any, Any]) -> None:
+    """Warn of a job that was made and never asked for, with the line that made it."""
+    code, at = context._made_in, context._made_at
+    line = next((line for start, end, line in code.co_lines() if start <= at < end and line), code.co_firstlineno)
+    what = f"a job on worker {', '.join(map(repr, context._worker_names))} was made here and not asked for: "
+    way = "await it, or enter it with 'async with' ('with' or '.result()' in a script)"
+    warn_explicit(what + way, RuntimeWarning, code.co_filename, line)
+
+
+JobContext._asked = JobContext
+JobGroupContext._asked = JobGroupContext
+
+
+class NewJobContext(JobContext):
+    """One that has not been asked for: what verbs make. It becomes a plain one then, so that collecting it is free."""
+
+    __slots__ = ()
+    __del__ = _forgotten
+
+
+class NewJobGroupContext(JobGroupContext):
+    """As `NewJobContext`."""
+
+    __slots__ = ()
+    __del__ = _forgotten
 
 
 def was_asked(context: _Context[Any, Any]) -> bool:

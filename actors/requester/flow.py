@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.host import AskingHost
     from actors.jobs.nesting import OpenGroup
     from bus.local.deadlines import Deadline
-    from bus.local.mailbox import Mailbox
+    from bus.local.mailbox import Mailbox, Room
 
 WINDOW = 256
 """Events of one job that may be on their way or untaken: bounds memory, and costs a credit message for 128 events."""
@@ -46,6 +46,9 @@ class Asker(Protocol):
 
     def open_mailbox(self) -> Mailbox:
         """Where hooks wait."""
+
+    def crowded(self) -> Room | None:
+        """The room to wait for before anything is begun whose end a hook is told of; None if there is room."""
 
     def waits_inside_hook(self) -> bool:
         """Whether a hook of its own would have to wait for whatever the current task waits for."""
@@ -158,6 +161,15 @@ class Member(msgspec.Struct, eq=False):
         self.early = None
 
 
+class Skipped(msgspec.Struct):
+    """Stands for an event that its asker does not want, in its place."""
+
+    source: str
+    sequence: int
+    attempt: int
+    origin: str
+
+
 class Flow:
     """Hands the events of one group to the hooks of who asked, and to an iterator if there is one.
 
@@ -208,6 +220,12 @@ class Flow:
             member.hooked += 1
             if self._buffer is None:
                 self._grant(member)
+
+    def skip(self, member: Member) -> None:
+        """An event of a member is left out."""
+        member.hooked += 1
+        member.iterated += 1
+        self._grant(member)
 
     def hook_done(self, member: Member) -> None:
         """The hooks have dealt with one event of a member."""

@@ -21,7 +21,7 @@ from actors.jobs.outcome import (
     unavailable,
 )
 from actors.observability.trace import Trace
-from actors.requester.flow import Asker, Flow, Member
+from actors.requester.flow import Asker, Flow, Member, Skipped
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
@@ -239,6 +239,10 @@ class Group(msgspec.Struct, eq=False):
             self._apply(member, each)
         return True
 
+    def skip(self, message: Any) -> None:
+        """Take an event that its asker does not want: those that come after it do not wait for it."""
+        self.receive(Skipped(message.source, message.sequence, message.attempt, message.origin))
+
     def answered(self, message: BusJobResponseMessage) -> bool:
         """Take an answer if nothing was lost, doubled or overtaken before it; False, and nothing done, if not.
 
@@ -285,7 +289,7 @@ class Group(msgspec.Struct, eq=False):
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group now and tell its members to stop. Does nothing if it has ended."""
-        self._fail("", JobStatus.CANCELLED, None, cancelled(reason or "cancelled by its requester"))
+        self._fail("", JobStatus.CANCELLED, None, cancelled(reason, "cancelled by its requester"))
 
     def tell_to_stop(self, reason: str) -> None:
         """Tell its members to stop, and go on waiting for what they say to that."""
@@ -296,6 +300,9 @@ class Group(msgspec.Struct, eq=False):
         kind = type(message)
         if kind is BusJobResponseMessage or isinstance(message, BusJobResponseMessage):
             self._settle(member, message, message.status, message.response, message.error)
+            return
+        if kind is Skipped:
+            self.flow.skip(member)
             return
         last = kind is BusJobStreamEndMessage
         self.flow.event(member, message, last=last)

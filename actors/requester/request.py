@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, create_task_group
 
-from actors.jobs.errors import JobStateError, RunnerStateError
+from actors.jobs.errors import JobStateError, RunnerStateError, describe
 from actors.jobs.nesting import OuterJob, current_hook, current_job, lineage_here
 from actors.jobs.outcome import refused
 from actors.jobs.params import JobGroupParams, resolve
@@ -81,6 +81,9 @@ def request(
     if limited or not worker_names:
         group.begin(left)
     late: Late | None = None
+    crowd = asker.crowded() if asker.wanted else None
+    if crowd is not None and asker.waits_inside_hook():
+        crowd = None
     send = host.bus.post if group.trace is None and not watching else partial(send_traced, host)
     try:
         for name, value in zip(worker_names, values, strict=True):
@@ -98,13 +101,13 @@ def request(
                 delivery=params.delivery,
                 asked=asked,
             )
-            room = send(message)
+            room = send(message) if crowd is None else crowd
             if room is not None:
                 late = [*(late or ()), (message, room)]
             elif name not in serving:
                 group.await_ready(name)
     except BaseException as error:
-        group.cancel(f"a request could not be sent: {error!r}")
+        group.cancel(f"a request could not be sent: {describe(error)}")
         raise
     return group, late
 

@@ -285,7 +285,7 @@ class RunnerCore:
             return
         if core.admission is not None:
             core.admission.serve(core.active)
-        if definition.jobs or definition.default is not None:
+        if definition.jobs or definition.default is not None or core.by_events is not None:
             self.bus.serve(core.name, lambda: core.free_slots)
         if core.active:
             core.queue_hook("on_activated", core.activation_args)
@@ -373,9 +373,10 @@ class RunnerCore:
 
     def failed(self, error: BaseException) -> None:
         """Something the runner cannot go on without has failed."""
-        log().error("runner failed", runner=self.name, error=str(error))
+        text = str(describe(error))
+        log().error("runner failed", runner=self.name, error=text)
         self.failure = error
-        self.finish(str(error), at_once=True)
+        self.finish(text, at_once=True)
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Begin to end; at once also while it ends gracefully."""

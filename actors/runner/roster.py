@@ -331,13 +331,11 @@ class Roster:
             entry.task.cancel()
         for task in tuple(core.background or ()):
             task.cancel()
-        hooks = core.mailbox
-        if hooks is not None:
-            hooks.close(self.host.drained.wake)
-        if entry.task is None and not core.background and not (hooks is not None and hooks.busy):
+        core.close_hooks(self.host.drained.wake)
+        if entry.task is None and not core.background and not core.hooks_busy:
             return
         with anyio.move_on_after(self.host.cancel_grace) as patience:
-            while entry.task is not None or core.background or (hooks is not None and hooks.busy):
+            while entry.task is not None or core.background or core.hooks_busy:
                 await self.host.drained.wait(self.host.tasks)
         if patience.cancelled_caught:
             log().error("run(), a hook or a background task swallows its cancellation", worker=core.name)
@@ -345,8 +343,7 @@ class Roster:
                 entry.task.shield()
             for task in tuple(core.background or ()):
                 task.shield()
-            if hooks is not None:
-                hooks.shield()
+            core.shield_hooks()
 
     def _cancel_jobs(self, core: WorkerCore, reason: str) -> None:
         reason = f"worker {core.name!r} stopped: {reason}"

@@ -14,6 +14,7 @@ from actors.runner.scope import Scope
 from actors.worker.worker import BaseWorker, Factory, MakesWorker
 from bus import WorkerBus, WorkerRegistry
 from bus.local.events import Handler, HandlerT
+from bus.log import reason_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -179,11 +180,11 @@ class WorkerRunner:
 
     async def end(self, reason: str | None = None) -> None:
         """Begin to end gracefully, and return; `run()` returns when it has. Once is enough."""
-        self.__actorbus__.finish(reason or "the runner ended")
+        self.__actorbus__.finish(reason_of(reason, "the runner ended"))
 
     async def cancel(self, reason: str | None = None) -> None:
         """Begin to stop at once, also while it ends gracefully, and return."""
-        self.__actorbus__.finish(reason or "the runner was cancelled", at_once=True)
+        self.__actorbus__.finish(reason_of(reason, "the runner was cancelled"), at_once=True)
 
     async def __aenter__(self) -> Self:
         """Run in the background; returns when the workers added so far were started, raises what `run()` raises."""

@@ -21,20 +21,25 @@ from actors.jobs.errors import RunnerStateError
 from actors.jobs.lifecycle import ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
 from actors.jobs.nesting import current_event, current_hook, waits_for_hook
 from actors.performer.admission import Admission
+from actors.performer.handler import Handler
 from actors.requester.flow import Member
 from actors.requester.group import Group
+from actors.worker.events import WorkerEvents
 from actors.worker.handlers import Definition, definition_of
 from actors.worker.hooks import Hooks
 from bus import BusJobRequestMessage, WorkerBus, WorkerLostData, WorkerReadyData, WorkerRegistry
-from bus.local.events import EventHandlers
 from bus.local.mailbox import Mailbox, Room
 from bus.local.subscriber import Route
-from bus.local.tasks import Signal, Waiter, wake
+from bus.local.tasks import Signal, Tasks, Waiter, wake
 from bus.log import log
 
 if TYPE_CHECKING:
     from actors.jobs.policies import RestartPolicy
     from actors.worker.background import BackgroundTask
+
+
+MOST_HOOKS = 1024
+"""Hooks that may wait, of jobs that have ended or were cancelled, before who asks for more has to wait."""
 
 
 class Names:
@@ -70,8 +75,11 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
         pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
         quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
         messages: Messages of others that wait to be handled (at most `mailbox_size`).
-        hooks: Hooks that wait in line, for messages and for the jobs it does and asks for (256 for events of each).
-        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds).
+        hooks: Hooks that wait in line: for messages, for the events of each job (256), and for the ends of jobs (1,024,
+            and past that those of jobs that were under way).
+        handling: Event handlers that run (at most 1,024).
+        senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds), also for that of
+            its hooks.
         groups: Groups it asked for that have not ended.
         threads: Plain handlers that run in threads (at most 40, plus those that wait for jobs they asked for).
         abandoned: Those of them whose job has been answered without them, after a timeout or a cancellation.
@@ -82,6 +90,7 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     quarantined: int = 0
     messages: int = 0
     hooks: int = 0
+    handling: int = 0
     senders: int = 0
     groups: int = 0
     threads: int = 0
@@ -168,6 +177,7 @@ class WorkerCore:
 
     __slots__ = (
         "_events",
+        "_hook_room",
         "_waiters",
         "activation_args",
         "active",
@@ -177,6 +187,7 @@ class WorkerCore:
         "children",
         "definition",
         "groups",
+        "guarded",
         "held",
         "host",
         "instance",
@@ -221,7 +232,10 @@ class WorkerCore:
         self.watched: dict[str, None] | None = None
         self.wanted = self.definition.hooks | (vars(instance).keys() & Hooks.event_names)
         self.wants_messages = "on_bus_message" in self.wanted
-        self._events: EventHandlers | None = None
+        self.guarded = self.definition.guarded or "accepts_bus_message" in vars(instance)
+        """Whether it is asked which messages it takes."""
+        self._events: WorkerEvents | None = None
+        self._hook_room: Room | None = None
         self._waiters: list[Waiter] | None = None
 
     def __repr__(self) -> str:
@@ -313,6 +327,7 @@ class WorkerCore:
         """What it holds now."""
         jobs = self.admission.statistics() if self.admission is not None else None
         room = self.room.statistics() if self.room is not None else None
+        ends = self._hook_room.statistics() if self._hook_room is not None else None
         lanes = self.mailbox.statistics() if self.mailbox is not None else None
         return WorkerStatistics(
             running=jobs.running if jobs else 0,
@@ -320,7 +335,8 @@ class WorkerCore:
             quarantined=jobs.quarantined if jobs else 0,
             messages=room.taken if room else 0,
             hooks=lanes.data + lanes.system + lanes.apart if lanes else 0,
-            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0),
+            handling=self._events.running if self._events is not None else 0,
+            senders=(jobs.senders if jobs else 0) + (room.waiting if room else 0) + (ends.waiting if ends else 0),
             groups=len(self.groups),
             threads=jobs.threads if jobs else 0,
             abandoned=jobs.abandoned if jobs else 0,
@@ -378,10 +394,11 @@ class WorkerCore:
         """Lead requests and answers the short way, unless somebody wants to be told of each."""
         route = self.route
         if route is not None:
-            listens = self.wants_messages or self.listens("on_job_request")
+            listens = self.wants_messages or self.guarded
             accept = self.admission.accept if self.admission is not None else self.request
-            route.request = route.deliver if listens else accept
-            route.answers = None if self.wants_messages else self.groups
+            told = listens or self.listens("on_job_request") or "on_job_cancelled" in self.wanted
+            route.request = route.deliver if told else accept
+            route.answers = None if listens else self.groups
 
     def new_room(self) -> Room:
         """Room for what waits for it.
@@ -395,26 +412,52 @@ class WorkerCore:
     # --- hooks ---
 
     @property
-    def events(self) -> EventHandlers:
+    def events(self) -> WorkerEvents:
         """The handlers of its events; made when it is first needed."""
         if self._events is None:
-            self._events = EventHandlers(self.instance, type(self.instance).event_names)
+            self._events = WorkerEvents(self, type(self.instance).event_names)
         return self._events
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of its runner."""
+        return self.hosted.tasks
+
+    def reported(self, what: str, error: BaseException) -> None:
+        """Log what its own code raised, and tell those who listen for errors."""
+        self.hosted.report(self, what, error)
 
     def listens(self, event: str) -> bool:
         """Whether an event has a handler."""
         return self._events is not None and self._events.listens(event)
 
     async def emit(self, event: str, *details: object) -> None:
-        """Call the handlers of an event."""
-        if self._events is not None:
+        """Call the handlers of an event, each in a task of its own; returns when they have begun."""
+        if self._events is not None and self._events.listens(event):
             await self._events.emit(event, *details)
+
+    @property
+    def by_events(self) -> Handler | None:
+        """What does jobs by the handlers of `on_job_request`, if there are any."""
+        return self.events.serving if self.listens("on_job_request") else None
+
+    def served_by_events(self, job_name: str | None) -> bool:
+        """Whether a job of that name is done by them, as no handler of the class does it."""
+        return self.definition.default is None and job_name not in self.definition.jobs
+
+    def guard(self) -> None:
+        """It is asked which messages it takes from now on."""
+        self.guarded = True
+        self.look_at_doors()
 
     def want(self, hook: str) -> None:
         """Somebody wants a hook from now on."""
+        if hook not in Hooks.event_names:
+            return
         self.wanted |= {hook}
-        if hook == "on_job_request":
-            self.look_at_doors()
+        self.look_at_doors()
+        if hook == "on_job_request" and self.state is WorkerState.READY:
+            self.hosted.bus.serve(self.name, lambda: self.free_slots)
         if hook == "on_bus_message" and not self.wants_messages:
             self.wants_messages = True
             self.look_at_doors()
@@ -440,7 +483,12 @@ class WorkerCore:
         if hook not in self.wanted:
             return False
         job_id = getattr(argument, "job_id", None)
-        item = (self.call_hook, hook, argument, group, member, last)
+        item: tuple[Any, ...] = (self.call_hook, hook, argument, group, member, last)
+        if group is None:  # else it is bounded by what its job may send
+            if self._hook_room is None:
+                self._hook_room = Room(self.name, MOST_HOOKS, self.hosted.tasks)
+            self._hook_room.taken += 1
+            item = (_leave_line, self._hook_room, item)
         if getattr(argument, "urgent", False):
             self.open_mailbox().put_urgent(item, job_id)
         else:
@@ -472,6 +520,33 @@ class WorkerCore:
             current_event.reset(token)
             if group is not None and member is not None and last:
                 group.flow.hook_done(member)
+
+    def crowded(self) -> Room | None:
+        """The room to wait for before anything is begun whose end a hook is told of; None if there is room."""
+        room = self._hook_room
+        return room if room is not None and not room.closed and room.taken >= room.capacity else None
+
+    def close_hooks(self, idle: Callable[[], None]) -> None:
+        """Cancel hooks and event handlers that run, drop those that wait; calls `idle` whenever one has stopped."""
+        if self.mailbox is not None:
+            self.mailbox.close(idle)
+        if self._events is not None:
+            self._events.close()
+        if self._hook_room is not None:
+            self._hook_room.close()
+
+    @property
+    def hooks_busy(self) -> bool:
+        """Whether a hook or an event handler runs."""
+        in_line = self.mailbox is not None and self.mailbox.busy
+        return in_line or (self._events is not None and self._events.running > 0)
+
+    def shield_hooks(self) -> None:
+        """Stop telling those that run to stop: they swallow that."""
+        if self.mailbox is not None:
+            self.mailbox.shield()
+        if self._events is not None:
+            self._events.shield()
 
     def waits_inside_hook(self) -> bool:
         """Whether a hook of its own would have to wait for whatever the current task waits for."""
@@ -511,3 +586,8 @@ class WorkerCore:
             host.drained.wake()
         if host is not None and error is not None:
             host.report(self, f"background task {task.get_name()!r} failed", error)
+
+
+async def _leave_line(room: Room, item: tuple[Any, ...]) -> None:
+    room.give()
+    await item[0](*item[1:])

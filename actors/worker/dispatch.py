@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 from actors.jobs.lifecycle import WorkerState
+from actors.jobs.nesting import asked_inside_hook
 from actors.jobs.outcome import cancelled
 from actors.performer.execution import Execution
 from actors.requester.group import Group
@@ -35,6 +37,7 @@ from bus import (
     BusTopicMessage,
     BusWorkerErrorMessage,
     BusWorkerLocalErrorMessage,
+    ErrorInfo,
     JobStatus,
     WorkerErrorData,
 )
@@ -43,11 +46,16 @@ from bus.local.mailbox import Room
 EVENT_MESSAGES = (BusJobUpdateMessage, BusJobStreamStartMessage, BusJobStreamDataMessage, BusJobStreamEndMessage)
 """What a job sends before it has ended, or to end its stream; its requester pays for each with credit."""
 
+_OF_JOBS = (BusJobResponseMessage, *EVENT_MESSAGES)
+
 Deliver = Callable[[WorkerCore, Any, bool], Room | None]
 
 
 def deliver(core: WorkerCore, message: BusMessage, *, force: bool = False) -> Room | None:
     """Deliver a message to a worker. Returns the room to wait for if there is none."""
+    if core.guarded and not _accepted(core, message):
+        _refuse(core, message)
+        return None
     by_type = DISPATCH.get(type(message))
     if by_type is None:
         return _other(core, message, force)
@@ -57,14 +65,46 @@ def deliver(core: WorkerCore, message: BusMessage, *, force: bool = False) -> Ro
     return room
 
 
+def _accepted(core: WorkerCore, message: BusMessage) -> bool:
+    """Whether a worker takes a message. It is not asked about those that keep its jobs going."""
+    if isinstance(message, (BusJobStreamCreditMessage, BusJobRunningMessage, BusJobLostMessage)):
+        return True
+    try:
+        accepted = core.instance.accepts_bus_message(message)
+        return accepted is True or (bool(accepted) and not inspect.isawaitable(accepted))
+    except BaseException as error:  # noqa: BLE001 - it is a user's, and who sends has done nothing
+        core.hosted.report(core, "accepts_bus_message failed", error)
+        return False
+
+
+def _refuse(core: WorkerCore, message: BusMessage) -> None:
+    """Do what there is to do for a message that its worker does not take: who waits for it must not wait for ever."""
+    core.hosted.bus.undelivered(core.name, 1, "the worker does not accept a message")
+    if isinstance(message, BusJobRequestMessage):
+        if core.admission is None or message.job_id not in core.admission.executions:
+            text = f"worker {core.name!r} does not accept it: its accepts_bus_message says so"
+            core.hosted.refuse(message, JobStatus.FAILED, "JobRefused", text)
+        return
+    group = core.groups.get(message.job_id) if isinstance(message, _OF_JOBS) else None
+    if group is None or not _is_of(group, message):
+        return
+    if not isinstance(message, (BusJobResponseMessage, BusJobStreamEndMessage)):
+        group.skip(message)
+    elif group.awaits(message.source):
+        text = f"worker {core.name!r} does not accept the answer: its accepts_bus_message says so"
+        group.fail_member(message.source, JobStatus.FAILED, ErrorInfo(type="JobRefused", message=text))
+
+
 def takes_place(message: BusMessage) -> bool:
     """Whether a message to a worker waits in line with the messages of others, and is bounded with them."""
     return not message.urgent and DISPATCH.get(type(message)) in {None, _topic, _update_request}
 
 
 def _request(core: WorkerCore, message: BusJobRequestMessage, force: bool) -> Room | None:
+    if not force and (crowd := core.crowded()) is not None and not asked_inside_hook(message):
+        return crowd  # each would end by a hook
     room = core.request(message, force=force)
-    if room is None and core.listens("on_job_request"):
+    if room is None and core.listens("on_job_request") and not core.served_by_events(message.job_name):
         core.open_mailbox().put((core.emit, "on_job_request", message), message.job_id)
     return room
 
@@ -102,7 +142,7 @@ def _cancel(core: WorkerCore, message: BusJobCancelMessage, _force: bool) -> Non
     execution = _job_of(core, message)
     if execution is None:
         core.hosted.bus.unpark(message)  # it may have been handed back, and must not wait for the next of this name
-    elif execution.stop(cancelled(message.reason or "cancelled")):
+    elif execution.stop(cancelled(message.reason)):
         core.queue_hook("on_job_cancelled", message)
 
 

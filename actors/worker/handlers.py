@@ -145,6 +145,7 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
         ready: Names of methods by the worker they wait for.
         topics: Names of methods by topic.
         hooks: Names of the hooks that are overridden.
+        guarded: Whether it is asked which messages it takes.
     """
 
     jobs: dict[str | None, Handler] = {}
@@ -152,6 +153,7 @@ class Definition(msgspec.Struct, frozen=True, eq=False):
     ready: dict[str, str] = {}
     topics: dict[str, str] = {}
     hooks: frozenset[str] = frozenset()
+    guarded: bool = False
 
     def missing(self, job_name: str | None, worker_name: str) -> str:
         """Say that no handler serves a job name, and which names there are."""
@@ -191,7 +193,11 @@ def define(cls: type) -> Definition:
         if not inspect.iscoroutinefunction(inspect.unwrap(method)):
             raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
         default = make_handler(cls, "on_job_request", method, name=None)
-    definition = Definition({}, default, {}, {}, overridden)
+    guard = cls.accepts_bus_message  # type: ignore[attr-defined]
+    if inspect.iscoroutinefunction(guard):
+        raise HandlerError(f"{cls.__name__}.accepts_bus_message must be a plain 'def': it is asked at once")
+    guarded = guard is not Hooks.accepts_bus_message
+    definition = Definition({}, default, {}, {}, overridden, guarded)
     _collect(cls, definition)
     type.__setattr__(cls, _DEFINITION, definition)
     return definition

@@ -28,8 +28,10 @@ class Hooks:
     A hook that raises is logged and reported to the runner's `on_error`; delivery goes on, and no job's outcome depends
     on it. While a hook is blocked, system messages, jobs and answers to jobs go on; other hooks of the worker wait. If
     it waits for a job that sends many events, the hooks of that job go on beside it, or neither would ever end.
+    What one sets in a context variable does not reach the next. While 1,024 hooks for the ends of jobs wait, asking for
+    another job waits too, but inside a hook.
     Each hook is also an event: `@worker.event_handler("on_job_update")`, called after the hook as
-    `handler(worker, argument)`.
+    `handler(worker, argument)`, in a task of its own.
     """
 
     event_names: ClassVar[tuple[str, ...]] = (
@@ -50,6 +52,15 @@ class Hooks:
         "on_job_stream_end",
         "on_job_cancelled",
     )
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:  # noqa: ARG002 - overriding methods use it
+        """Whether the worker takes a message to it; asked before anything is done with that. A plain `def`.
+
+        A request that it does not take is answered FAILED. What comes of a job that it has asked for and is not taken
+        is left out; if that is the answer, the job ends as FAILED. Anything else is dropped and counted. If this
+        raises, the message is not taken.
+        """
+        return True
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         """The worker became active; `args` are those of `activate_worker`, None at its start."""

@@ -11,7 +11,7 @@ import msgspec
 from actors.jobs.errors import JobStateError, RunnerStateError
 from actors.jobs.params import JobGroupParams, JobParams, checked, resolve
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroup, JobGroupContext
+from actors.requester.contexts import JobContext, JobGroup, JobGroupContext, NewJobContext, NewJobGroupContext
 from actors.requester.group import Group
 from actors.requester.request import refuse_twice, request, request_late
 from actors.worker.core import WorkerCore
@@ -92,9 +92,9 @@ class Verbs:
                 delivery=delivery,
             )
             usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
-            if not usual or delivery is not None or job_id is not None:
+            if not usual or delivery is not None or job_id is not None or label is not None:
                 resolved = checked(resolved)
-            return JobContext(self.__actorbus__, (worker_name,), resolved)
+            return NewJobContext(self.__actorbus__, (worker_name,), resolved)
         resolved = resolve(
             params,
             JobGroupParams,
@@ -108,7 +108,7 @@ class Verbs:
         )
         if not resolved.cancel_on_error:  # one job that failed has failed
             resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return JobContext(self.__actorbus__, (worker_name,), resolved)
+        return NewJobContext(self.__actorbus__, (worker_name,), resolved)
 
     def job_group(
         self,
@@ -157,7 +157,7 @@ class Verbs:
             cancellable=cancellable,
         )
         refuse_twice(worker_names)
-        return JobGroupContext(self.__actorbus__, worker_names, resolved)
+        return NewJobGroupContext(self.__actorbus__, worker_names, resolved)
 
     async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -299,6 +300,10 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     def event_handler(self, event_name: str) -> Callable[[HandlerT], HandlerT]:
         """Decorate a function, sync or async, to be called as `handler(worker, argument)` after the hook of that name.
 
+        It runs in a task of its own: handlers begin in order, and may wait for each other. What it asks for belongs to
+        the job or hook that the event is of. Handlers of `on_job_request` also do the jobs that the class has no
+        handler for: they answer with `send_job_response`; if one raises before that, the job ends as ERROR.
+
         Args:
             event_name: One of `event_names`.
 
@@ -317,6 +322,21 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         core = core_of(self)
         core.events.add(event_name, handler)
         core.want(event_name)
+
+    def _register_event_handler(self, event_name: str, sync: bool = False) -> None:  # noqa: FBT002 - as programs call it
+        """Have an event of one's own, for `_call_event_handler`; `sync` ones call their handlers in line."""
+        core_of(self).events.register(event_name, sync=sync)
+
+    async def _call_event_handler(self, event_name: str, *arguments: Any) -> None:
+        """Call the handlers of an event as `handler(worker, *arguments)`; returns when they have begun.
+
+        Raises:
+            RunnerStateError: The worker is not hosted by a running runner, and there are handlers.
+        """
+        core = core_of(self)
+        if core.listens(event_name):
+            core.host_for(f"call the handlers of {event_name!r}")
+            await core.emit(event_name, *arguments)
 
     def remove_event_handler(self, event_name: str, handler: Handler) -> None:
         """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
@@ -477,7 +497,7 @@ def check_option(owner: str, name: str, value: object) -> None:
         raise ValueError(f"{owner}.{name} must be 1 or more, got {value!r}")
 
 
-_MEANT = frozenset({*Hooks.event_names, *OPTIONS, "run", "start", "stop", "cleanup", "attach"})
+_MEANT = frozenset({*Hooks.event_names, *OPTIONS, "accepts_bus_message", "run", "start", "stop", "cleanup", "attach"})
 """The public names that a subclass may define."""
 
 _KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT
@@ -530,9 +550,19 @@ def _want(worker: BaseWorker, name: str, value: object) -> None:
         core.want(name)
 
 
+def _guard(worker: BaseWorker, name: str, value: object) -> None:
+    """What is set on one worker is asked as if its class had it."""
+    if not callable(value) or inspect.iscoroutinefunction(value):
+        _refuse(worker, name, value)
+    core = worker.__dict__.get(CORE)
+    if core is not None:  # else as in `_want`
+        core.guard()
+
+
 _SETTABLE: dict[str, Callable[[BaseWorker, str, object], None]] = {
     **dict.fromkeys((*_KEPT, "on_job_request"), _refuse),
     **dict.fromkeys(OPTIONS, _check),
+    "accepts_bus_message": _guard,
     **dict.fromkeys(set(Hooks.event_names) - {"on_job_request"}, _want),
 }
 """What is done before a public name of a worker is set."""

@@ -9,11 +9,13 @@ from typing import ClassVar, Self
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
-from bus.errors import BusNotStartedError, DuplicateNameError, MailboxFullError
+from bus.errors import BusNotStartedError, DuplicateNameError, EncodeError, MailboxFullError
 from bus.local.dead_letters import DeadLetters
 from bus.local.events import EventSource
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Room
+from bus.local.observers import Observers
 from bus.local.registry import WorkerReadyData, WorkerRegistry
 from bus.local.subscriber import BusSubscriber, Route, plain_route
 from bus.local.tasks import Tasks
@@ -81,6 +83,7 @@ class WorkerBus(EventSource):
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stack: AsyncExitStack | None = None
         self._tasks: Tasks | None = None
+        self._observers: Observers | None = None
         self._sent = 0
         self._undeliverable = 0
         self._ran = False
@@ -119,8 +122,8 @@ class WorkerBus(EventSource):
         self._stack = stack
         self._tasks = Tasks(task_group)
         stack.callback(self._tasks.release)
-        for name, subscriber in self._subscribers.items():
-            self.route(name, plain_route(subscriber, self._tasks), listens=True)
+        for subscriber in self._subscribers.values():
+            self._lead(subscriber, self._tasks)
         while self._start_callbacks:
             self._start_callbacks.pop()(self._tasks)
 
@@ -151,6 +154,8 @@ class WorkerBus(EventSource):
     async def subscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver messages for `subscriber.name`, and those for everybody, to its `on_bus_message`.
 
+        One that `observes` gets a copy of every message that passes this process instead.
+
         Raises:
             DuplicateNameError: The name is taken by another subscriber. The same subscriber twice is no error.
         """
@@ -159,7 +164,7 @@ class WorkerBus(EventSource):
             return
         self.require_free(name)
         if self._stack is not None:
-            self.route(name, plain_route(subscriber, self.tasks), listens=True)
+            self._lead(subscriber, self.tasks)
         self._subscribers[name] = subscriber
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
@@ -286,6 +291,8 @@ class WorkerBus(EventSource):
         self._listeners.pop(name, None)
         self._runners.pop(name, None)
         self.topics.forget(name)
+        if self._observers is not None:
+            self._observers.remove(name)
 
     def follow(self, topic: str, name: str) -> None:
         """Lead what is published on `topic` to the reader `name` as well."""
@@ -310,7 +317,7 @@ class WorkerBus(EventSource):
         await self._publish_away(message)
         count = 0
         for copy in self.topics.copies(message):
-            room = self._routes[copy.target or ""].deliver(copy)
+            room = self.deliver(copy, force=False)
             if room is not None:
                 await self._send_later(room, partial(self.post, copy))
             count += 1
@@ -393,11 +400,19 @@ class WorkerBus(EventSource):
         self._drop(message)
         return None
 
-    def undelivered(self, name: str, count: int) -> None:
-        """Count messages that reached a worker which stopped before it handled them."""
+    def undelivered(self, name: str, count: int, why: str = "worker stopped before it handled all messages") -> None:
+        """Count messages that do not reach who they were for."""
         if count:
             self._undeliverable += count
-            log().debug("worker stopped before it handled all messages", target=name, messages=count)
+            log().debug(why, target=name, messages=count)
+
+    def _lead(self, subscriber: BusSubscriber, tasks: Tasks) -> None:
+        if getattr(subscriber, "observes", False):
+            if self._observers is None:
+                self._observers = Observers(self, _copy)
+            self.route(subscriber.name, self._observers.add(subscriber, tasks))
+        else:
+            self.route(subscriber.name, plain_route(subscriber, tasks), listens=True)
 
     def _drop(self, message: BusMessage) -> None:
         self._undeliverable += 1
@@ -438,6 +453,18 @@ def isolate(message: BusMessage) -> None:
             value = getattr(message, field)
             if value is not None and not isinstance(value, (str, int, float, ErrorInfo)):
                 setattr(message, field, travel(value, field))
+
+
+def _copy(message: BusMessage) -> BusMessage:
+    """A message that its reader may keep and change; what never leaves the process as it is."""
+    if isinstance(message, BusLocalMessage):
+        return message
+    copy = replace(message, cause=None) if isinstance(message, BusJobResponseMessage) else replace(message)
+    try:
+        isolate(copy)
+    except EncodeError:  # one of the machinery's own
+        return message
+    return copy
 
 
 class AsyncQueueBus(WorkerBus):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from bus.local.tasks import is_cancellation
@@ -12,6 +14,34 @@ from bus.names import nearest
 
 Handler = Callable[..., Awaitable[None] | None]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+
+class _Apart:
+    """Awaits something in a context of its own, in the task that awaits it: what it sets there does not come out."""
+
+    def __init__(self, work: Awaitable[object], context: Context) -> None:
+        self._work = work
+        self._context = context
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        run = self._context.run
+        steps = run(self._work.__await__)
+        step: Callable[[], Any] = partial(next, steps)
+        while True:
+            try:
+                waits_for = run(step)
+            except StopIteration:
+                return
+            try:
+                value = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - it is thrown where this waits
+                step = partial(steps.throw, error) if hasattr(steps, "throw") else partial(_throw, error)
+            else:
+                step = partial(steps.send, value) if hasattr(steps, "send") else partial(next, steps)
+
+
+def _throw(error: BaseException) -> None:
+    raise error
 
 
 class EventHandlers:
@@ -50,13 +80,21 @@ class EventHandlers:
         """Whether an event has a handler."""
         return bool(self._handlers.get(event_name))
 
+    def of(self, event_name: str) -> tuple[Handler, ...]:
+        """The handlers of an event."""
+        return tuple(self._handlers.get(event_name, ()))
+
     async def emit(self, event_name: str, *details: object) -> None:
-        """Call the handlers of an event, in order. One that raises is logged and the next is called."""
-        for handler in tuple(self._handlers.get(event_name, ())):
+        """Call the handlers of an event, in order. One that raises is logged and the next is called.
+
+        What one sets in a context variable does not reach the next.
+        """
+        for handler in self.of(event_name):
+            context = copy_context()
             try:
-                result = handler(self._source, *details)
+                result = context.run(handler, self._source, *details)
                 if inspect.isawaitable(result):
-                    await result
+                    await _Apart(result, context)
             except BaseException as error:
                 if is_cancellation(error):
                     raise

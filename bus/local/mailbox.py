@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
 
 from bus.errors import MailboxFullError
-from bus.local.tasks import PooledTask, Tasks, Waiter, is_cancellation, wake
+from bus.local.tasks import PooledTask, Tasks, Waiter, is_cancellation, same_context, wake
 from bus.log import log, text_of
 
 DEFAULT_MAILBOX_SIZE = 10_000
@@ -233,6 +234,7 @@ class Mailbox:
             lane.task = self._tasks.start(self._drain, lane)
 
     async def _drain(self, lane: _Lane) -> None:
+        clean = copy_context()
         try:
             while lane.queue:
                 lane.current, item = lane.queue.popleft()
@@ -243,10 +245,18 @@ class Mailbox:
                         raise
                     log().error("message handler failed", owner=self._owner, error=text_of(error), exc_info=True)
                 lane.current = None
-        finally:
-            lane.busy = False
-            lane.task = None
-            if lane.leaves is not None and self._apart is not None:
-                del self._apart[lane.leaves]
-            if self._closed is not None:
-                self._closed()
+                if lane.queue and not same_context(clean):  # what it left must not reach the next
+                    lane.task = self._tasks.start(self._drain, lane)
+                    return
+        except BaseException:
+            self._rest(lane)
+            raise
+        self._rest(lane)
+
+    def _rest(self, lane: _Lane) -> None:
+        lane.busy = False
+        lane.task = None
+        if lane.leaves is not None and self._apart is not None:
+            del self._apart[lane.leaves]
+        if self._closed is not None:
+            self._closed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -47,7 +47,15 @@ class BusSubscriber:
 
     System messages are handed over ahead of data messages and even while a data message is being handled; within each
     kind they come one at a time, in the order sent.
+
+    Attributes:
+        observes: Whether it hears every message that passes this process, whoever that is for, instead of those for its
+            name and for everybody. It gets copies, one at a time, in the order sent, urgent or not; one that leaves
+            this process and comes back twice, and its own never. Nobody waits for it: past 10,000 that it has not
+            handled, they are dropped and counted as undeliverable. False if a class does not say so.
     """
+
+    observes: ClassVar[bool]
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from operator import is_
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
+
+from bus.errors import flattened
 
 Work = Callable[[Any], Awaitable[None]]
 """Takes the argument it was started with; raises nothing but a cancellation that came from outside of it."""
@@ -195,6 +197,12 @@ class Tasks:
             self._shielded.pop(task, None)
 
 
+def same_context(clean: Context) -> bool:
+    """Whether every context variable of the current task is what it was in `clean`; as `Tasks` looks without a call."""
+    left = copy_context()
+    return len(left) == len(clean) and all(map(is_, left.values(), clean.values()))
+
+
 class Signal:
     """Something that happens again and again, for the tasks that wait until it happens next."""
 
@@ -226,8 +234,13 @@ def is_cancellation(error: BaseException) -> bool:
     """Whether `error` tells that a scope around the current task was cancelled: only that must be raised again."""
     if not cancelled_from_outside():
         return False
+    return only_cancels(error)
+
+
+def only_cancels(error: BaseException) -> bool:
+    """Whether it is a cancellation, or a group of nothing else; of whom is another question."""
     kind = anyio.get_cancelled_exc_class()
-    return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
+    return all(issubclass(type(each), kind) for each in flattened(error))
 
 
 def cancelled_from_outside() -> bool:

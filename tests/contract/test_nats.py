@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -12,55 +10,31 @@ import pytest
 from bus.brokers import NatsBroker
 from bus.errors import TransportError
 from bus.nats.transport import NatsTransport
-from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.testing import TRANSPORT_CONTRACT, TransportCheck
 from bus.transport.transport import Delivery, Outgoing
+from tests.contract.networks import NATS_PERMISSIONS, over_nats, url_of_a_worker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-ACK_WAIT = 1.0
-
-PERMISSIONS = (Path(__file__).resolve().parents[2] / "docs" / "nats-permissions.conf").read_text("utf-8")
 
 
 @pytest.fixture
 def server() -> Iterator[NatsBroker]:
-    with NatsBroker(PERMISSIONS) as server:
+    with NatsBroker(NATS_PERMISSIONS) as server:
         yield server
-
-
-def url(server: NatsBroker) -> str:
-    return server.url.replace("//", "//actorbus:choose-one@")
-
-
-def over(server: NatsBroker) -> MakeNetwork:
-    @asynccontextmanager
-    async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
-        transports = {f"node{n}#1": NatsTransport(url(server), ack_wait=ACK_WAIT) for n in range(nodes)}
-        try:
-            for address, transport in transports.items():
-                await transport.open(address)
-            yield ContractNetwork(transports, ACK_WAIT)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for transport in transports.values():
-                    await transport.close()
-                    assert transport.statistics().errors == 0, "a right is missing"
-
-    return make_network
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
 async def test_a_nats_server_keeps_the_contract(check: TransportCheck, server: NatsBroker) -> None:
-    await check(over(server))
+    await check(over_nats(server))
 
 
 async def test_a_missing_right_is_named() -> None:
-    lacking = PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone", ', 'subscribe: ["_INBOX.>", ')
+    lacking = NATS_PERMISSIONS.replace('subscribe: ["_INBOX.>", "actorbus.everyone", ', 'subscribe: ["_INBOX.>", ')
     with (
         NatsBroker(lacking) as server,
         pytest.raises(TransportError, match=r"a right that is needed.*actorbus\.everyone"),
     ):
-        await NatsTransport(url(server)).open("node#1")
+        await NatsTransport(url_of_a_worker(server)).open("node#1")
 
 
 async def test_wrong_credentials_are_named(server: NatsBroker) -> None:
@@ -69,7 +43,7 @@ async def test_wrong_credentials_are_named(server: NatsBroker) -> None:
 
 
 async def test_direct_frames_are_handed_over_as_they_come_in_the_order_sent_by_either_way(server: NatsBroker) -> None:
-    async with over(server)(2) as network:
+    async with over_nats(server)(2) as network:
         (here, a), (there, b) = network.transports.items()
         assert isinstance(a, NatsTransport)
         assert isinstance(b, NatsTransport)

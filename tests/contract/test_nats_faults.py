@@ -480,6 +480,20 @@ async def forgetful(server: NatsBroker, namespace: str, **limits: Any) -> AsyncI
         await client.close()
 
 
+@asynccontextmanager
+async def one_behind_a_relay(
+    server: NatsBroker, namespace: str, **limits: Any
+) -> AsyncIterator[tuple[NatsTransport, Relay, NatsTransport]]:
+    """A node, and another whose link can be cut, on a server that forgets what is past its limits."""
+    async with (
+        forgetful(server, namespace, **limits),
+        node(server.url, namespace, "a#1") as a,
+        relay(server.port) as link,
+        node(link.url, namespace, "b#1") as b,
+    ):
+        yield a, link, b
+
+
 async def losses_until(transport: NatsTransport, body: bytes) -> list[str]:
     """What is told of losses until a message arrives, which has to be the first one."""
     told: list[str] = []
@@ -504,12 +518,7 @@ async def read_and_note(transport: NatsTransport, told: list[str]) -> list[bytes
 async def test_g37_who_was_away_for_so_long_that_messages_for_it_were_dropped_is_told_once(
     server: NatsBroker, namespace: str
 ) -> None:
-    async with (
-        forgetful(server, namespace, max_age=2.0),
-        node(server.url, namespace, "a#1") as a,
-        relay(server.port) as link,
-        node(link.url, namespace, "b#1") as b,
-    ):
+    async with one_behind_a_relay(server, namespace, max_age=2.0) as (a, link, b):
         await b.receive()
         await link.cut()
         await put(a, "inbox", "b#1", b"dropped")
@@ -525,12 +534,7 @@ async def test_g37_who_was_away_for_so_long_that_messages_for_it_were_dropped_is
 async def test_g37_who_was_away_while_more_came_for_it_than_is_kept_is_told_once(
     server: NatsBroker, namespace: str
 ) -> None:
-    async with (
-        forgetful(server, namespace, max_msgs_per_subject=10),
-        node(server.url, namespace, "a#1") as a,
-        relay(server.port) as link,
-        node(link.url, namespace, "b#1") as b,
-    ):
+    async with one_behind_a_relay(server, namespace, max_msgs_per_subject=10) as (a, link, b):
         await b.receive()
         await link.cut()
         for body in (*[b"dropped"] * 10, b"kept"):
@@ -548,12 +552,7 @@ async def test_g37_who_was_away_while_more_came_for_it_than_is_kept_is_told_once
 async def test_who_reads_on_is_not_told_of_losses_although_all_it_has_read_was_dropped_long_ago(
     server: NatsBroker, namespace: str
 ) -> None:
-    async with (
-        forgetful(server, namespace, max_age=2.0),
-        node(server.url, namespace, "a#1") as a,
-        relay(server.port) as link,
-        node(link.url, namespace, "b#1") as b,
-    ):
+    async with one_behind_a_relay(server, namespace, max_age=2.0) as (a, link, b):
         await put(a, "inbox", "b#1", b"first")
         assert await losses_until(b, b"first") == []
         for _ in range(4):  # a second each

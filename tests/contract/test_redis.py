@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from itertools import count
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -17,15 +15,12 @@ from bus.errors import DataLostError, PartlySentError
 from bus.redis.admin import RIGHTS
 from bus.redis.queues import MOST_POLLED
 from bus.redis.transport import RedisTransport
-from bus.testing import TRANSPORT_CONTRACT, ContractNetwork, MakeNetwork, TransportCheck
+from bus.testing import TRANSPORT_CONTRACT, TransportCheck
 from bus.transport.transport import Delivery, Outgoing, Settlement
+from tests.contract.networks import ACK_WAIT, namespaces, over_redis, redis_of_a_worker
 from tests.support.environment import ROOT
 
 pytestmark = pytest.mark.anyio
-
-ACK_WAIT = 1.0
-
-namespaces = (f"test{number}" for number in count())
 
 
 @pytest.fixture
@@ -50,32 +45,13 @@ SERVERS = {"valkey": RedisBroker, **({"redis": Installed} if INSTALLED else {})}
 @pytest.fixture(scope="module", params=SERVERS)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server, as a user that may do nothing but what is said to be needed."""
-    with SERVERS[request.param]() as broker, redis.Redis.from_url(broker.url) as admin:
-        admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
-        admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
-        yield f"redis://worker:secret@127.0.0.1:{broker.port}"
-
-
-def over(url: str) -> MakeNetwork:
-    @asynccontextmanager
-    async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
-        namespace = next(namespaces)
-        transports = {f"node{n}#1": RedisTransport(url, namespace=namespace, ack_wait=ACK_WAIT) for n in range(nodes)}
-        for address, transport in transports.items():
-            await transport.open(address)
-        try:
-            yield ContractNetwork(transports, ACK_WAIT)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for transport in transports.values():
-                    await transport.close()
-
-    return make_network
+    with redis_of_a_worker(SERVERS[request.param]) as (url, _):
+        yield url
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
 async def test_redis_streams_keep_the_contract(check: TransportCheck, url: str) -> None:
-    await check(over(url))
+    await check(over_redis(url))
 
 
 async def test_a_key_that_takes_no_frames_does_not_keep_the_others_from_being_stored(url: str) -> None:

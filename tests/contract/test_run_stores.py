@@ -8,7 +8,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import redis
 
 from actors.runs import (
     InMemoryRunStore,
@@ -21,11 +20,10 @@ from actors.runs import (
 )
 from actors.runs.contract import RUN_STORE_CONTRACT, MakeStores, RunStoreCheck
 from actors.runs.stores.redis import RIGHTS
-from bus.brokers import NatsBroker, RedisBroker
+from bus.brokers import NatsBroker
+from tests.contract.networks import NATS_PERMISSIONS, redis_of_a_worker, url_of_a_worker
 
 pytestmark = pytest.mark.anyio
-
-PERMISSIONS = (Path(__file__).resolve().parents[2] / "docs" / "nats-permissions.conf").read_text("utf-8")
 
 names = (f"test{number}" for number in count())
 
@@ -36,17 +34,15 @@ asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
     """A server, as a user that may do nothing but what is said to be needed."""
-    with RedisBroker() as broker, redis.Redis.from_url(broker.url) as admin:
-        admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
-        admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
-        yield f"redis://worker:secret@127.0.0.1:{broker.port}"
+    with redis_of_a_worker(rights=RIGHTS) as (url, _):
+        yield url
 
 
 @pytest.fixture
 def nats_url() -> Iterator[str]:
     """An empty server, as a user with the rights of docs/nats-permissions.conf."""
-    with NatsBroker(PERMISSIONS) as broker:
-        yield broker.url.replace("//", "//actorbus:choose-one@")
+    with NatsBroker(NATS_PERMISSIONS) as server:
+        yield url_of_a_worker(server)
 
 
 def opened(make: Callable[[], Callable[[], RunStore]]) -> MakeStores:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 import pytest
 from trio.testing import MockClock
 
@@ -16,16 +13,12 @@ from bus.memory.transport import MemoryTransport
 from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import (
     TRANSPORT_CONTRACT,
-    ContractNetwork,
-    MakeNetwork,
     TransportCheck,
     a_lost_claim_can_be_neither_renewed_nor_settled,
 )
-from bus.transport.transport import Transport
+from tests.contract.networks import over_links
 
 pytestmark = pytest.mark.anyio
-
-MakeLink = Callable[[str], Transport]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -39,29 +32,13 @@ def ack_wait(anyio_backend_name: str) -> float:
     return 30.0 if anyio_backend_name == "trio" else 1.0
 
 
-def over(make_link: MakeLink, ack_wait: float) -> MakeNetwork:
-    @asynccontextmanager
-    async def make_network(nodes: int) -> AsyncIterator[ContractNetwork]:
-        transports: Mapping[str, Transport] = {f"node{n}~1": make_link(f"node{n}") for n in range(nodes)}
-        for address, transport in transports.items():
-            await transport.open(address)
-        try:
-            yield ContractNetwork(transports, ack_wait)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for transport in transports.values():
-                    await transport.close()
-
-    return make_network
-
-
 every_check = pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda check: check.__name__)
 
 
 @every_check
 async def test_the_in_memory_transport_keeps_the_contract(check: TransportCheck, ack_wait: float) -> None:
     broker = MemoryBroker(ack_wait=ack_wait)
-    await check(over(lambda _: MemoryTransport(broker), ack_wait))
+    await check(over_links(lambda _: MemoryTransport(broker), ack_wait))
 
 
 @every_check
@@ -70,10 +47,10 @@ async def test_the_in_memory_transport_keeps_the_contract(check: TransportCheck,
 )
 async def test_the_simulated_network_keeps_the_contract(check: TransportCheck, faults: Faults, ack_wait: float) -> None:
     network = SimulatedNetwork(random.Random(4), faults, MemoryBroker(ack_wait=ack_wait))
-    await check(over(network.transport, ack_wait))
+    await check(over_links(network.transport, ack_wait))
 
 
 async def test_the_contract_is_not_kept_by_a_broker_that_takes_late_acks(ack_wait: float) -> None:
     broker = MemoryBroker(ack_wait=ack_wait, fenced_ack=False)
     with pytest.raises(AssertionError, match=r"got \[True, False, False\]"):
-        await a_lost_claim_can_be_neither_renewed_nor_settled(over(lambda _: MemoryTransport(broker), ack_wait))
+        await a_lost_claim_can_be_neither_renewed_nor_settled(over_links(lambda _: MemoryTransport(broker), ack_wait))

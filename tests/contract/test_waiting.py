@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from random import Random
-
 import anyio
 import pytest
-import redis
 
-from bus.brokers import NatsBroker, RedisBroker
-from bus.memory.broker import MemoryBroker
-from bus.memory.transport import MemoryTransport
-from bus.redis.admin import RIGHTS
-from bus.simulation.network import Faults, SimulatedNetwork
 from bus.testing import MakeNetwork
 from bus.transport.transport import Outgoing, Settlement, Transport
-from tests.contract import test_nats, test_redis, test_transports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-
-@pytest.fixture(params=["memory", "simulated", "redis", "nats"])
-def make_network(request: pytest.FixtureRequest) -> Iterator[MakeNetwork]:
-    with ExitStack() as stack:
-        if request.param == "redis":
-            broker = stack.enter_context(RedisBroker())
-            admin = stack.enter_context(redis.Redis.from_url(broker.url))
-            admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["test*"])
-            admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS.split())
-            yield test_redis.over(f"redis://worker:secret@127.0.0.1:{broker.port}")
-            assert list(admin.scan_iter("*:queue:*")) == []
-        elif request.param == "nats":
-            yield test_nats.over(stack.enter_context(NatsBroker(test_nats.PERMISSIONS)))
-        elif request.param == "simulated":
-            simulated = SimulatedNetwork(Random(4), Faults(), MemoryBroker())
-            yield test_transports.over(simulated.transport, simulated.broker.ack_wait)
-        else:
-            memory = MemoryBroker()
-            yield test_transports.over(lambda _: MemoryTransport(memory), memory.ack_wait)
 
 
 async def claim(transport: Transport, many: int) -> list[bytes]:

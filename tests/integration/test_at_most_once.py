@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -18,8 +16,8 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobStatus, WorkerRunner, job
 from bus import open_bus
 from bus.brokers import BROKERS, Broker
-from tests.integration.fleet_worker import QUICK
-from tests.support.environment import ROOT, environment
+from tests.integration.processes import next_line, ready
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [
     pytest.mark.anyio,
@@ -99,38 +97,19 @@ async def test_more_than_a_performer_has_room_for_wait_and_run_once(broker: Brok
             assert replica.runs == Counter(payloads)
 
 
-@contextmanager
-def victim(url: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that serves `hanging`, and says what it does."""
-    command = [sys.executable, "-m", "tests.integration.fleet_worker", "victim", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def said(process: subprocess.Popen[str]) -> str:
-    """The next line of a process."""
-    assert process.stdout is not None
-    return await anyio.to_thread.run_sync(process.stdout.readline)
-
-
 async def test_a_job_whose_performer_is_killed_is_lost_soon(broker: Broker) -> None:
     deaths: list[float] = []
-    with victim(broker.url) as process:
-        assert await said(process) == "ready\n"
-        async with fleet(broker.url) as (client, _):
+    async with ready("fleet_worker", "victim", broker.url) as process, fleet(broker.url) as (client, _):
 
-            async def ask() -> None:
-                async with client.job("hanging", name="hang"):
-                    assert await said(process) == "started 1\n"
-                    process.kill()
-                    deaths.append(anyio.current_time())
+        async def ask() -> None:
+            async with client.job("hanging", name="hang"):
+                assert await next_line(process) == "started 1"
+                process.kill()
+                deaths.append(anyio.current_time())
 
-            with anyio.fail_after(LONGEST_WAIT), pytest.raises(JobError) as failure:
-                await ask()
-            took = anyio.current_time() - deaths[0]
+        with anyio.fail_after(LONGEST_WAIT), pytest.raises(JobError) as failure:
+            await ask()
+        took = anyio.current_time() - deaths[0]
     assert failure.value.status is JobStatus.FAILED
     assert failure.value.error is not None
     assert failure.value.error.type == "JobLost"

@@ -16,8 +16,9 @@ import pytest
 from actors import BaseWorker, Client, WorkerRunner
 from bus import WorkerLostData, open_bus
 from bus.brokers import Broker
-from tests.integration.blocked_program import Blocking
-from tests.integration.fleet_worker import QUICK
+from tests.integration.processes import next_line
+from tests.integration.programs.blocked import Blocking
+from tests.integration.programs.fleet_worker import QUICK
 from tests.support.environment import ROOT, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -46,13 +47,12 @@ class Program:
     """A process of the blocked program."""
 
     def __init__(self, url: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "tests.integration.blocked_program", "first", url, *arguments]
+        command = [sys.executable, "-m", "tests.integration.programs.blocked", "first", url, *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
     async def line(self) -> str:
-        assert self.process.stdout is not None
-        return (await anyio.to_thread.run_sync(self.process.stdout.readline, abandon_on_cancel=True)).strip()
+        return await next_line(self.process)
 
     def end(self) -> str:
         """Kill it, and return what it logged."""

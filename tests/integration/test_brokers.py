@@ -20,7 +20,7 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.integration.programs import DEADLINE, run, wait_for_its_end
+from tests.integration.processes import DEADLINE, run, wait_for_its_end
 from tests.support.environment import ROOT, environment
 
 ANNOUNCE = """

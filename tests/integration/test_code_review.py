@@ -16,7 +16,7 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 import pytest
 
 from bus.brokers import BROKERS, Broker, RedisBroker
-from tests.integration.programs import DEADLINE, assert_says, run, wait_for_its_end
+from tests.integration.processes import DEADLINE, assert_says, run, wait_for_its_end
 from tests.support.environment import ROOT, environment
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))

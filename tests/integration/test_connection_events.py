@@ -9,7 +9,7 @@ import pytest
 from bus import open_bus
 from bus.brokers import Broker
 from bus.network.bus import NetworkBus
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.house import FLOORS
-from tests.integration.programs import assert_says, run
+from tests.integration.processes import assert_says, run
 from tests.support.environment import ROOT
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
@@ -24,10 +24,10 @@ SAYS = {
     ],
     "fan_out": [
         "  alice thinks about 'why\\?'",
-        "  carol failed: LookupError: no idea",
+        "  carol failed: JobError: no idea",
         "whoever can: each outcome stands for itself",
         "  alice: completed .*",
-        "  carol: error LookupError: no idea",
+        "  carol: error JobError: no idea",
         "  bob: 2 words, says bob",
     ],
     "streaming": [

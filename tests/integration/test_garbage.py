@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from actors import BaseWorker, Client, Job, WorkerRunner, job
 from bus import NetworkBus, open_bus
 from bus.brokers import NatsBroker, RedisBroker
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -9,7 +9,7 @@ import pytest
 from actors import Client
 from bus import NetworkBus, open_bus
 from bus.brokers import Broker
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

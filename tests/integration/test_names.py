@@ -10,7 +10,7 @@ import pytest
 from actors import BaseWorker, Job, WorkerRunner, job
 from bus import open_bus
 from bus.brokers import Broker
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

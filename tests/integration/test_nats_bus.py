@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,8 +17,8 @@ from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
 from bus.nats.transport import NatsTransport
-from tests.integration.fleet_worker import QUICK, Hanging
-from tests.support.environment import ROOT, environment
+from tests.integration.processes import next_line, ready
+from tests.integration.programs.fleet_worker import QUICK, Hanging
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -146,33 +144,17 @@ async def test_a_server_that_comes_back_empty_works_again(namespace: str) -> Non
 
 
 async def test_g33_a_killed_process_leaves_its_job_to_another(server: NatsBroker) -> None:
-    def start(name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.integration.fleet_worker", name, server.url]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
-
-    def next_line(process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        return process.stdout.readline().strip()
-
-    victim = start("victim")
-    try:
-        assert await anyio.to_thread.run_sync(next_line, victim) == "ready"
-        async with Client(open_bus(server.url, **QUICK)) as client:
-            with anyio.fail_after(LONGEST_WAIT):
-                async with client.job("hanging", name="hang", timeout=60) as asked:
-                    assert await anyio.to_thread.run_sync(next_line, victim) == "started 1"
-                    heir = WorkerRunner(
-                        "heir", open_bus(server.url, **QUICK), handle_sigint=False, handle_sigterm=False
-                    )
-                    await heir.add_workers(Hanging("hanging"))
-                    async with heir:
-                        victim.kill()
-                        async for _ in asked:
-                            pass
-                        assert asked.response == ["heir", 2]
-    finally:
-        victim.kill()
-        victim.communicate()
+    async with ready("fleet_worker", "victim", server.url) as victim, Client(open_bus(server.url, **QUICK)) as client:
+        with anyio.fail_after(LONGEST_WAIT):
+            async with client.job("hanging", name="hang", timeout=60) as asked:
+                assert await next_line(victim) == "started 1"
+                heir = WorkerRunner("heir", open_bus(server.url, **QUICK), handle_sigint=False, handle_sigterm=False)
+                await heir.add_workers(Hanging("hanging"))
+                async with heir:
+                    victim.kill()
+                    async for _ in asked:
+                        pass
+                    assert asked.response == ["heir", 2]
 
 
 async def test_a_server_that_is_not_there_is_waited_for(namespace: str) -> None:

@@ -20,7 +20,7 @@ from actors.client.client import runner_of
 from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
 from bus.redis.admin import RIGHTS
-from tests.integration.programs import DEADLINE
+from tests.integration.processes import DEADLINE
 from tests.support.environment import ROOT, environment
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

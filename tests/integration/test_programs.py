@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.programs import run
+from tests.integration.processes import run
 
 TOLD = {
     "hostile raises": "error ValueError",
@@ -28,7 +28,7 @@ TOLD = {
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_whoever_asks_a_handler_that_does_everything_wrong_is_told_each_time(backend: str) -> None:
     """Raises, never answers, is unknown, swallows its cancellation, blocks the loop, exits, dies with its runner."""
-    program = run("tests/integration/hostile_program.py", backend)
+    program = run("tests/integration/programs/hostile.py", backend)
     assert program.returncode == 0, program.stderr
     *lines, statistics, end = program.stdout.splitlines()
     assert dict(line.split(": ", 1) for line in lines[:-1]) == TOLD

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +17,7 @@ from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.redis.transport import RedisTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
-from tests.support.environment import ROOT, environment
+from tests.integration.processes import next_line, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -223,26 +221,6 @@ async def _flush(transport: RedisTransport) -> None:
     await transport._writer.checked([("FLUSHALL",)])
 
 
-def started(url: str, label: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.integration.performer", url, label]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
-
-
-@asynccontextmanager
-async def performer(url: str, label: str) -> AsyncGenerator[subprocess.Popen[str]]:
-    with started(url, label) as process:
-        try:
-            assert await line_of(process) == "ready"
-            yield process
-        finally:
-            process.kill()
-
-
-async def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return (await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)).strip()
-
-
 async def test_g33_a_job_whose_process_is_killed_is_done_by_another(redis_broker: RedisBroker) -> None:
     answers: list[Any] = []
 
@@ -252,13 +230,13 @@ async def test_g33_a_job_whose_process_is_killed_is_done_by_another(redis_broker
     with anyio.fail_after(60):
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(Client(RedisBus(redis_broker.url, ack_wait=2.0)))
-            stuck = await stack.enter_async_context(performer(redis_broker.url, "stuck"))
+            stuck = await stack.enter_async_context(ready("performer", redis_broker.url, "stuck"))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
-                assert await line_of(stuck) == "begun j 1"
-                healthy = await stack.enter_async_context(performer(redis_broker.url, "healthy"))
+                assert await next_line(stuck) == "begun j 1"
+                healthy = await stack.enter_async_context(ready("performer", redis_broker.url, "healthy"))
                 stuck.kill()
-                assert await line_of(healthy) == "begun j 2"
+                assert await next_line(healthy) == "begun j 2"
     assert answers == [{"by": "healthy", "attempt": 2, "payload": 1}]
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from actors.server import serve
 from tests.support.environment import environment
-from tests.support.http import Desk, double, greet, listening
+from tests.support.http import double, greet, listening
+from tests.support.workers import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -28,7 +28,7 @@ BETWEEN = 60
 @asynccontextmanager
 async def server(port: int, folder: Path) -> AsyncGenerator[subprocess.Popen[bytes]]:
     """A server on a port until it is killed, or the block ends."""
-    command = [sys.executable, "-m", "tests.integration.http_program", str(port), "runs.db"]
+    command = [sys.executable, "-m", "tests.integration.programs.http_server", str(port), "runs.db"]
     process = subprocess.Popen(command, cwd=folder, env=environment())  # noqa: ASYNC220 - it takes a moment
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

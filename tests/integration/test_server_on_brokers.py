@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import anyio
 import httpx
 import pytest
@@ -14,8 +9,9 @@ import pytest
 from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
-from tests.support.environment import ROOT, environment
-from tests.support.http import Desk, asking, events_in, events_of, listening
+from tests.integration.processes import program
+from tests.support.http import asking, events_in, events_of, listening
+from tests.support.workers import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -56,20 +52,9 @@ async def test_workers_elsewhere_are_asked_and_a_dead_broker_is_noticed(each_bro
 
 async def test_what_becomes_of_the_jobs_of_other_processes_is_seen(each_broker: Broker) -> None:
     app = create_app(each_broker.url, run_store="memory://", own_runs=False)
-    with elsewhere(each_broker.url):
+    with program("desk", each_broker.url, "10"):
         async with Client(each_broker.url) as client, listening(app) as server:
             await jobs_are_seen(client, server)
-
-
-@contextmanager
-def elsewhere(url: str) -> Iterator[None]:
-    """Another process, which serves `desk`."""
-    command = [sys.executable, "-m", "tests.integration.serving", url, "10"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment()) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
 
 
 async def jobs_are_seen(client: Client, server: httpx.AsyncClient) -> None:

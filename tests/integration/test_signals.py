@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.environment import ROOT, environment
 
-PROGRAM = Path(__file__).with_name("stopped_program.py")
+PROGRAM = Path(__file__).with_name("programs") / "stopped.py"
 
 Start = Callable[..., "Program"]
 

@@ -13,7 +13,7 @@ import pytest
 from actors import BaseWorker, Client, Job, WorkerRunner, WorkerUnavailableError, job
 from bus import NetworkBus, open_bus
 from bus.brokers import Broker
-from tests.integration.fleet_worker import Quick
+from tests.integration.programs.fleet_worker import Quick
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from signal import SIGINT
 from threading import Thread
 from time import monotonic
@@ -18,8 +18,8 @@ from actors import BaseWorker, Client, Job, JobTimeoutError, WorkerRunner, job
 from actors.runs import RunEventType
 from bus import AccessDeniedError, open_bus
 from bus.brokers import Broker, NatsBroker, RedisBroker, free_port
-from tests.integration.fleet_worker import QUICK
-from tests.integration.programs import DEADLINE, run
+from tests.integration.processes import DEADLINE, line_of, program, run
+from tests.integration.programs.fleet_worker import QUICK
 from tests.support.environment import ROOT, environment
 from tests.unit.actors.client.test_sync_client import nothing_left
 
@@ -46,23 +46,6 @@ class Desk(BaseWorker):
             self.stopped.set()
 
 
-@contextmanager
-def program(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program of the checkout, a warning in which is an error, until the end of the block at the latest."""
-    command = [sys.executable, "-W", "error", "-m", f"tests.integration.{module}", *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
 def test_the_two_lines_of_the_readme_work(each_broker: Broker) -> None:
     (lines,) = re.findall(r"```python\n(with Client\.sync.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     script = lines.replace("redis://localhost:6379", each_broker.url)
@@ -78,7 +61,7 @@ def test_the_two_lines_of_the_readme_work(each_broker: Broker) -> None:
 
 
 def use_all(url: str) -> None:
-    with program("serving", url, "10"), nothing_left(), Client.sync(url) as client:
+    with program("desk", url, "10"), nothing_left(), Client.sync(url) as client:
         assert client.request("desk", {"nested": [1, b"bytes"]}, name="echo", timeout=60) == {"nested": [1, b"bytes"]}
         assert client.gather("desk", range(300), name="echo", max_concurrency=50) == [*range(300)]
         with client.job("desk", name="echo", payload=5) as job:
@@ -104,12 +87,15 @@ def test_a_script_does_all_over_nats_and_leaves_nothing(nats_broker: NatsBroker)
 
 def test_a_job_that_a_script_waits_for_is_done_by_another_when_its_performer_is_killed(each_broker: Broker) -> None:
     url = each_broker.url
-    with program("fleet_worker", "first", url) as first, program("fleet_worker", "second", url) as second:
-        assert (line(first), line(second)) == ("ready\n", "ready\n")
+    with (
+        program("fleet_worker", "first", url) as first,
+        program("fleet_worker", "second", url) as second,
+    ):
+        assert (line_of(first), line_of(second)) == ("ready\n", "ready\n")
         killed: list[str] = []
 
         def kill_who_has_it(process: subprocess.Popen[str], name: str) -> None:
-            if line(process) == "started 1\n":
+            if line_of(process) == "started 1\n":
                 process.kill()
                 killed.append(name)
 
@@ -158,7 +144,7 @@ def test_who_is_not_let_in_is_told_and_nothing_is_left() -> None:
 @ASYNCIO
 async def test_ctrl_c_ends_a_script_that_waits_and_the_job_it_waits_for(each_broker: Broker) -> None:
     async with hosted(each_broker.url) as desk:
-        with program("sync_program", "closes", each_broker.url) as process:
+        with program("sync_client", "closes", each_broker.url, stderr=subprocess.PIPE) as process:
             await desk.began.wait()
             process.send_signal(SIGINT)
             said, complaint = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=DEADLINE))
@@ -175,7 +161,7 @@ async def test_a_script_that_forgets_to_close_ends_and_so_does_what_it_asked_for
     async with hosted(each_broker.url) as desk:
 
         def script() -> tuple[str, str, int]:
-            with program("sync_program", "forgets", each_broker.url) as process:
+            with program("sync_client", "forgets", each_broker.url, stderr=subprocess.PIPE) as process:
                 return *process.communicate(timeout=DEADLINE), process.returncode
 
         assert await anyio.to_thread.run_sync(script) == ("hello\nhanging\n", "", 0)
@@ -183,13 +169,13 @@ async def test_a_script_that_forgets_to_close_ends_and_so_does_what_it_asked_for
 
 
 def test_a_script_that_forgets_to_close_ends_also_without_a_broker() -> None:
-    done = run("-m", "tests.integration.sync_program", "forgets_in_memory", "memory://")
+    done = run("-m", "tests.integration.programs.sync_client", "forgets_in_memory", "memory://")
     assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "nats"])
 def test_ctrl_c_ends_the_wait_for_a_broker_that_is_not_there(scheme: str) -> None:
-    with program("sync_program", "closes", f"{scheme}://127.0.0.1:{free_port()}") as process:
+    with program("sync_client", "closes", f"{scheme}://127.0.0.1:{free_port()}", stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert "trying again" in process.stderr.readline()
         process.send_signal(SIGINT)

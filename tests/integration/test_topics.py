@@ -12,7 +12,7 @@ import pytest
 from actors import BaseWorker, WorkerRunner, subscribe
 from bus import open_bus
 from bus.brokers import Broker
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

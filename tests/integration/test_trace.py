@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -29,9 +27,9 @@ from actors import (
 )
 from bus import open_bus
 from bus.brokers import Broker
-from tests.integration.fleet_worker import QUICK
-from tests.integration.traced_program import told
-from tests.support.environment import ROOT, environment
+from tests.integration.processes import next_line, ready
+from tests.integration.programs.fleet_worker import QUICK
+from tests.integration.programs.traced import told
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -45,27 +43,6 @@ class Near(BaseWorker):
     @job
     async def tell(self, job: Job[Any]) -> list[Any]:
         return told(job)
-
-
-def started(url: str, label: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.integration.traced_program", label, url]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
-
-
-@asynccontextmanager
-async def far(url: str, label: str) -> AsyncGenerator[subprocess.Popen[str]]:
-    """A process that serves `far`."""
-    with started(url, label) as process:
-        try:
-            assert await line_of(process) == "ready"
-            yield process
-        finally:
-            process.kill()
-
-
-async def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return (await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)).strip()
 
 
 @asynccontextmanager
@@ -82,7 +59,7 @@ async def near(url: str) -> AsyncGenerator[tuple[WorkerRunner, Client]]:
 async def test_a_trace_goes_to_another_process_and_back_in_a_job_inside_the_job(
     each_broker: Broker, delivery: Delivery
 ) -> None:
-    async with far(each_broker.url, "one"), near(each_broker.url) as (_, client):
+    async with ready("traced", "one", each_broker.url), near(each_broker.url) as (_, client):
         with tracing(PARENT, STATE, run="run-1"):
             answer = await client.request("far", "near", name="tell", delivery=delivery)
         assert answer == [[PARENT, STATE, "run-1"]] * 2
@@ -90,13 +67,13 @@ async def test_a_trace_goes_to_another_process_and_back_in_a_job_inside_the_job(
 
 
 async def test_a_job_that_another_process_does_again_is_part_of_the_same(each_broker: Broker) -> None:
-    async with far(each_broker.url, "one") as victim, near(each_broker.url) as (_, client):
+    async with ready("traced", "one", each_broker.url) as victim, near(each_broker.url) as (_, client):
         with tracing(PARENT, STATE, run="run-1"):
             async with client.job("far", name="hang") as asked:
-                assert await line_of(victim) == "started 1"
+                assert await next_line(victim) == "started 1"
                 victim.kill()
-                async with far(each_broker.url, "two") as heir:
-                    assert await line_of(heir) == "started 2"
+                async with ready("traced", "two", each_broker.url) as heir:
+                    assert await next_line(heir) == "started 2"
                     answer = await asked_for(asked)
     assert answer == [PARENT, STATE, "run-1"]
 
@@ -112,7 +89,7 @@ async def test_spans_of_two_processes_are_one_trace(each_broker: Broker) -> None
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     install_telemetry(tracer_provider=provider)
     try:
-        async with far(each_broker.url, "one"), near(each_broker.url) as (_, client):
+        async with ready("traced", "one", each_broker.url), near(each_broker.url) as (_, client):
             there, back = await client.request("far", "near", name="in_spans")
     finally:
         remove_telemetry()
@@ -131,7 +108,7 @@ NAMES = ("send far", "process near")
 
 async def test_jobs_of_another_process_are_followed(each_broker: Broker) -> None:
     news: list[JobNews] = []
-    there, here = far(each_broker.url, "one"), near(each_broker.url)
+    there, here = ready("traced", "one", each_broker.url), near(each_broker.url)
     async with there, here as (runner, client), follow_jobs(runner, news.append):
         while {each.runner for each in news} != {"one", "near-runner"}:
             await client.request("far", "near", name="tell")  # before it knows of a follower, nobody publishes

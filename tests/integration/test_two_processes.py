@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -13,7 +11,7 @@ import pytest
 
 from actors import Client
 from bus.brokers import BROKERS
-from tests.support.environment import ROOT, environment
+from tests.integration.processes import program
 
 pytestmark = [
     pytest.mark.anyio,
@@ -25,9 +23,7 @@ pytestmark = [
 @contextmanager
 def desk(scheme: str, concurrency: int) -> Iterator[str]:
     """A broker, and a process that serves `desk` on it."""
-    with BROKERS[scheme]() as broker:
-        command = [sys.executable, "-m", "tests.integration.serving", broker.url, str(concurrency)]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment())
+    with BROKERS[scheme]() as broker, program("desk", broker.url, str(concurrency)) as process:
         try:
             yield broker.url
             assert process.poll() is None

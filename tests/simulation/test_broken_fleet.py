@@ -11,30 +11,12 @@ from actors import BaseWorker, Job, JobError, JobStatus, job
 from actors.testing import Faults, Simulation
 from bus import TransportError
 from bus.simulation.network import SimulatedTransport
+from tests.simulation import fleet
+from tests.simulation.fleet import run
 
 
-class Worker(BaseWorker):
-    """Does what it is told, and counts."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.runs: list[tuple[str, int]] = []
-        self.cancelled: list[str] = []
-
-    @job(name="echo")
-    async def echo(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        return job.payload
-
-    @job(name="sleep")
-    async def sleep(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        try:
-            await anyio.sleep(job.payload)
-        except BaseException:
-            self.cancelled.append(job.id)
-            raise
-        return {"by": self.worker_runner.name}
+class Worker(fleet.Worker):
+    """It also speaks while it works."""
 
     @job(name="report")
     async def report(self, job: Job[Any]) -> Any:
@@ -60,10 +42,6 @@ async def _count_up(seconds: list[float]) -> None:
     while True:
         await anyio.sleep(1)
         seconds.append(anyio.current_time())
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
 
 
 def test_a_paused_process_takes_no_step_and_its_timers_fire_late() -> None:

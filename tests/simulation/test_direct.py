@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,6 +17,8 @@ from bus.memory.broker import MemoryBroker
 from bus.memory.transport import MemoryTransport
 from bus.simulation.network import SimulatedTransport
 from bus.wire.codec import decode_header, encode
+from tests.simulation import fleet
+from tests.simulation.fleet import error_of, lose, nothing_left, pair
 from tests.support.running import session_of
 
 HEARTBEAT, LEASE = 2.0, 6.0
@@ -55,53 +58,7 @@ class Worker(BaseWorker):
             yield number
 
 
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    options = {"limit": 2000.0, "delivery": "at_most_once", **options}
-    return Simulation(seed, **options).run(program)
-
-
-async def pair(sim: Simulation, *workers: BaseWorker) -> BaseWorker:
-    """A boss on one runner, and each worker on one of its own; everybody knows everybody."""
-    boss = BaseWorker("boss")
-    await sim.start("a", boss)
-    for label, worker in zip("bcd", workers, strict=False):
-        await sim.start(label, worker)
-    await anyio.sleep(3)
-    return boss
-
-
-def lose(
-    monkeypatch: pytest.MonkeyPatch, label: str, wanted: Callable[[str, int], bool], most: int = 10**9
-) -> list[str]:
-    """Lose direct frames of a node, by the type of the message and its sequence. Returns the types of those lost."""
-    tell = SimulatedTransport.tell
-    lost: list[str] = []
-
-    async def losing(transport: SimulatedTransport, frames: Sequence[Outgoing]) -> None:
-        kept = []
-        for frame in frames:
-            header, _ = decode_header(frame.body)
-            if transport.label == label and len(lost) < most and wanted(header.type, header.sequence):
-                lost.append(header.type)
-            else:
-                kept.append(frame)
-        await tell(transport, kept)
-
-    monkeypatch.setattr(SimulatedTransport, "tell", losing)
-    return lost
-
-
-def nothing_left(sim: Simulation) -> None:
-    for label in sim.alive():
-        direct = sim.bus(label).network_statistics().direct
-        assert (direct.asked, direct.parked, direct.waiting) == (0, 0, 0)
-        assert sim.bus(label).network_statistics().claims.held == 0
-        assert session_of(sim.bus(label))._direct._load == {}
-
-
-def error_of(failure: pytest.ExceptionInfo[JobError]) -> str:
-    assert failure.value.error is not None
-    return failure.value.error.type
+run = partial(fleet.run, delivery="at_most_once")
 
 
 def test_g44_a_job_goes_to_one_replica_and_the_broker_stores_nothing_of_it() -> None:

@@ -12,36 +12,7 @@ from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError,
 from actors.testing import Faults, Simulation, SimulationError
 from bus import TransportError, WorkerLostData, WorkerReadyData
 from bus.simulation.network import SimulatedTransport
-
-
-class Worker(BaseWorker):
-    """Does what it is told, and counts."""
-
-    def __init__(self, name: str, *, limit: int = 16) -> None:
-        super().__init__(name)
-        self.max_concurrency = limit
-        self.runs: list[tuple[str, int]] = []
-        self.cancelled: list[str] = []
-
-    @job(name="echo")
-    async def echo(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        return job.payload
-
-    @job(name="sleep")
-    async def sleep(self, job: Job[Any]) -> dict[str, Any]:
-        self.runs.append((job.id, job.attempt))
-        try:
-            await anyio.sleep(job.payload)
-        except BaseException:
-            self.cancelled.append(job.id)
-            raise
-        return {"by": self.worker_runner.name}
-
-    @job(name="count")
-    async def count(self, job: Job[Any]) -> Any:
-        for number in range(job.payload):
-            yield number
+from tests.simulation.fleet import Worker, crash_in, run
 
 
 class Watcher(BaseWorker):
@@ -58,10 +29,6 @@ class Watcher(BaseWorker):
     async def on_worker_lost(self, data: WorkerLostData) -> None:
         self.news.append(f"down {data.worker_name} {data.runner}")
         self.lost.set()
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **options).run(program)
 
 
 def test_g27_a_killed_runner_is_forgotten_within_its_lease_and_watchers_are_told() -> None:
@@ -293,17 +260,12 @@ def test_g5_the_only_performer_dies_and_the_requester_is_told() -> None:
         await sim.start("b", Worker("w"))
         asked_at = sim.now
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(_crash_in, sim, "b", 5.0)
+            task_group.start_soon(crash_in, sim, "b", 5.0)
             with pytest.raises(WorkerUnavailableError, match="nobody served 'w'"):
                 await boss.job("w", name="sleep", payload=500.0)
         assert sim.now - asked_at <= 5 + 6 + 2 + 30
 
     run(program)
-
-
-async def _crash_in(sim: Simulation, label: str, seconds: float) -> None:
-    await anyio.sleep(seconds)
-    sim.crash(label)
 
 
 def test_g14_g24_a_stream_over_a_bad_network_is_whole_and_in_order_with_little_in_flight() -> None:

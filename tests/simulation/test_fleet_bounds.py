@@ -8,32 +8,21 @@ from typing import Any, Literal
 import anyio
 import pytest
 
-from actors import BaseWorker, Job, JobError, job
+from actors import BaseWorker, JobError
 from actors.testing import Simulation
 from bus import BusDataMessage, NetworkBus, register_message
 from bus.simulation.network import SimulatedTransport
 from bus.transport.transport import Delivery
+from tests.simulation import fleet
+from tests.simulation.fleet import run
 
 
-class Worker(BaseWorker):
-    """Does what it is told, and counts."""
+class Worker(fleet.Worker):
+    """It also listens."""
 
     def __init__(self, name: str, *, limit: int = 16) -> None:
-        super().__init__(name)
-        self.max_concurrency = limit
-        self.runs: list[tuple[str, int]] = []
+        super().__init__(name, limit=limit)
         self.heard: list[int] = []
-
-    @job(name="echo")
-    async def echo(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        return job.payload
-
-    @job(name="sleep")
-    async def sleep(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        await anyio.sleep(job.payload)
-        return {"by": self.worker_runner.name}
 
     async def on_bus_message(self, message: Any) -> None:
         if isinstance(message, Number):
@@ -47,10 +36,6 @@ class Number(BusDataMessage, kw_only=True):
     """A message of a user's own."""
 
     number: int
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
 
 
 def test_g47_an_inbox_that_is_full_holds_up_nothing_that_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,26 +18,12 @@ from bus.simulation.network import SimulatedTransport
 from bus.transport.transport import Delivery, Outgoing
 from bus.wire.codec import encode
 from bus.wire.known import own_type
+from tests.simulation import fleet
+from tests.simulation.fleet import crash_in, run
 
 
-class Worker(BaseWorker):
-    """Does what it is told, and counts."""
-
-    def __init__(self, name: str, *, limit: int = 16, active: bool = True) -> None:
-        super().__init__(name, active=active)
-        self.max_concurrency = limit
-        self.runs: list[tuple[str, int]] = []
-
-    @job(name="echo")
-    async def echo(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        return job.payload
-
-    @job(name="sleep")
-    async def sleep(self, job: Job[Any]) -> Any:
-        self.runs.append((job.id, job.attempt))
-        await anyio.sleep(job.payload)
-        return {"by": self.worker_runner.name}
+class Worker(fleet.Worker):
+    """It also speaks while it works."""
 
     @job(name="report")
     async def report(self, job: Job[Any]) -> Any:
@@ -52,10 +38,6 @@ async def _pair(sim: Simulation, worker: BaseWorker) -> BaseWorker:
     await sim.start("b", worker)
     await anyio.sleep(3)
     return boss
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
 
 
 def test_an_acknowledgement_that_is_lost_does_not_cost_a_worker_its_only_slot(
@@ -189,16 +171,11 @@ def test_g5_the_only_active_replica_dies_and_the_requester_beside_an_inactive_on
         await sim.start("b", Worker("w"))
         await anyio.sleep(3)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(_crash_in, sim, "b", 5.0)
+            task_group.start_soon(crash_in, sim, "b", 5.0)
             with anyio.fail_after(5 + 8 + 2 * 30), pytest.raises(WorkerUnavailableError):
                 await boss.job("w", name="sleep", payload=50.0)
 
     run(program)
-
-
-async def _crash_in(sim: Simulation, label: str, seconds: float) -> None:
-    await anyio.sleep(seconds)
-    sim.crash(label)
 
 
 def test_g5_a_performer_whose_beats_are_lost_dies_and_the_requester_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

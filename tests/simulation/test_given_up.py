@@ -10,6 +10,7 @@ import pytest
 from actors import BaseWorker, Job, JobError, JobStatus, WorkerUnavailableError, job
 from actors.testing import Faults, Simulation
 from bus import BusJobRequestMessage, BusMessage, BusSubscriber
+from tests.simulation.fleet import run
 
 
 class Worker(BaseWorker):
@@ -38,10 +39,6 @@ async def _boss(sim: Simulation) -> BaseWorker:
     await sim.start("a", boss)
     await anyio.sleep(3)
     return boss
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
 
 
 @pytest.mark.parametrize("faults", [Faults(), Faults(drop=0.2, duplicate=0.3, delay=(0.0, 0.1), timeout=0.5)])

@@ -12,6 +12,7 @@ from actors import BaseWorker, subscribe
 from actors.testing import Faults, Simulation
 from bus import EncodeError, MailboxFullError, NetworkBus
 from bus.network.session import Session
+from tests.simulation.fleet import run
 
 ADAPTING = 3.0
 """Seconds in which runners learn of each other's workers, without faults."""
@@ -30,10 +31,6 @@ class Reader(BaseWorker):
     async def news(self, data: Any) -> None:
         await self.gate.wait()
         self.read.append(data)
-
-
-def run(program: Any, seed: int = 1, **options: Any) -> Any:
-    return Simulation(seed, **{"limit": 2000.0, **options}).run(program)
 
 
 def test_g44_what_is_published_reaches_each_follower_of_the_fleet_and_no_other_process(

@@ -41,7 +41,9 @@ def untrue(ask: Ask, result: JobResult, circumstances: Circumstances) -> str:
         return "completed although its handler raises" if must_fail(ask.how, ask.plan) else ""
     if result.status is JobStatus.ERROR:
         may = can_fail(ask.how, ask.plan, limited=circumstances.limited, disturbed=circumstances.disturbed)
-        fits = kind in {"ValueError", "Error", "JobGroupError"}
+        raised = {"ValueError", "Error", "JobGroupError"}
+        passed_on = {"JobTimeoutError", LOST, *DISTURBANCES} if any(step.ask for step in ask.plan) else set()
+        fits = kind in raised | passed_on
         return "" if may and fits else "is an error although nothing in it raises that"
     if result.status is JobStatus.FAILED:
         excuses = {"JobTimeoutError": circumstances.limited}

@@ -12,44 +12,11 @@ import anyio.lowlevel
 import httpx
 from starlette.applications import Starlette
 
-from actors import BaseWorker, Job, function, job
+from actors import function
 from actors.server import listen
 from bus.brokers import free_port
 
 LONGEST_WAIT = 250.0
-
-
-class Desk(BaseWorker):
-    """Does what the tests of the server ask for."""
-
-    def __init__(self, name: str = "desk") -> None:
-        super().__init__(name)
-        self.begun = anyio.Event()
-        self.stopped = anyio.Event()
-        self.open = anyio.Event()
-
-    @job
-    async def echo(self, job: Job[Any]) -> Any:
-        return job.payload
-
-    @job
-    async def count(self, job: Job[int]) -> AsyncIterator[int]:
-        for number in range(job.payload):
-            yield number
-
-    @job
-    async def refuse(self, job: Job[str]) -> None:
-        raise ValueError(job.payload)
-
-    @job
-    async def hold(self) -> str:
-        """Go on until it is let go."""
-        self.begun.set()
-        try:
-            await self.open.wait()
-        finally:
-            self.stopped.set()
-        return "held"
 
 
 @function()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 
-from actors import BaseWorker, JobError, WorkerRunner, job
+from actors import BaseWorker, Job, JobError, WorkerRunner, job
 from bus import WorkerErrorData, WorkerLostData, WorkerReadyData
 
 
@@ -40,6 +41,42 @@ class Performer(BaseWorker):
     async def delegate(self, message: Any) -> Any:
         await self.work(message)
         return await self.job(message.payload, name="echo", payload="from the sub-job")
+
+
+class Clerk(BaseWorker):
+    """Its jobs need nothing else and are soon over."""
+
+    @job
+    async def echo(self, job: Job[Any]) -> Any:
+        return job.payload
+
+    @job
+    async def count(self, job: Job[int]) -> AsyncIterator[int]:
+        for number in range(job.payload):
+            yield number
+
+    @job
+    async def refuse(self, job: Job[str]) -> None:
+        raise ValueError(job.payload)
+
+
+class Desk(Clerk):
+    """One of its jobs goes on until it is let go, and tells when it begins and stops."""
+
+    def __init__(self, name: str = "desk") -> None:
+        super().__init__(name)
+        self.begun = anyio.Event()
+        self.stopped = anyio.Event()
+        self.open = anyio.Event()
+
+    @job
+    async def hold(self) -> str:
+        self.begun.set()
+        try:
+            await self.open.wait()
+        finally:
+            self.stopped.set()
+        return "held"
 
 
 class Asker(BaseWorker):

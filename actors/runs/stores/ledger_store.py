@@ -34,7 +34,7 @@ from actors.runs.stores.record import (
     stamp,
 )
 from bus import DecodeError, ErrorInfo, dumps, loads
-from bus.log import log
+from bus.log import log, reason_of
 
 
 class LedgerRunStore:
@@ -198,7 +198,7 @@ class LedgerRunStore:
 
     async def cancel(self, run_id: str, reason: str | None = None) -> RunStatus:
         """See `RunStore`."""
-        error = kept_error(ErrorInfo(type="RunCancelled", message=reason or "cancelled on request"))
+        error = kept_error(ErrorInfo(type="RunCancelled", message=reason_of(reason, "cancelled on request")))
 
         def change(record: Record) -> Record | None:
             status = record.status

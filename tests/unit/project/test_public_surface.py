@@ -30,9 +30,10 @@ EVENTS = "add_event_handler event_handler event_names remove_event_handler"
 SHOWN: dict[type[Any], str] = {
     BaseWorker: f"""
         {HOOKS} {EVENTS}
-        activate_worker activation_args active active_jobs add_workers attach bridged bus cancel cancel_job_group
-        cancel_task children cleanup create_job_group_and_request_job create_task deactivate_worker end job job_group
-        job_groups mailbox_size max_concurrency name parent publish registry request_cancel_job_group request_job
+        accepts_bus_message activate_worker activation_args active active_jobs add_workers attach bridged bus cancel
+        cancel_job_group cancel_task children cleanup create_job_group_and_request_job create_task deactivate_worker end
+        job job_group job_groups mailbox_size max_concurrency name parent publish registry request_cancel_job_group
+        request_job
         request_job_group request_job_update run send_bus_error_message send_bus_message send_job_response
         send_job_stream_data send_job_stream_end send_job_stream_start send_job_update start started_at statistics stop
         supervise unwatch_workers wait watch_workers when_full worker_runner

@@ -44,11 +44,12 @@ from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
 from tests.support.environment import ROOT, environment
 from tests.support.running import LONGEST_WAIT
+from tests.support.workers import Clerk
 
 FILES = Path("/proc/self/fd")
 
 
-class Desk(BaseWorker):
+class Desk(Clerk):
     """Does what the tests ask for; its events are those of threads."""
 
     def __init__(self, name: str) -> None:
@@ -57,22 +58,9 @@ class Desk(BaseWorker):
         self.stopped = threading.Event()
 
     @job
-    async def echo(self, job: Job[Any]) -> Any:
-        return job.payload
-
-    @job
     async def lineage(self, job: Job[Any]) -> Any:
         """The jobs it was asked for inside of."""
         return job.request.lineage
-
-    @job
-    async def count(self, job: Job[int]) -> Any:
-        for number in range(job.payload):
-            yield number
-
-    @job
-    async def refuse(self, job: Job[str]) -> None:
-        raise ValueError(job.payload)
 
     @job
     async def hang(self) -> None:

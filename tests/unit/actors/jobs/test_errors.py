@@ -171,11 +171,12 @@ class HostileText(str):
         (b"raw", "b'raw'"),
         ("a lone \ud800 one", "a lone \\ud800 one"),
         (HostileText("x"), "(its text could not be made: SystemExit)"),
-        ("x" * 5000, "x" * LONGEST_TEXT + "... (5000 characters)"),
+        ("x" * LONGEST_TEXT, "x" * LONGEST_TEXT),
+        ("x" * 5000, "x" * (LONGEST_TEXT - 21) + "... (5000 characters)"),
     ],
 )
 def test_what_a_user_says_is_made_a_text_that_can_be_told(text: object, told: str) -> None:
-    assert said(text) == told
+    assert said(text) == said(told) == told
     assert describe(Exception(text)).message == told or isinstance(text, HostileText)
 
 
@@ -396,6 +397,17 @@ async def test_g54_an_unexpected_exception_is_logged_once_where_it_was_raised(
     assert "handler raised" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], Odd)
+
+
+@anyio_mark
+@pytest.mark.parametrize("group", [False, True])
+async def test_g54_a_job_that_is_failed_on_purpose_is_told_and_not_logged(
+    asker: Client, group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = ExceptionGroup("g", [JobError("no paper")]) if group else JobError("no paper")
+    error = await failure(asker, Agent("agent", lambda: made), 0, "ask")
+    assert error.error == ErrorInfo("JobError", "no paper")
+    assert lines(caplog) == []
 
 
 @anyio_mark

@@ -18,6 +18,7 @@ from actors.jobs.lifecycle import (
     WORKER_STEPS,
     AdmissionState,
     JobState,
+    StateT,
     WorkerState,
     moved,
 )
@@ -94,31 +95,28 @@ ENTRY_LIFE = {
 }
 
 
-@pytest.mark.parametrize(("old", "new"), list(product(WorkerState, repeat=2)))
-def test_a_worker_makes_each_step_of_its_life_and_no_other(old: WorkerState, new: WorkerState) -> None:
-    if f"{old.name} {new.name}" in WORKER_LIFE:
-        assert moved(WORKER_STEPS, old, new) is new
+def assert_step(old: StateT, new: StateT, steps: dict[StateT, tuple[StateT, ...]], life: set[str]) -> None:
+    """A step that stands in `life` is made, any other is refused by name."""
+    if f"{old.name} {new.name}" in life:
+        assert moved(steps, old, new) is new
     else:
         with pytest.raises(AssertionError, match=f"{old.name}.*{new.name}"):
-            moved(WORKER_STEPS, old, new)
+            moved(steps, old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(WorkerState, repeat=2)))
+def test_a_worker_makes_each_step_of_its_life_and_no_other(old: WorkerState, new: WorkerState) -> None:
+    assert_step(old, new, WORKER_STEPS, WORKER_LIFE)
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(JobState, repeat=2)))
 def test_a_job_makes_each_step_of_its_life_and_no_other(old: JobState, new: JobState) -> None:
-    if f"{old.name} {new.name}" in JOB_LIFE:
-        assert moved(JOB_STEPS, old, new) is new
-    else:
-        with pytest.raises(AssertionError, match=f"{old.name}.*{new.name}"):
-            moved(JOB_STEPS, old, new)
+    assert_step(old, new, JOB_STEPS, JOB_LIFE)
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(AdmissionState, repeat=2)))
 def test_an_admission_makes_each_step_of_its_life_and_no_other(old: AdmissionState, new: AdmissionState) -> None:
-    if f"{old.name} {new.name}" in ADMISSION_LIFE:
-        assert moved(ADMISSION_STEPS, old, new) is new
-    else:
-        with pytest.raises(AssertionError, match=f"{old.name}.*{new.name}"):
-            moved(ADMISSION_STEPS, old, new)
+    assert_step(old, new, ADMISSION_STEPS, ADMISSION_LIFE)
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(ClaimState, repeat=2)))

@@ -13,7 +13,8 @@ import pytest
 from actors import BaseWorker, Job, JobError, JobGroupError, JobStateError, JobStatus, JobTimeoutError, job
 from actors.runner.runner import core_of_runner
 from actors.worker.verbs import core_of
-from bus import BusDataMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
+from bus import BusJobCancelMessage, BusJobRequestMessage, BusMessage
+from tests.support.messages import Note
 from tests.support.running import execution_of, running, settled
 from tests.support.virtual_time import virtual_time
 
@@ -238,10 +239,6 @@ async def test_g18_a_handler_is_not_called_when_its_job_is_cancelled_in_the_step
 
 
 # --- G19: handlers that swallow their cancellation ---
-
-
-class Note(BusDataMessage):
-    pass
 
 
 class Stubborn(BaseWorker):

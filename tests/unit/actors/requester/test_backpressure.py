@@ -14,7 +14,6 @@ from bus import (
     AsyncQueueBus,
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
-    BusDataMessage,
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusJobStreamDataMessage,
@@ -22,21 +21,13 @@ from bus import (
     BusJobUpdateRequestMessage,
     BusMessage,
     BusSubscriber,
-    BusSystemMessage,
     MailboxFullError,
 )
+from tests.support.messages import Alarm, Note
 from tests.support.running import execution_of, running
 from tests.support.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
-
-
-class Note(BusDataMessage):
-    text: str = ""
-
-
-class Alarm(BusSystemMessage):
-    text: str = ""
 
 
 class Producer(BaseWorker):

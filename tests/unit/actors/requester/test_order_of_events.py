@@ -467,8 +467,8 @@ async def test_g15_the_on_job_request_event_of_a_job_comes_before_its_cancellati
 
     @worker.event_handler("on_job_request")
     async def requested(_worker: BaseWorker, message: BusJobRequestMessage) -> None:
+        seen.append("requested")  # it begins before: it runs beside that
         await anyio.lowlevel.checkpoint()
-        seen.append("requested")
 
     async with running(worker, client := BaseWorker("client")):
         job_id = await client.request_job("worker")

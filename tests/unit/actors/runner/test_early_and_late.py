@@ -20,14 +20,11 @@ from actors import (
     job,
     subscribe,
 )
-from bus import BusDataMessage, BusMessage, DuplicateNameError, EncodeError
+from bus import BusMessage, DuplicateNameError, EncodeError
+from tests.support.messages import Note
 from tests.support.workers import quiet
 
 pytestmark = pytest.mark.anyio
-
-
-class Note(BusDataMessage, kw_only=True):
-    text: Any = ""
 
 
 class Witness(BaseWorker):

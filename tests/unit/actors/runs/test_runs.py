@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import anyio
@@ -10,7 +9,7 @@ import anyio.lowlevel
 import msgspec
 import pytest
 
-from actors import BaseWorker, Client, Job, JobRecord, WorkerRunner, job, tracing
+from actors import Client, Job, JobRecord, WorkerRunner, job, tracing
 from actors.runs import (
     InMemoryRunStore,
     Lease,
@@ -29,6 +28,7 @@ from actors.runs import (
 )
 from actors.runs.stores.ledger import too_large
 from bus.wire.known import REGISTERED, own_type
+from tests.support import workers
 
 pytestmark = pytest.mark.anyio
 
@@ -36,26 +36,11 @@ pytestmark = pytest.mark.anyio
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-class Desk(BaseWorker):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.begun = anyio.Event()
-        self.stopped = anyio.Event()
-        self.open = anyio.Event()
-
+class Desk(workers.Desk):
     @job
     async def shout(self, job: Job[str]) -> str:
         await job.update({"half": job.payload[: len(job.payload) // 2]})
         return job.payload.upper()
-
-    @job
-    async def count(self, job: Job[int]) -> AsyncIterator[int]:
-        for number in range(job.payload):
-            yield number
-
-    @job
-    async def refuse(self, job: Job[str]) -> None:
-        raise ValueError(job.payload)
 
     @job
     async def tell(self, job: Job[None]) -> list[str | None]:
@@ -65,15 +50,6 @@ class Desk(BaseWorker):
     @job
     async def repeat(self, job: Job[int]) -> str:
         return "x" * job.payload
-
-    @job
-    async def hold(self) -> str:
-        self.begun.set()
-        try:
-            await self.open.wait()
-        finally:
-            self.stopped.set()
-        return "held"
 
 
 async def happens(event: anyio.Event) -> None:

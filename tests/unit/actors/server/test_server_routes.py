@@ -25,7 +25,8 @@ from actors.server import create_app, serve
 from actors.server.app import OPERATIONS, service_of
 from actors.server.operation import Endpoint, document
 from actors.server.problem import Problem
-from tests.support.http import Desk, asking, double, events_of, greet
+from tests.support.http import asking, double, events_of, greet
+from tests.support.workers import Desk
 
 pytestmark = pytest.mark.anyio
 

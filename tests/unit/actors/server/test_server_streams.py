@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import socket
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,7 +21,8 @@ from actors.server import create_app, listen, serve
 from actors.server import listening as listening_module
 from actors.server.app import service_of
 from actors.server.streams import KEPT, Feed, FleetEvent
-from tests.support.http import Desk, Event, asking, double, events_in, events_of, listening
+from tests.support.http import Event, asking, double, events_in, events_of, listening
+from tests.support.workers import Desk
 
 pytestmark = pytest.mark.anyio
 
@@ -265,11 +267,7 @@ async def test_cancelling_it_ends_it_in_order() -> None:
     app = serve(workers=[desk], drain_timeout=1)
     with anyio.fail_after(50):
         async with anyio.create_task_group() as tasks:
-
-            async def run() -> None:
-                await listen(app, port=0, log_config=None)
-
-            tasks.start_soon(run)
+            tasks.start_soon(partial(listen, app, port=0, log_config=None))
             await until(lambda: service_of(app).alive)
             tasks.cancel_scope.cancel()
     assert not service_of(app).alive
@@ -302,11 +300,7 @@ async def test_a_signal_in_the_middle_of_a_line_of_the_log_ends_it(caplog: pytes
     try:
         with anyio.fail_after(50):
             async with anyio.create_task_group() as tasks:
-
-                async def run() -> None:
-                    await listen(app, port=0, log_config=None)
-
-                tasks.start_soon(run)
+                tasks.start_soon(partial(listen, app, port=0, log_config=None))
                 await until(lambda: service_of(app).alive)
                 logger.info("a line")
     finally:
@@ -320,11 +314,7 @@ async def test_no_limit_is_a_limit_too() -> None:
     app = serve(functions=[double], drain_timeout=math.inf, send_timeout=math.inf)
     with anyio.fail_after(50):
         async with anyio.create_task_group() as tasks:
-
-            async def run() -> None:
-                await listen(app, port=0, stop=stop, log_config=None)
-
-            tasks.start_soon(run)
+            tasks.start_soon(partial(listen, app, port=0, stop=stop, log_config=None))
             await until(lambda: service_of(app).alive)
             stop.set()
 

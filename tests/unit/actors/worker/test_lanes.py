@@ -24,7 +24,6 @@ from actors import (
 from bus import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
-    BusDataMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
     BusJobCancelMessage,
@@ -34,22 +33,14 @@ from bus import (
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusMessage,
-    BusSystemMessage,
     WorkerErrorData,
     WorkerReadyData,
 )
+from tests.support.messages import Alarm, Note
 from tests.support.running import running
 from tests.support.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
-
-
-class Note(BusDataMessage):
-    text: str
-
-
-class Alarm(BusSystemMessage):
-    text: str
 
 
 class Performer(BaseWorker):

@@ -12,7 +12,6 @@ from actors.worker.verbs import core_of
 from bus import (
     AsyncQueueBus,
     BusAddWorkerMessage,
-    BusDataMessage,
     BusLocalMessage,
     BusMessage,
     BusSystemMessage,
@@ -20,19 +19,11 @@ from bus import (
     MailboxFullError,
     WorkerErrorData,
 )
+from tests.support.messages import Alarm, Note
 from tests.support.running import running
 from tests.support.workers import Asker, Parent, Performer
 
 pytestmark = pytest.mark.anyio
-
-
-class Note(BusDataMessage, kw_only=True):
-    text: str
-    items: list[Any] | None = None
-
-
-class Alarm(BusSystemMessage, kw_only=True):
-    text: str
 
 
 class Parcel(BusSystemMessage, BusLocalMessage, kw_only=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from actors import BaseWorker, Client, Job, JobError, WorkerRunner, job
@@ -62,11 +63,7 @@ class Once(BaseWorker):
 async def test_g39_a_job_that_comes_again_is_answered_from_memory_and_another_is_claimed_in_its_place() -> None:
     broker = MemoryBroker(ack_wait=1.0)
     transport, worker = LosesAcks(broker), Once()
-    async with AsyncExitStack() as stack:
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(60):
             for number in (1, 2, 3):
                 assert await client.job("once", name="count", timeout=60) == number
@@ -102,6 +99,37 @@ class Cutting(Once):
         return self.ran
 
 
+@asynccontextmanager
+async def served(broker: MemoryBroker, transport: MemoryTransport, worker: BaseWorker) -> AsyncGenerator[Client]:
+    """Somebody who asks a worker of another runner, which reads by `transport`."""
+    runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
+    await runner.add_workers(worker)
+    async with Client(NetworkBus(MemoryTransport(broker))) as client, runner:
+        yield client
+
+
+def asked(client: Client, tasks: TaskGroup) -> list[Any]:
+    """Ask for the job: its answer comes into the list, or its error."""
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        try:
+            answers.append(await client.job("once", name="count", timeout=60))
+        except JobError as failed:
+            answers.append(failed)
+
+    tasks.start_soon(ask)
+    return answers
+
+
+async def comes_again(transport: LosesAcks, broker: MemoryBroker) -> None:
+    """The job that is claimed is delivered again, to the same node."""
+    transport.repeated = anyio.Event()
+    lose_lease(broker)
+    transport.demand("once", 1)
+    await transport.repeated.wait()
+
+
 def another_had_it(client: Client, attempt: int = 2) -> None:
     """Between the first claim and the second another runner had the job, and has died: the requester had heard it."""
     (group,) = core_of(client._worker).groups.values()
@@ -123,20 +151,11 @@ async def test_g33_a_job_that_comes_again_is_not_done_with_before_its_remembered
 ) -> None:
     """Else it is lost with its performer, if that dies before it can send the answer."""
     broker = MemoryBroker(ack_wait=1.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = CannotSend(broker), Cutting()
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
+    transport, worker = CannotSend(broker), Cutting()
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as asking:
-                answers: list[Any] = []
-
-                async def ask() -> None:
-                    answers.append(await client.job("once", name="count", timeout=60))
-
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
                 lose_lease(broker)
@@ -166,26 +185,14 @@ class Held(Once):
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["at once", "after another had it"])
 async def test_g33_the_answer_to_a_job_that_came_again_while_it_ran_reaches_its_requester(elsewhere: bool) -> None:
     broker = MemoryBroker(ack_wait=30.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = LosesAcks(broker), Held()
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
+    transport, worker = LosesAcks(broker), Held()
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as asking:
-                answers: list[Any] = []
-
-                async def ask() -> None:
-                    answers.append(await client.job("once", name="count", timeout=60))
-
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
-                transport.repeated = anyio.Event()
-                lose_lease(broker)
-                transport.demand("once", 1)
-                await transport.repeated.wait()
+                await comes_again(transport, broker)
                 await anyio.wait_all_tasks_blocked()
                 if elsewhere:
                     another_had_it(client)
@@ -206,34 +213,20 @@ class Streams(Held):
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["at once", "after another had it"])
 async def test_g33_a_stream_that_its_requester_left_in_the_middle_does_not_count_as_complete(elsewhere: bool) -> None:
     broker = MemoryBroker(ack_wait=30.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = LosesAcks(broker), Streams()
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
-        outcomes: list[Any] = []
-
-        async def ask() -> None:
-            try:
-                outcomes.append(await client.job("once", name="count", timeout=60))
-            except JobError as failed:
-                outcomes.append(failed.error and failed.error.type)
-
+    transport, worker = LosesAcks(broker), Streams()
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as asking:
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
-                transport.repeated = anyio.Event()
-                lose_lease(broker)
-                transport.demand("once", 1)
-                await transport.repeated.wait()
+                await comes_again(transport, broker)
                 await anyio.wait_all_tasks_blocked()
                 if elsewhere:
                     another_had_it(client)
                 worker.gate.set()
-        assert outcomes == ["AnswerForgotten" if elsewhere else 1]
+        (answer,) = answers
+        assert (answer.error.type if elsewhere else answer) == ("AnswerForgotten" if elsewhere else 1)
         assert worker.ran == 1
 
 
@@ -241,29 +234,17 @@ async def test_g33_a_stream_that_its_requester_left_in_the_middle_does_not_count
 async def test_g33_who_has_a_job_that_its_requester_hears_from_another_is_not_told_to_stop(attempt: int) -> None:
     """It may be given the job again: "cancelled" would be no true outcome, for nobody has cancelled it."""
     broker = MemoryBroker(ack_wait=1.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = LosesAcks(broker), Held()
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
+    transport, worker = LosesAcks(broker), Held()
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as asking:
-                answers: list[Any] = []
-
-                async def ask() -> None:
-                    answers.append(await client.job("once", name="count", timeout=60))
-
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 while not worker.ran:
                     await anyio.lowlevel.checkpoint()
                 another_had_it(client, attempt)
                 while runner_of(client).statistics().late_answers < 2:  # "I have it", said at each third of a lease
                     await anyio.lowlevel.checkpoint()
-                transport.repeated = anyio.Event()
-                lose_lease(broker)
-                transport.demand("once", 1)
-                await transport.repeated.wait()
+                await comes_again(transport, broker)
                 worker.gate.set()
         assert answers == [1]
         assert worker.ran == 1
@@ -273,23 +254,14 @@ async def test_g33_who_has_a_job_that_its_requester_hears_from_another_is_not_to
 async def test_g33_a_job_whose_lease_is_lost_before_it_may_begin_is_claimed_again() -> None:
     """It takes a slot while its requester is asked whether it still waits, and no handler ends to free that."""
     broker = MemoryBroker(ack_wait=1.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = CannotSend(broker), Once()
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
+    transport, worker = CannotSend(broker), Once()
+    async with served(broker, transport, worker) as client:
         transport.cut = True  # the requester is not asked
         with anyio.fail_after(60):
             async with anyio.create_task_group() as asking:
-                answers: list[Any] = []
-
-                async def ask() -> None:
-                    answers.append(await client.job("once", name="count", timeout=60))
-
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 await anyio.sleep(1)
-                assert runner.bus.network_statistics().claims.waiting == 1  # type: ignore[attr-defined]
+                assert worker.bus.network_statistics().claims.waiting == 1  # type: ignore[attr-defined]
                 lose_lease(broker)
                 await anyio.sleep(1)
                 transport.cut = False
@@ -307,11 +279,7 @@ class LayUnread(MemoryTransport):
 
 async def test_g35_a_job_whose_lease_ended_while_it_lay_unread_is_not_begun_under_it() -> None:
     broker = MemoryBroker(ack_wait=1.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        runner = WorkerRunner("only", NetworkBus(LayUnread(broker)), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(Tells("once"))
-        await stack.enter_async_context(runner)
+    async with served(broker, LayUnread(broker), Tells("once")) as client:
         with anyio.fail_after(60):
             assert await client.job("once", name="tell", timeout=60) == 2
 
@@ -352,24 +320,12 @@ class SlowToStop(Once):
 async def test_g33_a_job_that_comes_again_while_its_handler_is_being_stopped_runs_after_that(cancelled: bool) -> None:
     """Its lease was lost, so it was stopped, and then the same process is given it."""
     broker = MemoryBroker(ack_wait=1.0)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(NetworkBus(MemoryTransport(broker))))
-        transport, worker = LosesLease(broker), SlowToStop()
-        worker.max_concurrency = 2
-        runner = WorkerRunner("only", NetworkBus(transport), handle_sigint=False, handle_sigterm=False)
-        await runner.add_workers(worker)
-        await stack.enter_async_context(runner)
-        outcomes: list[Any] = []
-
-        async def ask() -> None:
-            try:
-                outcomes.append(await client.job("once", name="count", timeout=60))
-            except JobError as failed:
-                outcomes.append(failed.status)
-
+    transport, worker = LosesLease(broker), SlowToStop()
+    worker.max_concurrency = 2
+    async with served(broker, transport, worker) as client:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as asking:
-                asking.start_soon(ask)
+                answers = asked(client, asking)
                 await worker.stopping.wait()
                 lose_lease(broker)
                 await transport.repeated.wait()
@@ -380,6 +336,7 @@ async def test_g33_a_job_that_comes_again_while_its_handler_is_being_stopped_run
                     group.cancel()
                     await anyio.wait_all_tasks_blocked()
                 worker.gate.set()
-            await runner.end()
-        assert outcomes == [JobStatus.CANCELLED if cancelled else 2]
+            await worker.worker_runner.end()
+        (answer,) = answers
+        assert (answer.status if cancelled else answer) == (JobStatus.CANCELLED if cancelled else 2)
         assert worker.ran == (1 if cancelled else 2)

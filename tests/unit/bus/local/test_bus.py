@@ -14,7 +14,6 @@ from bus import (
     BusMessage,
     BusNotStartedError,
     BusSubscriber,
-    BusSystemMessage,
     DuplicateNameError,
     EncodeError,
     InvalidNameError,
@@ -23,18 +22,10 @@ from bus import (
 )
 from bus.local.bus import BusStatistics
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE
+from tests.support.messages import Alarm, Note
 from tests.support.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
-
-
-class Note(BusDataMessage, kw_only=True):
-    text: str
-    items: list[Any] | None = None
-
-
-class Alarm(BusSystemMessage, kw_only=True):
-    text: str
 
 
 class Parcel(BusDataMessage, BusLocalMessage, kw_only=True):

@@ -163,7 +163,7 @@ def test_g13_a_value_that_cannot_travel_is_named_by_its_path() -> None:
         (BusActivateWorkerMessage(source="a", args={"x": len}), "args.x"),
         (Noted(source="a", job_id=1, note=[len]), "Noted.note[0]"),
         (Noted(source="a", job_id="x"), "Noted.job_id"),  # type: ignore[arg-type]
-        (BusEndMessage(source="a", reason="\ud800"), "BusEndMessage"),
+        (BusEndMessage(source="a", session="\ud800"), "BusEndMessage"),
     ):
         with pytest.raises(EncodeError) as caught:
             encode(message, id="f", origin=ORIGIN)

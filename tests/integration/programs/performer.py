@@ -1,4 +1,4 @@
-"""A process of its own that serves the worker `performer`: `python -m tests.integration.performer url label`.
+"""A process of its own that serves the worker `performer`: `python -m tests.integration.programs.performer url label`.
 
 It prints a line as it is ready and as each job begins. The one with the label `stuck` never finishes a job.
 """

@@ -1,6 +1,6 @@
 """A program of a fleet whose first attempt of a job blocks the event loop, or sleeps for ever.
 
-    python -m tests.integration.blocked_program NAME URL [BLOCK_LIMIT]
+    python -m tests.integration.programs.blocked NAME URL [BLOCK_LIMIT]
 
 It prints `ready` when it serves, `begun JOB ATTEMPT` as a job starts, `refused` once a message of a job was not sent
 because its lease was lost, and `cancelled` when a sleeping job is. Its log goes to stderr.
@@ -18,7 +18,7 @@ import anyio
 from actors import BaseWorker, Job, WorkerRunner, job
 from bus import open_bus
 from bus.network.bus import NetworkBus
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 
 class Blocking(BaseWorker):

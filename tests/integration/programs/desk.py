@@ -1,4 +1,4 @@
-"""A process of its own that serves the worker `desk`: `python -m tests.integration.serving URL CONCURRENCY`."""
+"""A process of its own that serves the worker `desk`: `python -m tests.integration.programs.desk URL CONCURRENCY`."""
 
 from __future__ import annotations
 

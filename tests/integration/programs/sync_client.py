@@ -1,4 +1,7 @@
-"""A script with a sync client: `python -m tests.integration.sync_program WHAT URL`, WHAT being one of its functions."""
+"""A script with a sync client: `python -m tests.integration.programs.sync_client WHAT URL`.
+
+WHAT is one of its functions.
+"""
 
 from __future__ import annotations
 

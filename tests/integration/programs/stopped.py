@@ -1,4 +1,4 @@
-"""A program for signals to stop: `stopped_program.py BACKEND MAIN JOB DRAIN_TIMEOUT [OPTION_TO_SWITCH_OFF ...]`."""
+"""A program for signals to stop: `stopped.py BACKEND MAIN JOB DRAIN_TIMEOUT [OPTION_TO_SWITCH_OFF ...]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program whose handlers do everything wrong: `hostile_program.py BACKEND`. It prints how each requester was told."""
+"""A program whose handlers do everything wrong: `hostile.py BACKEND`. It prints how each requester was told."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A process of its own with a worker that tells what its jobs are part of.
 
-    python -m tests.integration.traced_program NAME URL
+    python -m tests.integration.programs.traced NAME URL
 
 It prints `ready` when it serves, and a line for each `hang` that it starts.
 """
@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from actors import BaseWorker, Job, WorkerRunner, install_telemetry, job
 from bus import open_bus
-from tests.integration.fleet_worker import QUICK
+from tests.integration.programs.fleet_worker import QUICK
 
 
 def told(job: Job[Any]) -> list[Any]:

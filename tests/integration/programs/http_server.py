@@ -1,4 +1,4 @@
-"""A server of its own whose runs are in a file: `python -m tests.integration.http_program PORT FILE`."""
+"""A server of its own whose runs are in a file: `python -m tests.integration.programs.http_server PORT FILE`."""
 
 from __future__ import annotations
 

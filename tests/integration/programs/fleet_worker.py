@@ -1,6 +1,6 @@
 """A program of a fleet: one worker on a bus of its own, until it is told to end or killed.
 
-    python -m tests.integration.fleet_worker NAME URL
+    python -m tests.integration.programs.fleet_worker NAME URL
 
 It prints `ready` when it serves, and a line for each job that it starts.
 """
