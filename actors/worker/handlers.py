@@ -229,7 +229,7 @@ def _collect(cls: type, definition: Definition) -> None:
                 retries=marked.retries,
                 timeout=marked.timeout,
                 hints=hints,
-                arguments=bound_in.get(base, {}),
+                arguments=bound_in(base),
             )
         for marker, names, what in ((_READY, definition.ready, "worker"), (_TOPIC, definition.topics, "topic")):
             marked_name = getattr(inner, marker, None)

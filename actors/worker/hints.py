@@ -116,20 +116,20 @@ def _parameters(call: Any) -> list[Parameter]:
     return _parameters(inner)
 
 
-def type_arguments(cls: type) -> dict[type, dict[Any, Any]]:
-    """What the TypeVars of each base of a class are bound to in it."""
-    found: dict[type, dict[Any, Any]] = {}
+def type_arguments(cls: type) -> Callable[[type], Mapping[Any, Any]]:
+    """What tells for each base of a class what its TypeVars are bound to in that class."""
+    found: dict[int, dict[Any, Any]] = {}  # by identity: classes need not be hashable
     waiting: list[tuple[type, dict[Any, Any]]] = [(cls, {})]
     while waiting:
         base, arguments = waiting.pop()
-        if found.setdefault(base, arguments) is not arguments:
+        if found.setdefault(id(base), arguments) is not arguments:
             continue
         for written in vars(base).get("__orig_bases__", base.__bases__):
             origin = get_origin(written) or written
             if isinstance(origin, type) and origin is not object:
                 given = [bound(each, arguments) for each in get_args(written)]
                 waiting.append((origin, dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))))
-    return found
+    return lambda base: found.get(id(base), {})
 
 
 def is_method(thing: Any) -> bool:

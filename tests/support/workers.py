@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job
-from bus import WorkerErrorData, WorkerLostData, WorkerReadyData
+from bus import BusJobRequestMessage, WorkerErrorData, WorkerLostData, WorkerReadyData
 
 
 def quiet(name: str | None = None, **options: Any) -> WorkerRunner:
@@ -24,21 +24,21 @@ class Performer(BaseWorker):
         self.begun: list[str] = []
 
     @job(name="echo")
-    async def echo(self, message: Any) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job(name="work")
-    async def work(self, message: Any) -> str:
+    async def work(self, message: BusJobRequestMessage) -> str:
         self.begun.append(message.job_id)
         await self.gate.wait()
         return f"done by {self.name}"
 
     @job(name="one", sequential=True)
-    async def one(self, message: Any) -> str:
+    async def one(self, message: BusJobRequestMessage) -> str:
         return await self.work(message)
 
     @job(name="delegate")
-    async def delegate(self, message: Any) -> Any:
+    async def delegate(self, message: BusJobRequestMessage) -> Any:
         await self.work(message)
         return await self.job(message.payload, name="echo", payload="from the sub-job")
 
@@ -153,7 +153,7 @@ class Child(BaseWorker):
         await super().stop()
 
     @job(name="work", sequential=True)
-    async def work(self, message: Any) -> str:
+    async def work(self, message: BusJobRequestMessage) -> str:
         self.begun.append(message.job_id)
         await self.gate.wait()
         return "done"

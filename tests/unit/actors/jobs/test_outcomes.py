@@ -106,8 +106,8 @@ class Raiser(BaseWorker):
 
 class Echo(BaseWorker):
     @job(name="echo")
-    async def echo(self, message: BusJobRequestMessage) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
 
 class Silent(BaseWorker):
@@ -134,7 +134,7 @@ class Hanging(BaseWorker):
         self.ended: list[str] = []
 
     @job(name="hang")
-    async def hang(self, message: Any) -> None:
+    async def hang(self, message: BusJobRequestMessage) -> None:
         self.began.set()
         try:
             await anyio.sleep_forever()
@@ -142,11 +142,11 @@ class Hanging(BaseWorker):
             self.ended.append(message.job_id)
 
     @job(name="limited", timeout=0.02)
-    async def limited(self, message: Any) -> None:
+    async def limited(self, message: BusJobRequestMessage) -> None:
         await self.hang(message)
 
     @job(name="stubborn", timeout=0.02)
-    async def stubborn(self, message: Any) -> None:
+    async def stubborn(self, message: BusJobRequestMessage) -> None:
         released = anyio.Event()
         self.release = released.set
         with anyio.CancelScope(shield=True):
@@ -446,7 +446,7 @@ async def test_g5_jobs_that_wait_for_a_worker_are_kept_in_order_and_cancelled_on
 async def test_g5_a_job_whose_worker_is_removed_before_it_began_goes_to_its_successor_or_fails() -> None:
     class OneByOne(Hanging):
         @job(name="hang", sequential=True)
-        async def hang(self, message: Any) -> None:
+        async def hang(self, message: BusJobRequestMessage) -> None:
             await super().hang(message)
 
     boss, first = Boss(), OneByOne("w")

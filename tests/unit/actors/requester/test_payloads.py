@@ -112,8 +112,8 @@ class Mirror(BaseWorker):
         self.seen: list[tuple[str, Any]] = []
 
     @job
-    async def returns(self, message: BusJobRequestMessage) -> Any:
-        self.seen.append(("payload", message.payload))
+    async def returns(self, payload: Any) -> Any:
+        self.seen.append(("payload", payload))
         return message.payload
 
     @job
