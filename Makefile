@@ -26,6 +26,7 @@ check: $(STAMP) ## Lint, formatting, types, and the plan of who may import whom.
 	@$(PY) -m ruff format --check --quiet || { echo "the files above are not formatted: make format" >&2; exit 1; }
 	@$(PY) -m mypy --no-error-summary
 	@$(PY) -m tests.house
+	@$(PY) -m tests.typed
 
 format: $(STAMP) ## Format the code, and repair what the linter can.
 	@$(PY) -m ruff check --quiet --fix-only

@@ -246,6 +246,9 @@ def faults() -> Iterator[str]:
     for source, (line, message) in nobody_reaches_into_another_folder(tree):
         yield f"{source.path}:{line}: {message}"
     yield from folders_are_not_crowded(tree)
+    for source in sources("tests"):
+        for line, message in files_are_short(source):
+            yield f"{source.path}:{line}: {message}"
     yield from tests_lie_in_rooms(source.path for source in sources(UNIT_TESTS))
 
 

@@ -33,7 +33,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     Attributes:
         status: How it ended.
-        response: What it answered; `{}` if nothing.
+        response: What it answered; `{}` if it failed without an answer.
         error: What went wrong, None if it completed.
         attempt: Which delivery of the job the answer came from; 0 if nobody answered.
     """
@@ -105,6 +105,10 @@ class JobRefusedError(JobError, MailboxFullError):
     capacity = 0
 
 
+class ResultMismatchError(JobError):
+    """The worker did the job, and answered something else than `result=` says. `response` is what it answered."""
+
+
 class JobGroupError(JobError):
     """A group did not complete: the member in `worker_name` failed, the deadline passed, or it was cancelled.
 
@@ -160,6 +164,7 @@ KINDS: dict[str, type[JobError]] = {
     "JobTimeoutError": JobTimeoutError,
     "WorkerUnavailableError": WorkerUnavailableError,
     "MailboxFullError": JobRefusedError,
+    "ResultMismatchError": ResultMismatchError,
 }
 """Outcomes that have an error class of their own at the requester, by `ErrorInfo.type`."""
 

@@ -25,7 +25,7 @@ from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, ina
 from actors.observability.log_fields import log_fields, log_raised
 from actors.observability.trace import enter, leave, watching
 from actors.performer.handler import Doer, Handler, Takes
-from actors.performer.invoke import call
+from actors.performer.invoke import call, is_refusal
 from actors.performer.job import Job
 from bus import (
     BusJobRequestMessage,
@@ -36,7 +36,6 @@ from bus import (
     EncodeError,
     ErrorInfo,
     JobStatus,
-    PayloadError,
     travel,
 )
 from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, only_cancels, wake
@@ -83,7 +82,7 @@ class Slots(Protocol):
 
 
 _RUNNING, _ENDED, _COMPLETED = JobState.RUNNING, JobState.ENDED, JobStatus.COMPLETED
-_JOB, _MESSAGE = Takes.JOB, Takes.MESSAGE
+_JOB, _MESSAGE, _copy = Takes.JOB, Takes.MESSAGE, msgspec.structs.replace
 _TEXT = frozenset({str})
 # These are named here because looking a member of an enumeration up costs as much as a short call.
 
@@ -298,7 +297,7 @@ class Execution(msgspec.Struct, eq=False):
         if error is not None and status is JobStatus.FAILED and error.type in KINDS:
             status = JobStatus.ERROR  # it hands on what a job inside it came to: its own outcome is another
         try:
-            response = travel(response, "response")
+            response = travel({} if response is None and status is not _COMPLETED else response, "response")
         except EncodeError as failure:
             self._finish(state, JobStatus.ERROR, None, describe(failure))
             raise
@@ -361,7 +360,7 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
+            refused = is_refusal(error)
             told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)
@@ -578,7 +577,7 @@ async def run(execution: Execution) -> None:
             )
             if not as_it_is and handler.converter is not None:
                 execution.payload = payload = handler.converter(payload)
-            argument = Job(execution) if takes is _JOB else request if takes is _MESSAGE else payload
+            argument = Job(execution) if takes is _JOB else _copy(request) if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:
             response = await call(execution)

@@ -9,11 +9,12 @@ from inspect import isawaitable
 from typing import Any, Protocol
 
 from anyio import sleep
+from msgspec.structs import replace
 
 from actors.host import DoingHost
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
-from bus import travel
+from bus import BusJobRequestMessage, PayloadError, travel
 
 
 class Invoked(Performed, Protocol):
@@ -45,6 +46,19 @@ def call(execution: Invoked) -> Awaitable[Any]:
     return _with_retries(execution, handler)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that the payload of a job does not fit: its handler may raise one too, of its own."""
+    if not issubclass(type(error), PayloadError):  # an exception may say another `__class__`
+        return False
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        step = step.tb_next
+    return step is None
+
+
+_OURS = frozenset({"actors", "bus"})
+
+
 def _take(execution: Invoked, handler: Handler) -> dict[str, Any]:
     """Make of what came the payload that a handler is given, and the arguments that it fills, by name."""
     if handler.arguments is not None:
@@ -60,13 +74,19 @@ async def _once(execution: Invoked, handler: Handler, values: dict[str, Any]) ->
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
     if handler.arguments is not None:
-        positional, keywords = handler.arguments.give(values, Job(execution), execution.request)
+        positional, keywords = handler.arguments.give(values, Job(execution), _message_of(execution))
+    elif takes is Takes.MESSAGE:
+        positional = [_message_of(execution)]
     elif takes is not Takes.NOTHING:
-        given = {Takes.MESSAGE: execution.request, Takes.PAYLOAD: execution.payload}
-        positional = [Job(execution) if takes is Takes.JOB else given[takes]]
+        positional = [Job(execution) if takes is Takes.JOB else execution.payload]
     called = partial(handler.call, execution.instance, *positional, **keywords)
     threaded = handler.shape in {Shape.THREAD, Shape.THREAD_GENERATOR}
     return await _outcome(execution, await execution.in_thread(called) if threaded else called())
+
+
+def _message_of(execution: Invoked) -> BusJobRequestMessage:
+    """A message of its own: what a handler does to it does not change whose the job is."""
+    return replace(execution.request, payload=execution.payload)
 
 
 async def _outcome(execution: Invoked, returned: Any) -> Any:

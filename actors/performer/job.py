@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Generic, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from actors.observability.trace import Trace
 from bus import (
     BusJobRequestMessage,
@@ -76,8 +78,8 @@ class Job(Generic[PayloadT]):
 
     @property
     def request(self) -> BusJobRequestMessage:
-        """The message it came with."""
-        return self.__execution.request
+        """The message it came with: a copy of it."""
+        return replace(self.__execution.request)
 
     @property
     def requester(self) -> str:

@@ -22,12 +22,14 @@ from actors.jobs.outcome import (
 )
 from actors.observability.trace import Trace
 from actors.requester.flow import Asker, Flow, Member, Skipped
+from actors.requester.result import Fit, mismatch
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobStreamEndMessage,
     ErrorInfo,
     JobStatus,
+    PayloadError,
 )
 from bus.local.tasks import wake
 from bus.log import log
@@ -90,6 +92,7 @@ class Group(msgspec.Struct, eq=False):
         trace: What it is part of.
         parent: The job inside which it was asked for; it ends with that.
         deadline: When it ends at the latest.
+        fit: Makes of an answer what its requester wants; None takes any.
         by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
         unheard: Whether nobody holds it: without hooks that are told, its failure is logged.
         listening: Whether its events are kept for an iterator.
@@ -112,6 +115,7 @@ class Group(msgspec.Struct, eq=False):
     parent: OuterJob | None
     deadline: float = math.inf
     by_hand: bool = False
+    fit: Fit | None = None
     unheard: bool = False
     listening: bool = False
     done: bool = False
@@ -128,11 +132,11 @@ class Group(msgspec.Struct, eq=False):
 
     @property
     def responses(self) -> dict[str, Any]:
-        """Answers that members have given, by worker name."""
+        """Answers that members have given, by worker name; one that failed without an answer has no entry."""
         return {
             member.name: member.result.response
             for member in self.members.values()
-            if member.settled and member.result is not None
+            if member.answered and member.result is not None
         }
 
     @property
@@ -312,14 +316,23 @@ class Group(msgspec.Struct, eq=False):
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
         if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
-        response = {} if response is None else response
+        member.answered = status is _COMPLETED or response is not None
+        if self.fit is not None and status is _COMPLETED:
+            try:
+                response = self.fit(response)
+            except PayloadError as unfit:
+                status, error = JobStatus.FAILED, mismatch(member.name, unfit)
+                member.answered = False
+        elif not member.answered:
+            response = {}
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
-        member.settled = True
         member.early = None
         if member.timer is not None:
             member.timer.cancel()
             member.timer = None
         self.open -= 1
+        if self._flow is not None:
+            self._flow.member_done(member)
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
         if status is not _COMPLETED and self.cancel_on_error:
@@ -335,6 +348,8 @@ class Group(msgspec.Struct, eq=False):
         stopped = [member for member in self.members.values() if member.result is None]
         for member in stopped:
             member.result = JobResult(others, {}, info)
+            if self._flow is not None:
+                self._flow.member_done(member)
         for member in stopped:  # who has not started it answers within this call: that must not count
             if not self._served(member):
                 self._given_up(member, others, info)

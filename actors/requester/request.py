@@ -15,6 +15,7 @@ from actors.jobs.params import JobGroupParams, resolve
 from actors.observability.trace import current_trace, send_traced, watching
 from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
+from actors.requester.result import Fit
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def request(
     asker: Asker,
     worker_names: tuple[str, ...],
     params: JobGroupParams,
+    fit: Fit | None = None,
     *,
     by_hand: bool = False,
     unheard: bool = False,
@@ -75,6 +77,7 @@ def request(
         parent,
         deadline,
         by_hand,
+        fit,
         unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group

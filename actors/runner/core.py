@@ -321,6 +321,10 @@ class RunnerCore:
         """Begin to end a worker and its children."""
         self.roster.end(core, reason, drain=drain)
 
+    def crashed(self, core: WorkerCore, error: BaseException) -> None:
+        """A worker's own code has failed, beside its `run()`: it fails as if that had raised."""
+        self.roster.crashed(core, error)
+
     async def stop(self, core: WorkerCore) -> None:
         """Stop a worker for its own `stop()`."""
         await self.roster.stop_itself(core)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 import msgspec
 
@@ -169,6 +169,37 @@ def handler_name(method: object) -> str | None:
     """The job name that a method is marked to serve; None if it is not marked."""
     marked = getattr(method, _JOB, None)
     return marked.name if isinstance(marked, _Mark) else None
+
+
+def referred(handler: Any, on: str | None, *, streams: bool) -> tuple[str, str | None, Any]:
+    """Whom to ask for what, and what comes of it, where a handler is given itself.
+
+    Args:
+        handler: A method marked with `@job`, as its class has it, or a function marked with `@function`.
+        on: The worker to ask; None asks a function under its own name.
+        streams: Whether chunks are wanted, and their type is returned instead of that of the answer.
+
+    Raises:
+        HandlerError: It is neither, it does not do what is wanted, or nobody is named.
+    """
+    job_name = handler_name(handler)
+    function = job_name is None and isinstance(handler, Callable) and hasattr(handler, "worker")  # type: ignore[arg-type]
+    if (job_name is None and not function) or inspect.ismethod(handler):
+        raise HandlerError(
+            f"{handler!r:.100} is no handler: give a method marked with @job as its class has it, Worker.method, "
+            "or a function marked with @function"
+        )
+    name = handler.name if function else f"{handler.__qualname__}"
+    if on is None and not function:
+        raise HandlerError(f"{name}: say whom to ask, on='worker name'")
+    called = handler.call if function else handler
+    marked = mark_of(handler)
+    returned = (hints_of(called, {}).known if marked is None else marked.hints).get("return", Any)
+    if (shape_of(called, returned) in {Shape.GENERATOR, Shape.THREAD_GENERATOR}) is not streams:
+        raise HandlerError(f"{name} {'does not stream: use call()' if streams else 'streams: use stream()'}")
+    if streams:
+        returned = next(iter(get_args(returned)), Any)
+    return on if on is not None else name, job_name, returned
 
 
 _DEFINITION = "__actorbus_definition__"

@@ -120,7 +120,7 @@ def test_every_file_the_readme_names_is_there() -> None:
 
 def test_the_page_about_the_architecture_names_every_room_and_every_file_it_names_is_there() -> None:
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
-    rooms = [(room, told) for place, told in rows for room in re.findall(r"`([\w/]+)`", place)]
+    rooms = [(room, told) for place, told in rows for room in re.findall(r"`(?!tests/)([\w/]+)`", place)]
     assert {room.strip("/") for room, _ in rooms} == {
         room for floors in FLOORS.values() for rooms in floors for room in rooms
     }

@@ -15,7 +15,7 @@ from bus.delivery.claims import Claims
 from bus.simulation.network import SimulatedTransport
 from bus.wire.codec import decode_header
 from tests.simulation.fleet import error_of, lose, nothing_left, pair
-from tests.simulation.test_direct import Worker, run
+from tests.simulation.test_at_most_once import Worker, run
 
 both_deliveries = pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
 

@@ -1,4 +1,4 @@
-"""The workers that several tests use: who performs jobs, who asks for them, who fails, and whose children fail."""
+"""The workers that several tests use: who does jobs and how, who asks for them, who fails, and whose children fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 import anyio
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job
-from bus import BusJobRequestMessage, WorkerErrorData, WorkerLostData, WorkerReadyData
+from bus import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusMessage,
+    WorkerErrorData,
+    WorkerLostData,
+    WorkerReadyData,
+)
+from tests.support.messages import Alarm, Note
 
 
 def quiet(name: str | None = None, **options: Any) -> WorkerRunner:
@@ -175,3 +184,184 @@ class Parent(BaseWorker):
 
     async def on_worker_lost(self, data: WorkerLostData) -> None:
         self.seen.append(f"{data.worker_name} lost")
+
+
+class Producer(BaseWorker):
+    """Streams as fast as it may, and counts what it has sent."""
+
+    def __init__(self, name: str = "producer") -> None:
+        super().__init__(name)
+        self.sent = 0
+        self.stopped: list[str] = []
+
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
+        try:
+            for number in range(job.payload):
+                yield number
+                self.sent = number + 1
+        finally:
+            self.stopped.append(job.id)
+
+    @job
+    async def updates(self, job: Job[int]) -> Any:
+        for number in range(job.payload):
+            await job.update(number, urgent=number % 7 == 0)
+            self.sent = number + 1
+        return {"sent": job.payload}
+
+
+class Patient(BaseWorker):
+    """Its handlers run until they are cancelled, and it notes which began and which were cancelled."""
+
+    max_concurrency = 3
+    mailbox_size = 1
+
+    def __init__(self, name: str = "patient") -> None:
+        super().__init__(name)
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+        self.told: list[str] = []
+
+    @job
+    async def hold(self, job: Job[Any]) -> None:
+        self.begun.append(job.id)
+        await job.update("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cancelled.append(job.id)
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        self.told.append(message.job_id)
+
+
+class Silent(BaseWorker):
+    """Takes jobs and never answers them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.requests: list[str] = []
+        self.cancelled: list[str | None] = []
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> None:
+        self.requests.append(message.job_id)
+
+    async def on_job_cancelled(self, message: Any) -> None:
+        self.cancelled.append(message.job_id)
+
+
+class Hanging(BaseWorker):
+    """Its handlers wait for ever; what ended them is kept."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.began = anyio.Event()
+        self.ended: list[str] = []
+
+    @job(name="hang")
+    async def hang(self, message: BusJobRequestMessage) -> None:
+        self.began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.ended.append(message.job_id)
+
+    @job(name="limited", timeout=0.02)
+    async def limited(self, message: BusJobRequestMessage) -> None:
+        await self.hang(message)
+
+    @job(name="stubborn", timeout=0.02)
+    async def stubborn(self, message: BusJobRequestMessage) -> None:
+        released = anyio.Event()
+        self.release = released.set
+        with anyio.CancelScope(shield=True):
+            await released.wait()
+        self.ended.append(message.job_id)
+
+
+class AllRounder(BaseWorker):
+    """Does what it is told: answers, waits for its gate, fails, sends events."""
+
+    def __init__(self, name: str = "performer", *, active: bool = True) -> None:
+        super().__init__(name, active=active)
+        self.gate = anyio.Event()
+        self.started: list[str] = []
+        self.cancelled: list[str] = []
+
+    @job
+    async def echo(self, message: BusJobRequestMessage) -> Any:
+        self.started.append(message.job_id)
+        return {"echo": message.payload}
+
+    @job
+    async def hold(self, job: Job[Any]) -> Any:
+        self.started.append(job.id)
+        try:
+            await self.gate.wait()
+        except BaseException:
+            self.cancelled.append(job.id)
+            raise
+        return {"waited": job.payload}
+
+    @job
+    async def events(self, job: Job[Any]) -> Any:
+        for number in range(job.payload):
+            await job.update(number)
+        return {"sent": job.payload}
+
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
+        for number in range(job.payload):
+            yield number
+
+    @job(sequential=True)
+    async def one_by_one(self, job: Job[Any]) -> Any:
+        self.started.append(job.id)
+        await self.gate.wait()
+        return {}
+
+
+class Blocked(BaseWorker):
+    """Its hooks for notes block until they are let go."""
+
+    def __init__(self, name: str = "blocked") -> None:
+        super().__init__(name)
+        self.blocked = anyio.Event()
+        self.let_go = anyio.Event()
+        self.heard: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Alarm):
+            self.heard.append(message.text)
+        if isinstance(message, Note):
+            self.blocked.set()
+            await self.let_go.wait()
+            self.heard.append(message.text)
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        self.cancelled.append(message.job_id)
+
+    @job
+    async def hold(self, message: BusJobRequestMessage) -> None:
+        await anyio.sleep_forever()
+
+    @job
+    async def echo(self, message: BusJobRequestMessage) -> Any:
+        return {"echo": message.payload}
+
+    async def block(self, other: BaseWorker) -> None:
+        await other.send_bus_message(Note(source=other.name, target=self.name, text="blocking"))
+        await self.blocked.wait()
+
+
+class Boss(BaseWorker):
+    """Keeps the answers that come to its hook."""
+
+    def __init__(self, name: str = "boss") -> None:
+        super().__init__(name)
+        self.responses: list[BusJobResponseMessage] = []
+
+    async def on_job_response(self, message: BusJobResponseMessage) -> None:
+        self.responses.append(message)

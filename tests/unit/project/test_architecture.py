@@ -507,13 +507,17 @@ DISTRIBUTIONS = {"nats": "nats-py", "hiredis": "redis[hiredis]"}
 """Of the libraries that are not called as they are imported."""
 
 
+CHECKERS_BRING = {"typing_extensions"}
+"""What type checkers know without its being installed; it is imported for them alone."""
+
+
 def undeclared(library: str) -> bool:
     """Whether a library is neither Python's nor ours, nor one of those that pyproject.toml names for users."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
     name = DISTRIBUTIONS.get(library, library.replace("_", "-"))
-    ours = library in sys.stdlib_module_names or library in {*CODE, *THEY_LOAD_US}
+    ours = library in sys.stdlib_module_names or library in {*CODE, *THEY_LOAD_US, *CHECKERS_BRING}
     return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 import actors.server
 from actors.cli.command import Command, failed
@@ -24,93 +20,13 @@ from actors.cli.entry import main
 from actors.cli.failures import MEANINGS, CommandError, ExitCode, understood
 from actors.cli.output import encoded, pretty
 from actors.cli.program import actorbus
-from actors.cli.settings import SETTINGS, shown
 from actors.jobs.errors import HandlerError, JobError, JobTimeoutError, WorkerUnavailableError
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
 from actors.runs.run import RunState, RunStatus
 from actors.runs.stores.record import is_id
 from bus import BrokerError, BusError, DecodeError, InvalidNameError, TransportError
+from tests.support.command_line import SHOP, call, refused, write
 from tests.support.environment import ROOT, environment
-
-SHOP = """
-    from collections.abc import AsyncIterator
-    from dataclasses import dataclass
-    from actors import BaseWorker, function, job
-
-    @dataclass
-    class Order:
-        item: str
-        count: int = 1
-
-    class Till(BaseWorker):
-        @job
-        async def charge(self, order: Order) -> float:
-            '''Charge for an order.'''
-            return 2.5 * order.count
-
-        @job
-        async def count(self, upto: int) -> AsyncIterator[int]:
-            yield upto
-
-    class Named(BaseWorker):
-        def __init__(self):
-            super().__init__("desk")
-
-    class Register(BaseWorker):
-        def __init__(self, currency, drawer):
-            super().__init__()
-
-    class Broken(BaseWorker):
-        def __init__(self):
-            raise RuntimeError("no paper")
-
-    def till():
-        return Till("made")
-
-    def nothing():
-        return 7
-
-    @function()
-    def greet(name: str) -> str:
-        return name
-
-    standing = Till()
-    number = 3
-"""
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to be in, and modules that are forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    path, modules = sys.path.copy(), set(sys.modules)
-    yield tmp_path
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).is_relative_to(tmp_path):
-            del sys.modules[name]
-
-
-def write(path: str, text: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(textwrap.dedent(text), "utf-8")
-
-
-def call(*arguments: str, **environment: str) -> Result:
-    before = dict(os.environ)
-    result = CliRunner().invoke(actorbus, arguments, env=environment)
-    assert dict(os.environ) == before, "a command wrote to the environment"
-    return result
-
-
-def refused(*arguments: str, **environment: str) -> str:
-    """The one line that a command says that is used wrongly."""
-    result = call(*arguments, **environment)
-    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, ""), result.output
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("actorbus: ")
-    return line.removeprefix("actorbus: ")
 
 
 def commands(
@@ -278,191 +194,6 @@ def test_a_number_of_seconds_is_one(option: tuple[str, ...]) -> None:
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     failed(JobError("red \x1b[31m\nand more"))
     assert capsys.readouterr().err == "actorbus: red  [31m and more\n"
-
-
-def origins(*arguments: str, **environment: str) -> dict[str, tuple[object, str]]:
-    result = call(*arguments, "config", "show", "--json", **environment)
-    assert result.exit_code == ExitCode.OK, result.output
-    return {each["setting"]: (each["value"], each["origin"]) for each in json.loads(result.stdout)}
-
-
-def test_a_setting_comes_from_argument_then_environment_then_file_then_default() -> None:
-    assert origins()["concurrency"] == (None, "default")
-    write("actorbus.toml", "concurrency = 1\nheartbeat-seconds = 0.5")
-    assert origins()["concurrency"] == (1, "file actorbus.toml")
-    assert origins()["heartbeat_seconds"] == (0.5, "file actorbus.toml")
-    assert origins(ACTORBUS_CONCURRENCY="2")["concurrency"] == (2, "environment ACTORBUS_CONCURRENCY")
-    result = call("config", "show", "--json", "--concurrency", "3", ACTORBUS_CONCURRENCY="2")
-    assert {"setting": "concurrency", "value": 3, "origin": "argument"} in json.loads(result.stdout)
-
-
-def test_every_setting_is_shown_with_its_origin() -> None:
-    assert list(origins()) == list(SETTINGS)
-
-
-def test_pyproject_is_read_where_there_is_no_file_of_our_own() -> None:
-    write("pyproject.toml", "[tool.actorbus]\nport = 1234")
-    assert origins()["port"] == (1234, "file pyproject.toml")
-    write("actorbus.toml", "host = '::1'")
-    assert origins()["port"] == (8000, "default")
-
-
-def test_a_pyproject_of_others_says_nothing() -> None:
-    write("pyproject.toml", "[tool.other]\nport = 1234")
-    assert origins()["port"] == (8000, "default")
-
-
-def test_the_file_can_be_named() -> None:
-    write("other/mine.toml", "port = 1")
-    assert origins("--config", "other/mine.toml")["port"] == (1, "file other/mine.toml")
-    assert origins(ACTORBUS_CONFIG="other/mine.toml")["port"] == (1, "file other/mine.toml")
-    assert "missing.toml" in refused("--config", "missing.toml", "config", "show")
-
-
-def test_a_table_of_the_file_speaks_to_one_command() -> None:
-    write("actorbus.toml", "concurrency = 1\n[worker.start]\nconcurrency = 0\n[config.show]\nconcurrency = 7")
-    assert origins()["concurrency"] == (7, "file actorbus.toml")
-    assert "0 is not in the range x>=1; it comes from actorbus.toml" in refused("worker", "start", "a:B")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("port = [", "actorbus.toml cannot be read"),
-        ("prot = 1", "there is no setting 'prot': use "),
-        ("[worker.begin]\nport = 1", "[worker] there is no table 'begin': use start"),
-        ("[worker.start]\ncolour = 1", "[worker.start] there is no setting 'colour'"),
-        ("[pss]", "there is no table 'pss': use ps"),
-        ("port = 'many'", "it comes from actorbus.toml"),
-    ],
-)
-def test_what_is_wrong_in_the_file_is_named(content: str, words: str) -> None:
-    write("actorbus.toml", content)
-    assert words in refused("config", "show")
-
-
-def test_what_is_wrong_in_the_environment_is_named() -> None:
-    line = refused("config", "show", ACTORBUS_PORT="many")
-    assert "it comes from the environment variable ACTORBUS_PORT" in line
-
-
-SECRETS = {"ACTORBUS_BUS": "redis://user:hunter2@host:1/0?x=hunter2", "ACTORBUS_TOKEN": "hunter2"}
-
-
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_secrets_are_not_shown(form: list[str]) -> None:
-    told = call("config", "show", "--read-token", "hunter2", *form, **SECRETS).stdout
-    assert "redis://***@host:1/0" in told
-    assert "hunter2" not in told
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "seen"),
-    [
-        ("bus", "redis://host:6379/0", "redis://host:6379/0"),
-        ("bus", "redis://:secret@host", "redis://***@host"),
-        ("bus", "redis://:secret", "redis://:***"),
-        ("run_store", "nats://token@host:4222", "nats://***@host:4222"),
-        ("run_store", "redis://user:se/cret@host", "redis://***@host"),
-        ("run_store", "sqlite:///runs.db", "sqlite:///runs.db"),
-        ("token", "secret", "***"),
-        ("read_token", "secret://secret", "***"),
-        ("host", "127.0.0.1", "127.0.0.1"),
-        ("bus", None, None),
-    ],
-)
-def test_a_setting_is_shown_without_what_is_secret(name: str, value: str | None, seen: str | None) -> None:
-    assert shown(name, value) == seen
-
-
-# --- workers that are named ---
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("shop", "names no worker: write module:Class or name=module:Class"),
-        ("=shop:Till", "names no worker"),
-        ("shop:", "names no worker"),
-        ("nowhere:Till", "there is no module 'nowhere': run actorbus where it lies"),
-        ("shop.inner:Till", "there is no module 'shop.inner'"),
-        ("shop:Tell", "module 'shop' has no 'Tell': it has Till"),
-        ("shop:Order", "is no worker but the class Order: name a BaseWorker subclass"),
-        ("shop:number", "is no worker but a int"),
-        ("shop:standing", "is a worker, which lives once: name its class"),
-        ("shop:nothing", "makes no worker but a int: for a function that does a job, put @function() over it"),
-        ("shop:Register", "it needs currency, drawer: give these defaults"),
-        ("shop:Broken", "cannot be made: RuntimeError: no paper ("),
-        ("a\nb=shop:Till", "worker name 'a\\nb' is not a valid name"),
-        ("raising:Till", "module 'raising' cannot be imported: ZeroDivisionError: division by zero ("),
-        ("misspelt:Till", "module 'misspelt' cannot be imported: SyntaxError"),
-        ("lacking:Till", "module 'lacking' cannot be imported: No module named 'not_there'"),
-    ],
-)
-def test_a_worker_that_cannot_be_had_is_named_with_the_way_out(text: str, words: str) -> None:
-    write("shop.py", SHOP)
-    write("raising.py", "1 / 0")
-    write("misspelt.py", "def")
-    write("lacking.py", "import not_there")
-    assert words in refused("schema", text)
-
-
-def test_two_workers_of_one_name_are_refused() -> None:
-    write("shop.py", SHOP)
-    line = refused("schema", "shop:Till", "Till=shop:Named")
-    assert (
-        line
-        == "two workers are named 'Till', shop:Till and shop:Named: give one another name, as in other-name=shop:Named"
-    )
-    assert call("schema", "shop:Till", "other=shop:Till").exit_code == ExitCode.OK
-
-
-def names_of(*arguments: str) -> dict[str, list[str]]:
-    result = call("schema", *arguments, "--json")
-    assert result.exit_code == ExitCode.OK, result.output
-    return {name: list(jobs) for name, jobs in json.loads(result.stdout)["workers"].items()}
-
-
-def test_classes_functions_and_factories_can_be_named() -> None:
-    write("shop.py", SHOP)
-    found = names_of("shop:Till", "shop:till", "shop:greet", "hail=shop:greet")
-    assert found == {"Till": ["charge", "count"], "made": ["charge", "count"], "greet": [""], "hail": [""]}
-
-
-def test_all_from_a_folder_takes_what_its_modules_define() -> None:
-    write(
-        "work/one.py", "from actors import BaseWorker, job\nclass A(BaseWorker):\n    @job\n    async def a(self): ..."
-    )
-    write(
-        "work/two.py", "from one import A\nfrom actors import *\n@function()\ndef b(x: int) -> int: ...\nB2 = b\n_C = A"
-    )
-    write("work/inner/__init__.py", "")
-    write(
-        "work/inner/three.py",
-        "from actors import BaseWorker, job\nclass C(BaseWorker):\n    @job\n    async def c(self): ...",
-    )
-    assert names_of("--all-from", "work") == {"A": ["a"], "C": ["c"], "b": [""]}
-
-
-def test_all_from_a_package_imports_it_under_its_name() -> None:
-    write("pack/__init__.py", "")
-    write(
-        "pack/one.py", "from actors import BaseWorker, job\nclass P(BaseWorker):\n    @job\n    async def p(self): ..."
-    )
-    write("pack/two.py", "from pack.one import P")
-    assert names_of("--all-from", "pack") == {"P": ["p"]}
-
-
-def test_all_from_says_what_is_wrong() -> None:
-    write("empty/one.py", "x = 1")
-    assert "no module in empty defines a worker" in refused("schema", "--all-from", "empty")
-    write("bad/three_broken.py", "1 / 0")
-    assert "module 'three_broken' cannot be imported: ZeroDivisionError" in refused("schema", "--all-from", "bad")
-    write("hidden/textwrap.py", "")
-    assert "module 'textwrap' of " in (line := refused("schema", "--all-from", "hidden"))
-    assert line.endswith("give its file another name")
-    assert "does not exist" in refused("schema", "--all-from", "nowhere")
-    assert refused("schema") == "no worker is named: give module:Class, or --all-from DIR"
 
 
 # --- what is printed ---

@@ -258,7 +258,7 @@ async def test_what_is_wrong_with_the_whole_gather_is_raised_as_it_is() -> None:
         with pytest.raises(ValueError, match="timeout"):
             await client.gather("server", [1], timeout=-1)
         with pytest.raises(TypeError):
-            await client.gather("server", [1], nmae="echo")  # type: ignore[call-arg]
+            await client.gather("server", [1], nmae="echo")  # type: ignore[call-overload]
         with pytest.raises(OSError, match="the file is gone"):
             await client.gather("server", broken(), name="hang")
         await anyio.wait_all_tasks_blocked()

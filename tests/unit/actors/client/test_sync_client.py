@@ -38,6 +38,7 @@ from actors import (
     job,
 )
 from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.jobs import params
 from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
@@ -146,7 +147,7 @@ def test_the_events_of_a_job_are_a_plain_iterator(name: str) -> None:
             events = list(job)
         assert [event.data for event in events] == [None, *range(300), None]
         assert events[1].type == JobEvent.STREAM_DATA
-        assert job.response == {}
+        assert job.response is None
         assert job.results["desk"].status is JobStatus.COMPLETED
         with client.job_group("desk", "other", name="count", payload=2) as group:
             seen = [(event.worker_name, event.data) for event in group if event.type == JobEvent.STREAM_DATA]
@@ -180,7 +181,7 @@ def test_errors_are_those_of_the_client(name: str) -> None:
         with pytest.raises(EncodeError):
             client.request("desk", object(), name="echo")
         with pytest.raises(TypeError, match="nmae"):
-            client.request("desk", nmae="echo")  # type: ignore[call-arg]
+            client.request("desk", nmae="echo")  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="max_concurrency must be 1 or more"):
             client.gather("desk", [1], max_concurrency=0)
         answers = client.gather("desk", [1, object(), 3], name="echo")
@@ -188,7 +189,7 @@ def test_errors_are_those_of_the_client(name: str) -> None:
         job = client.job("desk", name="echo")
         with pytest.raises(JobStateError, match=r"with 'with' or '.result\(\)' in a script"):
             next(job)
-        assert job.result() == {}
+        assert job.result() is None
         with pytest.raises(JobStateError, match="was used before"):
             job.result()
     with pytest.raises(WorkerUnavailableError), Client.sync("memory://", ready_timeout=0.05) as client:
@@ -213,7 +214,7 @@ def test_a_run_of_a_script_has_its_result_and_events_and_is_found_again(name: st
         assert types == [RunEventType.AGENT_STARTED, *[RunEventType.STREAM] * 3, *ended]
         assert [event.type for event in run.events(after=3)] == ended
         assert client.submit("desk", name="count", payload=3, idempotency_key="once").run_id == run.run_id
-        assert client.run(run.run_id).result(LONGEST_WAIT) == {}
+        assert client.run(run.run_id).result(LONGEST_WAIT) is None
         assert [each.run_id for each in client.runs(state=RunState.COMPLETED)] == [run.run_id]
         held = client.submit("desk", name="hang")
         assert desk.began.wait(LONGEST_WAIT)
@@ -492,14 +493,22 @@ NOTHING: set[str] = set()
 ONLY: dict[type, set[str]] = {SyncJobContext: {"result"}, SyncJobGroupContext: {"result"}}  # in place of `await`
 
 
-def signature(function: Any, twin: bool) -> str:
-    """How it is called and what comes of it, in the words of the sync side."""
-    text = str(inspect.signature(function))
+KEYWORDS: dict[str, Any] = {name: kind for name, kind in vars(params).items() if name.endswith("Keywords")}
+
+
+def signature(function: Any, twin: bool) -> tuple[set[str], str]:
+    """The names that it takes, `**keywords` by each of theirs, and what comes of it, in the words of the sync side."""
+    told = inspect.signature(function)
+    names: set[str] = set()
+    for parameter in told.parameters.values():
+        taken = re.fullmatch(r"'?Unpack\[(\w+)\]'?", str(parameter.annotation))
+        names |= set(KEYWORDS[taken[1]].__annotations__) if taken and taken[1] in KEYWORDS else {parameter.name}
+    returned = str(told.return_annotation)
     if not twin:
         for each in TWINS:
-            text = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, text)
-        text = text.replace("AsyncIterator", "Iterator")
-    return text
+            returned = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, returned)
+        returned = returned.replace("AsyncGenerator[Any, None]", "Iterator[Any]").replace("AsyncIterator", "Iterator")
+    return names, returned
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -531,10 +540,10 @@ def test_all_that_makes_a_client_makes_a_sync_one() -> None:
 @pytest.mark.parametrize(
     ("keywords", "function", "others"),
     [
-        (JobKeywords, BaseWorker.job, {"payload"}),
-        (PayloadKeywords, BaseWorker.job, set()),
-        (GroupKeywords, BaseWorker.job_group, set()),
-        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable"}),
+        (JobKeywords, BaseWorker.job, {"payload", "result"}),
+        (PayloadKeywords, BaseWorker.job, {"result"}),
+        (GroupKeywords, BaseWorker.job_group, {"result"}),
+        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable", "result"}),
         (RunFilters, RunStore.find, set()),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

@@ -62,8 +62,8 @@ class Busy(BaseWorker):
         super().__init__("busy")
         self.gate = anyio.Event()
 
-    @job
-    async def stream(self, message: BusJobRequestMessage) -> None:
+    @job(name="stream")
+    async def streams(self, message: BusJobRequestMessage) -> None:
         await self.gate.wait()
 
     @subscribe("news")
@@ -85,8 +85,8 @@ class Performer(BaseWorker):
         await anyio.lowlevel.checkpoint()
         return {"echo": message.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         self.active_handlers += 1
         try:
             for number in range(job.payload):

@@ -116,7 +116,7 @@ ALL: list[Function[Any, Any]] = [
         ("question", {"text": "t"}, [Question("t", 1), Question("t", 2)]),
         ("question", Question("t", 2), [Question("t", 2), Question("t", 3)]),
         ("anything", [1, (2,)], [1, (2,)]),
-        ("nothing", None, {}),
+        ("nothing", None, None),
         ("on-thread", None, True),
         ("asks_further", "me", "they say hello me"),
     ],

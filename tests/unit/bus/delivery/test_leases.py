@@ -1,4 +1,4 @@
-"""What a runner does with a job that the network delivers again although it was done."""
+"""Leases that are lost, and the job that comes again for it: it is answered once, and truly."""
 
 from __future__ import annotations
 

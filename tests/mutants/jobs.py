@@ -1,0 +1,186 @@
+"""Faults planted where jobs are asked for and done: requesters, performers, workers, runners, and what they tell."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import ERRORS, EVENTS, FAULTS, FLEET, Mutant, unit
+
+FORGOTTEN = unit("unit/actors/requester/test_forgotten_jobs.py")
+ACCEPTED = unit("unit/actors/worker/test_accepted_messages.py")
+
+JOBS = (
+    Mutant(
+        "no fencing: answers of older attempts count",
+        "actors/requester/flow.py",
+        "elif message.attempt < self.attempt or message.origin in self.former:",
+        "elif message.origin in self.former:",
+        FAULTS,
+    ),
+    Mutant(
+        "messages that come early are taken at once",
+        "actors/requester/flow.py",
+        "while self.early and self.expected in self.early:\n            message = self.early.pop(self.expected)",
+        "while self.early:\n            message = self.early.pop(next(iter(self.early)))",
+        FLEET,
+    ),
+    Mutant(
+        "no credit is granted",
+        "actors/requester/flow.py",
+        "        self.granted = taken + WINDOW\n",
+        "        return None\n",
+        FLEET,
+    ),
+    Mutant(
+        "a finished job stays in the table",
+        "actors/performer/execution.py",
+        "        slots.answered(self)\n        self._move(state)\n",
+        "        self._move(state)\n",
+        unit("unit/actors/jobs/test_outcomes.py"),
+    ),
+    Mutant(
+        "the deadline of a group is not armed",
+        "actors/requester/group.py",
+        "        if left is not None:\n            self._timer",
+        "        if False:\n            self._timer",
+        unit("unit/actors/jobs/test_deadlines_of_jobs.py", "simulation/test_fleet.py"),
+    ),
+    Mutant(
+        "nobody notices that a name is not served any more",
+        "actors/runner/core.py",
+        "if self.running and self.open_groups and not self.registry.available(change.worker_name):",
+        "if False:",
+        FLEET,
+    ),
+    Mutant(
+        "a handler that swallows its cancellation is waited for",
+        "actors/performer/execution.py",
+        "            self._stopped(JobState.QUARANTINED)\n",
+        "            pass\n",
+        unit("unit/actors/performer/test_cancellation.py"),
+    ),
+    Mutant(
+        "jobs asked for inside a cancelled job go on",
+        "actors/performer/execution.py",
+        "        for group in tuple(self.groups or ()):\n",
+        "        for group in ():\n",
+        unit("unit/actors/jobs/test_cancellation_of_nested_jobs.py"),
+    ),
+    Mutant(
+        "the place of a message is not given back",
+        "actors/worker/dispatch.py",
+        "    room.give()\n",
+        "    pass\n",
+        unit("unit/actors/requester/test_full_mailboxes.py"),
+    ),
+    Mutant(
+        "only ordinary exceptions end a job",
+        "actors/performer/execution.py",
+        "except BaseException as error:  # noqa: BLE001 - the boundary",
+        "except Exception as error:  # noqa: BLE001 - the boundary",
+        unit("unit/actors/jobs/test_outcomes.py"),
+    ),
+    Mutant(
+        "an urgent event overtakes its own job",
+        "actors/worker/core.py",
+        "self.open_mailbox().put_urgent(item, job_id)",
+        "self.open_mailbox().put_urgent(item)",
+        unit("unit/actors/requester/test_order_of_events.py"),
+    ),
+    Mutant(
+        "payloads are shared instead of copied",
+        "actors/requester/request.py",
+        "values = [travel(params.payload)]",
+        "values = [params.payload]",
+        unit("unit/actors/requester/test_payloads.py"),
+    ),
+    Mutant(
+        "an inactive worker is given jobs",
+        "actors/worker/core.py",
+        "serves = self.active and self.state is WorkerState.READY",
+        "serves = self.state is WorkerState.READY",
+        unit("unit/actors/worker/test_inactive_workers.py"),
+    ),
+    Mutant(
+        "restarts are never too many",
+        "actors/jobs/policies.py",
+        "return count if count <= self._policy.max_restarts else None",
+        "return count",
+        unit("unit/actors/runner/test_supervision.py", "unit/actors/runner/test_escalation.py"),
+    ),
+    Mutant(
+        "a trace ends at the job it was given to",
+        "actors/observability/trace.py",
+        "exits.append((current_trace.reset, current_trace.set(Trace.of(request))))",
+        "pass",
+        unit("unit/actors/observability/test_trace.py"),
+    ),
+    Mutant(
+        "lines of one job carry the fields of another",
+        "actors/observability/log_fields.py",
+        "bound.append((variable.reset, variable.set(value)))",
+        "variable.set(value)",
+        unit("unit/actors/observability/test_log_fields.py"),
+    ),
+    Mutant(
+        "the last events of a runner are lost",
+        "actors/runner/core.py",
+        "await self.job_events.flush()",
+        "pass",
+        unit("unit/actors/runner/test_runner_events.py"),
+    ),
+    Mutant(
+        "events wait in any number",
+        "actors/observability/job_events.py",
+        "if len(self._news) >= KEPT:",
+        "if False:",
+        unit("unit/actors/client/test_job_follower.py"),
+    ),
+    Mutant(
+        "what a handler raises is told as an outcome of the system",
+        "actors/jobs/outcome.py",
+        "told = error.error if error.status == JobStatus.FAILED else None",
+        "told = error.error",
+        ERRORS,
+    ),
+    Mutant(
+        "a retry looks at the group and not at what failed in it",
+        "actors/jobs/policies.py",
+        "return bool(inner) and all(",
+        "return bool(inner) and not all(",
+        ERRORS,
+    ),
+    Mutant(
+        "the failure of a request_job is lost",
+        "actors/requester/group.py",
+        "if self.unheard or self.asker.wanted:",
+        "if self.asker.wanted:",
+        ERRORS,
+    ),
+    Mutant(
+        "a job that was awaited warns",
+        "actors/requester/contexts.py",
+        "JobContext._asked = JobContext",
+        "JobContext._asked = property(lambda self: type(self))",
+        FORGOTTEN,
+    ),
+    Mutant(
+        "event handlers begin when they like",
+        "actors/worker/events.py",
+        "        await handling.begun\n",
+        "",
+        EVENTS,
+    ),
+    Mutant(
+        "who asks for more does not wait for slow hooks",
+        "actors/requester/request.py",
+        "room = send(message) if crowd is None else crowd",
+        "room = send(message)",
+        EVENTS,
+    ),
+    Mutant(
+        "a refused answer leaves its job open",
+        "actors/worker/dispatch.py",
+        "    elif group.awaits(message.source):\n        text",
+        "    elif False:\n        text",
+        ACCEPTED,
+    ),
+)

@@ -1,0 +1,268 @@
+"""Faults planted in `bus`: what travels, who has it, and who is there."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import ERRORS, EVENTS, FAULTS, FLEET, Mutant, unit
+
+BOUNDS = unit("simulation/test_fleet_bounds.py")
+DIRECT = unit("simulation/test_at_most_once.py")
+TEXTS = unit("unit/actors/jobs/test_texts.py")
+OBSERVERS = unit("unit/bus/local/test_observers.py")
+
+BUS = (
+    Mutant(
+        "a paused process answers although its lease is over",
+        "bus/delivery/leases.py",
+        "if claim is not None and leased and self._node.tasks.now() >= claim.renewed + self._transport.ack_wait:",
+        "if False:",
+        FAULTS,
+    ),
+    Mutant(
+        "a claim is taken over by its age, although its owner renews it",
+        "bus/memory/queues.py",
+        "                entry.lease_end = now + self._ack_wait\n                self._claims.move_to_end(entry)\n",
+        "                pass\n",
+        FLEET,
+    ),
+    Mutant(
+        "leases of jobs that have been answered are not renewed until the network knows",
+        "bus/delivery/leases.py",
+        "[*self.claims.all(), *self.claims.ending, *self._outbox.settling]",
+        "list(self.claims.all())",
+        FAULTS,
+    ),
+    Mutant(
+        "nobody is told that the network has lost what it had stored",
+        "bus/delivery/leases.py",
+        "self._node.tell_runners(BusDataLostMessage(source=self._node.registry.runner_name))",
+        "pass",
+        FAULTS,
+    ),
+    Mutant(
+        "what was given up while nobody served its name runs when somebody comes",
+        "bus/delivery/leases.py",
+        "elif request.origin == self._node.address or self.informed.covers(request.origin, name, frame_id):",
+        "elif True:",
+        unit("simulation/test_abandoned_requests.py"),
+    ),
+    Mutant(
+        "of cancellations that are forgotten nobody is asked",
+        "bus/delivery/leases.py",
+        "self.informed.forget(runner=forgotten[1], worker=forgotten[0])",
+        "pass",
+        unit("simulation/test_abandoned_requests.py"),
+    ),
+    Mutant(
+        "a job id that is used anew gets the answer of the old job",
+        "bus/delivery/claims.py",
+        "return answer if answered == frame_id else None",
+        "return answer",
+        unit("simulation/test_abandoned_requests.py"),
+    ),
+    Mutant(
+        "a silent runner counts as dead without having been asked",
+        "bus/membership/membership.py",
+        "for peer in self.liveness.doubtful(now):",
+        "for peer in ():",
+        BOUNDS,
+    ),
+    Mutant(
+        "the first part of a list counts as the whole",
+        "bus/membership/membership.py",
+        "if len(parts) < count:",
+        "if False:",
+        BOUNDS,
+    ),
+    Mutant(
+        "messages that nobody asked for wait without a bound",
+        "bus/network/inbox.py",
+        "if room is not None and room.taken < room.capacity + EXCESS:",
+        "if room is not None:",
+        BOUNDS,
+    ),
+    Mutant(
+        "a full inbox holds up the frames for others",
+        "bus/memory/broker.py",
+        "                    full[place] = error\n",
+        "                    raise\n",
+        BOUNDS,
+    ),
+    Mutant(
+        "acknowledged before it has run",
+        "bus/delivery/leases.py",
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n",
+        "        claim = self.claims.hold(request, delivery, frame_id, since, now)\n"
+        "        self.settle(delivery, Settlement.ACK, now)\n",
+        FLEET,
+    ),
+    Mutant(
+        "leases are never renewed",
+        "bus/delivery/leases.py",
+        "renewed = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])",
+        "renewed = [True for lease in leases]",
+        FLEET,
+    ),
+    Mutant(
+        "a request that comes again runs again",
+        "bus/delivery/claims.py",
+        "        if answer is not None:\n            self._answers[key] = ",
+        "        if False:\n            self._answers[key] = ",
+        FLEET,
+    ),
+    Mutant(
+        "a retried frame gets a new id",
+        "bus/transport/outbox.py",
+        "await self._transport.send(frames)",
+        "self._failures += 1\n"
+        "            await self._transport.send("
+        '[replace(frame, id=f"{frame.id}-{self._failures}") for frame in frames])',
+        FLEET,
+    ),
+    Mutant(
+        "who has lost its lease goes on",
+        "bus/delivery/leases.py",
+        'self._stop(claim, "its lease was lost: another worker has it, or will")',
+        "pass",
+        FLEET,
+    ),
+    Mutant(
+        "who has lost its lease still answers",
+        "bus/delivery/leases.py",
+        "        if claim is None:  # its lease was lost: somebody else answers\n            return\n",
+        "        if claim is None:\n            self._node.send_to(message.destination, message)\n            return\n",
+        FLEET,
+    ),
+    Mutant(
+        "nobody is ever declared dead",
+        "bus/membership/liveness.py",
+        "gone = [peer for peer in self._peers.values() if now - peer.seen > self._lease]",
+        "gone: list[PeerRunner] = []",
+        FLEET,
+    ),
+    Mutant(
+        "a job of a dead requester goes on",
+        "bus/network/session.py",
+        "        self.leases.stop_orphans()\n",
+        "",
+        FLEET,
+    ),
+    Mutant(
+        "a job at most once is asked of another although the first may have run it",
+        "bus/delivery/direct.py",
+        "        if message.may_have_run:\n",
+        "        if not message.origin:\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once is not given up with the runner of its performer",
+        "bus/delivery/direct.py",
+        "                ask.gone_since = now  # what it sent last may be on its way\n",
+        "                pass\n",
+        DIRECT,
+    ),
+    Mutant(
+        "nobody asks about a job at most once of which nothing is heard",
+        "bus/delivery/direct.py",
+        "                self._inquire(ask)\n",
+        "                pass\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once of which an event is missing is not given up",
+        "bus/delivery/direct.py",
+        "            if ask.gap_since is not None and now - ask.gap_since > self._lease:\n",
+        "            if False:\n",
+        DIRECT,
+    ),
+    Mutant(
+        "a job at most once that is refused unstarted counts as lost",
+        "bus/delivery/leases.py",
+        "returned(request, may_have_run=False)",
+        "returned(request, may_have_run=True)",
+        DIRECT,
+    ),
+    Mutant(
+        "jobs are never given up",
+        "bus/delivery/leases.py",
+        "elif (delivery.count or delivery.attempt) > self._max_deliver:",
+        "elif False:",
+        FLEET,
+    ),
+    Mutant(
+        "a cancel that overtakes its request is forgotten",
+        "bus/delivery/leases.py",
+        "forgotten = self.claims.forbid(key, reason, frame_id)",
+        "forgotten = None",
+        FLEET,
+    ),
+    Mutant(
+        "parked requests are forgotten when somebody comes",
+        "bus/local/bus.py",
+        "for request, since in self._parked.pop(name, {}).values():",
+        "for request, since in ():",
+        unit("unit/actors/runner/test_supervision.py", "unit/bus/local/test_parked_requests.py"),
+    ),
+    Mutant(
+        "who follows a topic no more is still sent what is published",
+        "bus/local/registry.py",
+        "self._unfollow(data)",
+        "pass",
+        unit("simulation/test_topics.py"),
+    ),
+    Mutant(
+        "who is cancelled cannot send any more",
+        "bus/local/tasks.py",
+        "        guard = anyio.CancelScope(shield=True)",
+        "        guard = anyio.CancelScope()",
+        unit("unit/actors/client/test_cancelled_client.py"),
+    ),
+    Mutant(
+        "signatures are not looked at",
+        "bus/network/inbox.py",
+        "lane=delivery.lane, verifier=self._signer",
+        "lane=delivery.lane, verifier=None",
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
+    ),
+    Mutant(
+        "a frame from one inbox counts in another",
+        "bus/network/inbox.py",
+        "        if not right:",
+        "        if False:",
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
+    ),
+    Mutant(
+        "a request that is played again is done again",
+        "bus/delivery/leases.py",
+        "done = self.claims.is_done(frame_id)",
+        "done = False",
+        unit("unit/bus/transport/test_forged_and_repeated_frames.py"),
+    ),
+    Mutant(
+        "an error is pickled by its constructor",
+        "bus/errors.py",
+        "return _again, (type(self), self.args), self.__dict__",
+        "return Exception.__reduce__(self)",
+        ERRORS,
+    ),
+    Mutant(
+        "the text of a user's error is taken as it is",
+        "bus/messages.py",
+        'force_setattr(self, "message", said(self.message))',
+        "pass",
+        TEXTS,
+    ),
+    Mutant(
+        "a hook finds what another has left in a context variable",
+        "bus/local/mailbox.py",
+        "if lane.queue and not same_context(clean):",
+        "if False:",
+        EVENTS,
+    ),
+    Mutant(
+        "an observer sees what a handler does to a payload",
+        "bus/local/bus.py",
+        "        isolate(copy)\n    except EncodeError:",
+        "        pass\n    except EncodeError:",
+        OBSERVERS,
+    ),
+)
