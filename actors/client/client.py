@@ -18,7 +18,7 @@ from actors.jobs.params import (
     RunKeywords,
     resolve,
 )
-from actors.runner.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner, core_of_runner
 from actors.worker.core import WorkerCore
 from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker
@@ -239,6 +239,7 @@ class Client(AsyncClient):
     def _connected(self) -> BaseWorker:
         if self._stack is None:
             raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
+        core_of_runner(self._runner).require_here()
         return self._worker
 
 

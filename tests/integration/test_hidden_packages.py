@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import run
 from tests.support.environment import environment
+from tests.support.processes import run
 
 
 @pytest.mark.parametrize("where", ["bus.py", "bus/__init__.py", "bus/notes.txt"])

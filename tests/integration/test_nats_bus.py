@@ -17,8 +17,8 @@ from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
 from bus.nats.transport import NatsTransport
-from tests.integration.processes import next_line, ready
 from tests.integration.programs.fleet_worker import QUICK, Hanging
+from tests.support.processes import next_line, ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

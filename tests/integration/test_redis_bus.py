@@ -17,7 +17,7 @@ from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.redis.transport import RedisTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
-from tests.integration.processes import next_line, ready
+from tests.support.processes import next_line, ready
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ import pytest
 from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
-from tests.integration.processes import program
 from tests.support.http import asking, events_in, events_of, listening, until_it_says
+from tests.support.processes import program
 from tests.support.workers import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]

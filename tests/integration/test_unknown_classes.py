@@ -16,10 +16,10 @@ from actors.server import create_app
 from bus import register_type
 from bus.brokers import Broker
 from bus.wire.known import REGISTERED
-from tests.integration.processes import ready
 from tests.integration.programs import post_office as here
 from tests.integration.shell import Shell
 from tests.support.http import asking, until_it_says
+from tests.support.processes import ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,13 +35,14 @@ from actors import (
     WorkerUnavailableError,
     job,
 )
-from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.client.sync import SyncDeadLetters, SyncRun
 from actors.jobs import params
 from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
+from actors.requester.blocking import SyncJobContext, SyncJobGroupContext
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
-from tests.support.environment import ROOT, environment
+from tests.support.processes import run
 from tests.support.running import LONGEST_WAIT
 from tests.support.workers import Clerk
 
@@ -341,15 +340,7 @@ with Client.sync("memory://") as client:
 
 
 def test_a_fork_of_the_process_is_told_to_make_its_own_and_ends() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORK],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_WAIT,
-        check=False,
-    )
+    done = run("-c", FORK)
     assert done.stdout == "this client was made before the process forked: make a new one in each process\n3 []\n"
     assert done.returncode == 0
 

@@ -225,7 +225,9 @@ async def test_g30_who_waits_for_an_answer_gets_it_before_it_is_stopped_itself()
 
     for _ in range(10):  # trio runs what is ready in random order
         asker = Asker()
-        async with running(asker, Ending("ending")):
+        runner = quiet()
+        await runner.add_workers(asker, Ending("ending"))
+        async with runner:
             asker.create_task(asker.ask("ending", "last"))
             await asker.wait()
         assert asker.outcomes == {"j": "the last answer"}
