@@ -21,7 +21,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-import bus
 from actors.jobs.errors import HandlerError
 from actors.performer.handler import Shape
 from actors.performer.job import Job
@@ -69,6 +68,7 @@ def hints_of(call: Any, names: Mapping[str, Any], known: Mapping[str, Any] | Non
 @functools.cache
 def _names_for_checkers() -> dict[str, Any]:
     """Names that a module may import for type checkers alone, as no handler needs them to run."""
+    bus = sys.modules["bus"]
     ours = {name: getattr(bus, name) for name in bus.__all__ if name not in {"RedisBus", "NatsBus"}}
     modules: dict[str, Any] = {name: sys.modules[name] for name in ("bus", "actors", "typing") if name in sys.modules}
     return {**{name: getattr(typing, name) for name in typing.__all__}, **ours, **modules, "Job": Job}
