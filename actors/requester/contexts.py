@@ -56,9 +56,9 @@ class JobGroup:
         return self._group.job_id
 
     @property
-    def worker_names(self) -> tuple[str, ...]:
+    def worker_names(self) -> list[str]:
         """Whom it asked, in order."""
-        return self._group.worker_names
+        return list(self._group.worker_names)
 
     @property
     def name(self) -> str | None:

@@ -92,6 +92,9 @@ class WorkerRunner:
     def __repr__(self) -> str:
         return repr(self.__actorbus__)
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def name(self) -> str:
         """Its name in the fleet."""

@@ -42,6 +42,7 @@ class BackgroundTask(Generic[T]):
         """Whether its worker fails with it, if nobody hears what it raises."""
         self._over = anyio.Event()
         self._task: PooledTask | None = None
+        self._runs_in: int | None = None
         self._cancel_called = False
         self._cancelled = False
         self._result: T | None = None
@@ -154,7 +155,12 @@ class BackgroundTask(Generic[T]):
                 self._awaited -= 1
         return self.result()
 
+    def is_current(self) -> bool:
+        """Whether it is what runs now."""
+        return self._runs_in == anyio.get_current_task().id
+
     async def _run(self, _argument: None) -> None:
+        self._runs_in = anyio.get_current_task().id
         try:
             self._result = await self._coroutine
         except BaseException as error:
@@ -166,7 +172,7 @@ class BackgroundTask(Generic[T]):
             self._end(None)
 
     def _end(self, error: BaseException | None, *, cancelled: bool = False) -> None:
-        self._error, self._cancelled = error, cancelled
+        self._error, self._cancelled, self._runs_in = error, cancelled, None
         self._heard = bool(self._awaited)
         self._over.set()
         callbacks, self._callbacks = self._callbacks, []
@@ -177,6 +183,13 @@ class BackgroundTask(Generic[T]):
 
 AnyTask: TypeAlias = BackgroundTask[Any] | asyncio.Task[Any]
 """A task that `cancel_task` takes."""
+
+
+def is_current(task: AnyTask) -> bool:
+    """Whether a task is the one that runs now."""
+    if isinstance(task, BackgroundTask):
+        return task.is_current()
+    return id(task) == anyio.get_current_task().id
 
 
 async def ended(task: AnyTask, seconds: float | None) -> bool:

@@ -434,10 +434,10 @@ class WorkerCore:
         """Whether an event has a handler."""
         return self._events is not None and self._events.listens(event)
 
-    async def emit(self, event: str, *details: object) -> None:
+    async def emit(self, event: str, *details: object, **keywords: object) -> None:
         """Call the handlers of an event, each in a task of its own; returns when they have begun."""
         if self._events is not None and self._events.listens(event):
-            await self._events.emit(event, *details)
+            await self._events.emit(event, *details, **keywords)
 
     @property
     def by_events(self) -> Handler | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -93,13 +94,13 @@ class WorkerEvents(EventHandlers):
         if sync:
             self._in_line |= {event_name}
 
-    async def emit(self, event_name: str, *details: object) -> None:
+    async def emit(self, event_name: str, *details: object, **keywords: object) -> None:
         """Call the handlers of an event, in order; returns when the last one has begun."""
         if event_name in self._in_line:
-            await super().emit(event_name, *details)
+            await super().emit(event_name, *details, **keywords)
             return
         for handler in self.of(event_name):
-            await self._start(event_name, handler, details)
+            await self._start(event_name, partial(handler, **keywords) if keywords else handler, details)
 
     def close(self) -> None:
         """Cancel the handlers that run, and start none any more."""

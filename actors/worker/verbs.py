@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
 import msgspec
+from msgspec import UNSET
 
 from actors.jobs.errors import JobStateError
 from actors.jobs.params import GroupKeywords, JobGroupParams, PayloadKeywords, resolve
@@ -91,13 +92,13 @@ class Verbs(Asking):
         }
 
     async def send_job_response(
-        self, job_id: str, response: Any = None, *, status: JobStatus = JobStatus.COMPLETED, urgent: bool = False
+        self, job_id: str, response: Any = UNSET, *, status: JobStatus = JobStatus.COMPLETED, urgent: bool = False
     ) -> None:
         """Answer a job.
 
         Args:
             job_id: Which job.
-            response: Anything that can travel.
+            response: Anything that can travel. A job that completes without one is answered `{}`.
             status: How it ended; anything but COMPLETED makes the requester's `job()` raise.
             urgent: Overtake what is queued at the requester for other jobs.
 
@@ -105,7 +106,10 @@ class Verbs(Asking):
             JobStateError: There is no such active job: it was answered, cancelled, or never given to this worker.
             EncodeError: The response cannot travel; the requester was told ERROR.
         """
-        await _active(self.__actorbus__, job_id, "answer").respond(response, status=JobStatus(status), urgent=urgent)
+        status = JobStatus(status)
+        if response is UNSET:
+            response = {} if status is JobStatus.COMPLETED else None
+        await _active(self.__actorbus__, job_id, "answer").respond(response, status=status, urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: Any = None, *, urgent: bool = False) -> None:
         """Tell the requester about progress; see `Job.update`.

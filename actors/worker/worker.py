@@ -13,7 +13,7 @@ from actors.jobs.errors import HandlerError, RunnerStateError
 from actors.jobs.lifecycle import WorkerState
 from actors.jobs.params import DataclassBase, ForeignKeywords, without_foreign
 from actors.jobs.policies import RestartPolicy
-from actors.worker.background import AnyTask, BackgroundTask, T, ended
+from actors.worker.background import AnyTask, BackgroundTask, T, ended, is_current
 from actors.worker.core import Runner, WorkerCore, WorkerHost, WorkerStatistics
 from actors.worker.handlers import define, handler_name
 from actors.worker.hooks import Hooks
@@ -128,6 +128,9 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
 
     def __repr__(self) -> str:
         return repr(core_of(self))
+
+    def __str__(self) -> str:
+        return self.name
 
     # --- properties ---
 
@@ -293,11 +296,15 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
     async def cancel_task(self, task: AnyTask, timeout: float | None = None) -> None:
         """Cancel a task and wait until it has ended; what it raises then is not raised here.
 
+        The task that calls this goes on: it cannot wait for itself. That is logged.
+
         Args:
             task: One of `create_task`, or any `asyncio.Task`.
             timeout: Seconds to wait at most; None waits for as long as it takes. A task that takes longer is logged.
         """
-        if task.cancel() and not await ended(task, timeout):
+        if is_current(task):
+            log().warning("a task cannot cancel itself: it goes on", worker=self.name, task=task.get_name())
+        elif task.cancel() and not await ended(task, timeout):
             log().warning("task did not stop in time", worker=self.name, task=task.get_name(), seconds=timeout)
 
     # --- events ---
@@ -332,8 +339,8 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         """Have an event of one's own, for `_call_event_handler`; `sync` ones call their handlers in line."""
         core_of(self).events.register(event_name, sync=sync)
 
-    async def _call_event_handler(self, event_name: str, *arguments: Any) -> None:
-        """Call the handlers of an event as `handler(worker, *arguments)`; returns when they have begun.
+    async def _call_event_handler(self, event_name: str, *arguments: Any, **keywords: Any) -> None:
+        """Call the handlers of an event as `handler(worker, *arguments, **keywords)`; returns when they have begun.
 
         Raises:
             RunnerStateError: The worker is not hosted by a running runner, and there are handlers.
@@ -341,7 +348,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         core = core_of(self)
         if core.listens(event_name):
             core.host_for(f"call the handlers of {event_name!r}")
-            await core.emit(event_name, *arguments)
+            await core.emit(event_name, *arguments, **keywords)
 
     def remove_event_handler(self, event_name: str, handler: Handler) -> None:
         """Stop calling a handler: of one that was added twice, the last time. Does nothing if it was not added."""
@@ -506,7 +513,7 @@ _MEANT = frozenset({*Hooks.event_names, *OPTIONS, "accepts_bus_message", "run", 
 """The public names that a subclass may define."""
 
 _FREE = frozenset({"request", "call", "stream", "gather"})
-"""Verbs that came later than the programs of others: one that has a method or handler of that name goes without."""
+"""Verbs that came later than the programs of others: one that has something of that name goes without."""
 
 _KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT - _FREE
 """The public names that it may not: a program that reads them must find what they are."""
@@ -530,7 +537,7 @@ def _refuse_names(cls: type) -> None:
                     check_option(cls.__name__, name, own[name])
                 except ValueError as error:
                     raise HandlerError(str(error)) from None
-            elif name in _MEANT | _FREE and name not in OPTIONS and not _is_method(own[name]):
+            elif name in _MEANT and name not in OPTIONS and not _is_method(own[name]):
                 raise HandlerError(f"{cls.__name__}.{name} is a hook or method of every worker: define it as a method")
 
 

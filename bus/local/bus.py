@@ -71,7 +71,8 @@ class WorkerBus(EventSource):
     session: str | None = None
     """The session of the runners on it that name none; None lets each have one of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str | None = None, task_manager: object = None) -> None:  # noqa: ARG002
+        """Make one. The arguments mean nothing: they are those of Pipecat's buses, whose programs run here."""
         self._routes: dict[str, Route] = {}
         self._listeners: dict[str, Route] = {}
         self._runners: dict[str, Route] = {}

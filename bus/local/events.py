@@ -65,7 +65,7 @@ class EventHandlers:
             raise TypeError(f"the handler of {event_name!r} cannot be called: {handler!r:.100}")
         if event_name not in self._names:
             guess = nearest(event_name, self._names) or self._names
-            raise ValueError(f"no event {event_name!r} on {self._source}: there is {', '.join(guess)}")
+            raise ValueError(f"no event {event_name!r} on {self._source!r}: there is {', '.join(guess)}")
         self._handlers.setdefault(event_name, []).append(handler)
 
     def remove(self, event_name: str, handler: Handler) -> None:
@@ -84,7 +84,7 @@ class EventHandlers:
         """The handlers of an event."""
         return tuple(self._handlers.get(event_name, ()))
 
-    async def emit(self, event_name: str, *details: object) -> None:
+    async def emit(self, event_name: str, *details: object, **keywords: object) -> None:
         """Call the handlers of an event, in order. One that raises is logged and the next is called.
 
         What one sets in a context variable does not reach the next.
@@ -92,7 +92,7 @@ class EventHandlers:
         for handler in self.of(event_name):
             context = copy_context()
             try:
-                result = context.run(handler, self._source, *details)
+                result = context.run(handler, self._source, *details, **keywords)
                 if inspect.isawaitable(result):
                     await _Apart(result, context)
             except BaseException as error:
@@ -100,7 +100,7 @@ class EventHandlers:
                     raise
                 log().error(
                     "event handler failed",
-                    owner=str(self._source),
+                    owner=repr(self._source),
                     handler=event_name,
                     error=text_of(error),
                     exc_info=True,

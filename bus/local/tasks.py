@@ -84,7 +84,7 @@ class PooledTask:
     once, as asyncio does: what cleans up after it may await. On trio every await raises, as trio does.
     """
 
-    __slots__ = ("_argument", "_guard", "_life", "_native", "_shielded", "_waiter", "_work")
+    __slots__ = ("_argument", "_guard", "_life", "_native", "_nobodys", "_shielded", "_waiter", "_work")
 
     def __init__(self, work: Work, argument: Any, shielded: dict[PooledTask, None]) -> None:
         self._shielded = shielded
@@ -94,6 +94,7 @@ class PooledTask:
         self._argument = argument
         self._waiter: Waiter | None = None
         self._native: asyncio.Task[Any] | None = None
+        self._nobodys = 0
 
     def cancel(self) -> None:
         """Cancel the work that runs now: its next await raises; on asyncio those after it do not."""
@@ -123,6 +124,7 @@ class PooledTask:
             # One request that is nobody's: else a task group inside the work would take the cancellation for its own,
             # now that it does not see the one around it, and the work would go on behind it.
             native.cancel("its work was cancelled")
+            self._nobodys += 1
             self._guard.shield = True
             self._shielded[self] = None
             _told.add(native)
@@ -132,6 +134,15 @@ class PooledTask:
             loop.call_soon(self._when_told, native, told, looked + 1)
         else:
             loop.call_later(LOOK_AGAIN, self._when_told, native, told, looked)
+
+    def _ended(self) -> None:
+        """Its work is over: take back the requests that were nobody's, for a scope is left by its own ones only."""
+        native, self._native = self._native, None
+        if native is None:
+            return
+        _told.discard(native)
+        for _ in range(self._nobodys):
+            native.uncancel()
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):
@@ -217,34 +228,34 @@ class Tasks:
         cancellation = anyio.get_cancelled_exc_class()
         try:
             with task._life, task._guard:
-                while True:
-                    assert task._work is not None
-                    working = task._work(task._argument)
-                    task._work = task._argument = None
-                    await working
-                    del working  # an idle task must not keep alive what it did last
-                    # What the work left in its context variables must not reach the next: such a task is not reused.
-                    left = copy_context()
-                    same = len(left) == len(clean) and all(map(is_, left.values(), clean.values()))
-                    if not same or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
-                        return
-                    task._waiter = self.waiter()
-                    self._idle.append(task)
-                    try:
-                        await task._waiter
-                    except cancellation:
-                        if task in self._idle:
-                            self._idle.remove(task)
-                        if task._work is None:
-                            if cancelled_from_outside():
-                                raise
-                            return  # somebody cancelled the bare asyncio task after its work had ended
+                try:
+                    while True:
+                        assert task._work is not None
+                        working = task._work(task._argument)
+                        task._work = task._argument = None
+                        await working
+                        del working  # an idle task must not keep alive what it did last
+                        # What it left in its context variables must not reach the next: such a task is not reused.
+                        left = copy_context()
+                        same = len(left) == len(clean) and all(map(is_, left.values(), clean.values()))
+                        if not same or len(self._idle) >= MAX_IDLE or task._life.cancel_called:
+                            return
+                        task._waiter = self.waiter()
+                        self._idle.append(task)
+                        try:
+                            await task._waiter
+                        except cancellation:
+                            if task in self._idle:
+                                self._idle.remove(task)
+                            if task._work is None:
+                                if cancelled_from_outside():
+                                    raise
+                                return  # somebody cancelled the bare asyncio task after its work had ended
+                finally:
+                    task._ended()
         finally:
             self._count -= 1
             self._shielded.pop(task, None)
-            if task._native is not None:
-                _told.discard(task._native)
-                task._native = None
 
 
 def same_context(clean: Context) -> bool:

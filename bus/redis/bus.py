@@ -25,6 +25,8 @@ class RedisBus(ServerBus):
         ack_wait: Seconds after which a job of this process goes to another, if its claim has not been renewed.
         consumer_id: A name of this process that stays the same over restarts, so that a new life of it goes on with
             the jobs of the last at once. No two living processes may share it.
+        name: It means nothing, and is taken because buses of Pipecat have it; `task_manager` likewise.
+        task_manager: It means nothing.
         options: Those of every `NetworkBus`.
 
     Raises:
@@ -41,6 +43,8 @@ class RedisBus(ServerBus):
         channel: str | None = None,
         ack_wait: float = 30.0,
         consumer_id: str | None = None,
+        name: str | None = None,  # noqa: ARG002 - see `WorkerBus`
+        task_manager: object = None,  # noqa: ARG002
         **options: Unpack[NetworkOptions],
     ) -> None:
         if namespace is not None and channel is not None:

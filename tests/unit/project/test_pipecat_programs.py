@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+from redis.asyncio import Redis
 
 from actors import (
     BaseWorker,
@@ -34,6 +36,7 @@ from bus import (
     BusJobRequestMessage,
     BusMessage,
     BusSystemMessage,
+    RedisBus,
     WorkerErrorData,
     WorkerReadyData,
 )
@@ -468,3 +471,84 @@ async def test_background_tasks_are_made_cancelled_and_end_with_their_worker() -
         assert await runner.remove_worker("other")
         assert ended == ["first", "third"]
     assert ended == ["first", "third", "second"]
+
+
+async def test_a_task_that_cancels_itself_goes_on() -> None:
+    parent, went_on = Parent(), list[str]()
+
+    class Closing(Parent):
+        """Ends from within its own loop, and its `stop` cancels that."""
+
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await super().on_activated(args)
+            self.loop = self.create_task(self.work())
+
+        async def work(self) -> str:
+            await self.cancel_task(self.loop, timeout=1.0)
+            await anyio.lowlevel.checkpoint()
+            went_on.append(self.name)
+            return "done"
+
+    closing = Closing("closing")
+    async with running(parent, closing):
+        assert await closing.loop == "done"
+        later = parent.create_task(anyio.sleep_forever(), "later")
+        await parent.cancel_task(later)
+        assert later.done()
+    assert went_on == ["closing"]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_an_event_of_ones_own_has_keywords(sync: bool) -> None:
+    parent, heard = Parent(), list[Any]()
+    parent._register_event_handler("on_measured", sync=sync)
+
+    @parent.event_handler("on_measured")
+    async def on_measured(worker: Parent, degrees: float, *, unit: str = "C") -> None:
+        heard.append((worker.name, degrees, unit))
+
+    async with running(parent):
+        await parent._call_event_handler("on_measured", 21.5, unit="F")
+        await parent._call_event_handler("on_measured", 7)
+        await anyio.wait_all_tasks_blocked()
+    assert heard == [("parent", 21.5, "F"), ("parent", 7, "C")]
+
+
+class Brief(BaseWorker):
+    """Ends its jobs without saying anything more than how."""
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> None:
+        status = JobStatus(message.payload or "completed")
+        await self.send_job_response(message.job_id, status=status)
+
+
+async def test_a_job_that_is_answered_without_a_response_is_answered_with_an_empty_one() -> None:
+    parent = Parent()
+    async with running(parent, Brief("brief"), Brief("other")):
+        async with parent.job("brief") as context:
+            pass
+        assert context.response == {}
+        async with parent.job_group("brief", "other") as group:
+            pass
+        assert group.responses == {"brief": {}, "other": {}}
+        with pytest.raises(JobError) as caught:
+            async with parent.job("brief", payload="failed"):
+                pass
+        assert caught.value.response == {}
+    assert parent.told("completed") == [{"brief": {}}, {"brief": {}, "other": {}}]
+
+
+async def test_workers_and_runners_are_called_by_their_names_in_texts() -> None:
+    parent = Parent("voice agent")
+    async with running(parent, Brief("brief"), name="this machine") as runner:
+        assert f"{parent} on {runner}" == "voice agent on this machine"
+        group = await parent.create_job_group_and_request_job(["brief"], params=JobGroupParams(label="one"))
+        assert group.worker_names == ["brief"]
+        await group.wait()
+
+
+def test_keywords_of_buses_that_mean_nothing_here_are_taken() -> None:
+    AsyncQueueBus(name="queue", task_manager=None)
+    RedisBus(redis=Redis.from_url("redis://nowhere"), channel="pipecat:a call", name="redis", task_manager=None)
+    with pytest.raises(TypeError, match="nmae"):
+        AsyncQueueBus(nmae="queue")  # type: ignore[call-arg]

@@ -23,7 +23,7 @@ async def connection(done: list[str]) -> AsyncIterator[None]:
         yield
     finally:
         for step in range(3):
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             done.append(f"closing {step}")
 
 
@@ -45,7 +45,7 @@ class Cleaner(BaseWorker):
         try:
             await self._forever()
         finally:
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             self.done.append("cleaned")
             self.over.set()
@@ -70,7 +70,7 @@ class Cleaner(BaseWorker):
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(child())
-                await asyncio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 await self._forever()
         finally:
             self.over.set()
@@ -81,7 +81,7 @@ class Cleaner(BaseWorker):
             with anyio.CancelScope(shield=True):
                 self.begun.set()
                 for _ in range(20):
-                    await asyncio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 self.done.append("shielded")
             await anyio.sleep_forever()
         finally:
@@ -96,7 +96,7 @@ class Cleaner(BaseWorker):
                     await self._forever()
         finally:
             async with asyncio.timeout(60):
-                await asyncio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             with anyio.fail_after(60):
                 await anyio.lowlevel.checkpoint()
             self.done.append("cleaned")
@@ -128,7 +128,7 @@ class Cleaner(BaseWorker):
         try:
             await anyio.sleep_forever()
         finally:
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             self.done.append(f"late {job.cancelled}")
 
 
