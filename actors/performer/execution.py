@@ -361,7 +361,7 @@ class Execution(msgspec.Struct, eq=False):
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
             self._stopped()
         else:
-            info = describe(error, tracebacks=self.host.tracebacks)
+            info = self.handler.explained(describe(error, tracebacks=self.host.tracebacks))
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
             refused = is_refusal(error)

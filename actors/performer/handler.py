@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import msgspec
 
 from actors.jobs.policies import RetryPolicy
-from bus import Converter
+from bus import BusJobRequestMessage, Converter, ErrorInfo
 
 
 class Shape(Enum):
@@ -95,6 +95,13 @@ class Handler(msgspec.Struct, frozen=True):
         if self.arguments is not None:
             return self.arguments.annotation
         return Any if self.converter is None else self.converter.annotation
+
+    def explained(self, error: ErrorInfo) -> ErrorInfo:
+        """What it raised; with the way out, if it took the request message for the payload."""
+        if self.unannotated is None or BusJobRequestMessage.__name__ not in error.message:
+            return error
+        what = f"{self.unannotated!r} has no annotation, so it is the request message: annotate it to get the payload"
+        return msgspec.structs.replace(error, message=f"{error.message} ({what})")
 
     def __post_init__(self) -> None:
         """Note what makes it quick to call."""

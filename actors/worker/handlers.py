@@ -12,7 +12,7 @@ import msgspec
 from actors.jobs.errors import HandlerError
 from actors.jobs.policies import RetryPolicy
 from actors.performer.handler import Handler, Shape, Takes
-from actors.worker.hints import callable_of, hints_of, is_method, parameters_of, shape_of, type_arguments
+from actors.worker.hints import Hints, callable_of, hints_of, is_method, parameters_of, shape_of, type_arguments
 from actors.worker.hooks import Hooks
 from actors.worker.signature import read
 from bus import check_name, nearest
@@ -83,13 +83,8 @@ def job(
     Raises:
         HandlerError: The method cannot be served.
     """
-    if sequential and max_concurrency not in {None, 1}:
-        raise HandlerError(f"sequential=True means max_concurrency=1, got {max_concurrency}")
-    if max_concurrency is not None and max_concurrency < 1:
-        raise HandlerError(f"max_concurrency must be 1 or more, got {max_concurrency}")
-    if timeout is not None and not timeout > 0:
-        raise HandlerError(f"timeout must be seconds, more than 0, got {timeout!r}")
-    namespace = _namespace_of_the_caller()
+    limit = limit_of(sequential=sequential, max_concurrency=max_concurrency, timeout=timeout)
+    namespace = names_around()
 
     def mark(method: MethodT) -> MethodT:
         if not is_method(method):
@@ -97,7 +92,6 @@ def job(
         own = getattr(getattr(method, "__func__", method), "__name__", None)
         if name is None and own is None:
             raise HandlerError(f"@job: {method!r:.100} has no name of its own: say name=")
-        limit = 1 if sequential else max_concurrency
         served = check_name("job name", own if name is None else name)
         marked = _Mark(served, limit, retries, timeout, hints_of(method, namespace).known)
         try:
@@ -107,6 +101,21 @@ def job(
         return method
 
     return mark(function) if function is not None else mark
+
+
+def limit_of(*, sequential: bool, max_concurrency: int | None, timeout: float | None) -> int | None:
+    """How many jobs of a handler may run at once.
+
+    Raises:
+        HandlerError: What was said of it cannot be meant.
+    """
+    if sequential and max_concurrency not in {None, 1}:
+        raise HandlerError(f"sequential=True means max_concurrency=1, got {max_concurrency}")
+    if max_concurrency is not None and max_concurrency < 1:
+        raise HandlerError(f"max_concurrency must be 1 or more, got {max_concurrency}")
+    if timeout is not None and not timeout > 0:
+        raise HandlerError(f"timeout must be seconds, more than 0, got {timeout!r}")
+    return 1 if sequential else max_concurrency
 
 
 def worker_ready(*, name: str) -> Callable[[MethodT], MethodT]:
@@ -306,14 +315,47 @@ def make_handler(
     where = f"handler {cls.__name__}.{attribute}"
     found = hints_of(method, vars(cls), hints)
     found.known = {parameter: bound(hint, arguments or {}) for parameter, hint in found.known.items()}
-    call, shown, bound_to_self = callable_of(cls, attribute, method)
-    shape = shape_of(shown, found.known.get("return"))
+    seen = callable_of(cls, attribute, method)
+    handler = handler_of(where, name, attribute, seen, found, limit=limit, retries=retries, timeout=timeout)
+    if name is None and handler.takes in {Takes.PAYLOAD, Takes.ARGUMENTS}:
+        raise HandlerError(f"{where} is given the request message: annotate it BusJobRequestMessage, or use @job")
+    return msgspec.structs.replace(handler, leaves_open=handler.leaves_open or name is None)
+
+
+def handler_of(
+    where: str,
+    name: str | None,
+    attribute: str,
+    seen: tuple[Callable[..., Any], Any, bool],
+    hints: Hints,
+    *,
+    limit: int | None,
+    retries: RetryPolicy | None,
+    timeout: float | None,
+    by_name: bool = False,
+) -> Handler:
+    """Look at a callable and say how to call it.
+
+    Args:
+        where: What it is called in errors.
+        name: The job name.
+        attribute: What it is called in logs.
+        seen: What is called with the worker and the arguments, whose signature counts, and whether that has a `self`.
+        hints: Its annotations.
+        limit: Jobs of it that may run at once.
+        retries: What to do when it raises.
+        timeout: Seconds one job of it may run.
+        by_name: Whether its arguments may always be given by name.
+
+    Raises:
+        HandlerError: Nobody can call it; the text says why.
+    """
+    call, shown, bound_to_self = seen
+    shape = shape_of(shown, hints.known.get("return"))
     if retries is not None and shape in {Shape.GENERATOR, Shape.THREAD_GENERATOR}:
         raise HandlerError(f"{where}: a stream cannot be retried, its chunks are already sent; remove retries=")
-    signature = read(where, parameters_of(where, shown, bound_to_self=bound_to_self), found)
-    if name is None and signature.takes in {Takes.PAYLOAD, Takes.ARGUMENTS}:
-        raise HandlerError(f"{where} is given the request message: annotate it BusJobRequestMessage, or use @job")
-    know(found.known.get("return"))
+    signature = read(where, parameters_of(where, shown, bound_to_self=bound_to_self), hints, by_name=by_name)
+    know(hints.known.get("return"))
     return Handler(
         name,
         attribute,
@@ -326,8 +368,14 @@ def make_handler(
         timeout,
         arguments=signature.arguments,
         unannotated=signature.unannotated,
-        leaves_open=signature.leaves_open or name is None,
+        leaves_open=signature.leaves_open,
     )
+
+
+def does_all(cls: type, handler: Handler) -> None:
+    """Let a worker class do all its jobs by one handler, whatever their names."""
+    definition = msgspec.structs.replace(definition_of(cls), default=handler)
+    type.__setattr__(cls, _DEFINITION, definition)
 
 
 def _require_one_argument(where: str, method: Any) -> None:
@@ -353,8 +401,8 @@ def mark_of(method: Any) -> Any:
     return None
 
 
-def _namespace_of_the_caller() -> dict[str, Any]:
-    """Names around a decorated method: a class inside a function may use types that are local to it."""
+def names_around() -> dict[str, Any]:
+    """Names around what a caller of this decorates: a class inside a function may use types that are local to it."""
     frame = sys._getframe(2)
     outer = frame.f_back
     return {**(outer.f_locals if outer is not None else {}), **frame.f_locals}

@@ -144,18 +144,24 @@ def callable_of(cls: type, attribute: str, method: Any) -> tuple[Callable[..., A
     if inspect.isfunction(method):
         return method, method, True
     if isinstance(method, staticmethod):
-        return partial(_without_self, method.__func__), method.__func__, False
+        return _described(partial(without_self, method.__func__), method), method.__func__, False
     if isinstance(method, classmethod):
-        return partial(_without_self, method.__get__(None, cls)), method.__func__, True
+        return _described(partial(without_self, method.__get__(None, cls)), method), method.__func__, True
     if isinstance(method, partialmethod):
         made: Any = method.__get__(None, cls)
         return made, made, True
     if hasattr(type(method), "__get__"):
-        return partial(_looked_up, attribute), method, True
-    return partial(_without_self, method), method, False
+        return _described(partial(_looked_up, attribute), method), method, True
+    return _described(partial(without_self, method), method), method, False
 
 
-def _without_self(call: Callable[..., Any], _instance: Any, /, *arguments: Any, **keywords: Any) -> Any:
+def _described(call: Callable[..., Any], method: Any) -> Callable[..., Any]:
+    """What is called, with the description of what it calls."""
+    return functools.update_wrapper(call, method)
+
+
+def without_self(call: Callable[..., Any], _instance: Any, /, *arguments: Any, **keywords: Any) -> Any:
+    """Call what has no `self`."""
     return call(*arguments, **keywords)
 
 

@@ -63,13 +63,16 @@ class Operation(NamedTuple):
     streams: bool
 
 
+_STREAMS = frozenset({Shape.GENERATOR, Shape.THREAD_GENERATOR})
+
+
 def operations(target: Target) -> list[Operation]:
     """What a worker does."""
     if isinstance(target.source, Function):
         served = target.source
-        return [
-            Operation(target.name, None, _summary(served.call), served.arguments, _returned(served.call), streams=False)
-        ]
+        handler = served.handler
+        streams = handler.shape in _STREAMS
+        return [Operation(target.name, None, _summary(served.call), handler.type, _returned(served.call), streams)]
     definition = definition_of(target.source)
     handlers = [*definition.jobs.values(), *([definition.default] if definition.default is not None else [])]
     return [
@@ -79,7 +82,7 @@ def operations(target: Target) -> list[Operation]:
             _summary(each.call) if each.name is not None else "",
             each.type,
             _returned(each.call) if each.name is not None else Any,
-            each.shape in {Shape.GENERATOR, Shape.THREAD_GENERATOR},
+            each.shape in _STREAMS,
         )
         for each in handlers
     ]
