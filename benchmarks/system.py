@@ -10,13 +10,12 @@ from typing import Any
 
 from actors import BaseWorker, Job, WorkerRunner, job
 from benchmarks.sizes import FIELDS, GROUP, IN_FLIGHT, PAYLOAD, TIMEOUT
-from bus import BusJobRequestMessage
 
 
 class Echo(BaseWorker):
     @job
-    async def echo(self, message: BusJobRequestMessage) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job
     async def typed(self, asked: Job[dict[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from actors.jobs.nesting import OpenGroup, current_job
 from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, inactive, overdue
 from actors.observability.log_fields import log_fields, log_raised
 from actors.observability.trace import enter, leave, watching
-from actors.performer.handler import Doer, Handler, Shape, Takes
+from actors.performer.handler import Doer, Handler, Takes
 from actors.performer.invoke import call, is_refusal
 from actors.performer.job import Job
 from bus import (
@@ -36,7 +36,6 @@ from bus import (
     EncodeError,
     ErrorInfo,
     JobStatus,
-    convert,
     travel,
 )
 from bus.local.tasks import PooledTask, Waiter, cancelled_from_outside, only_cancels, wake
@@ -319,8 +318,8 @@ class Execution(msgspec.Struct, eq=False):
             else:
                 self._move(JobState.ENDED)
                 self.slots.released(self)
-        elif response is None and self.handler.name is None:
-            self._move(JobState.OPEN)  # `on_job_request` may answer later
+        elif response is None and self.handler.leaves_open:
+            self._move(JobState.OPEN)  # who has the message may answer later
         else:
             try:
                 response = travel(response, "response")
@@ -362,7 +361,7 @@ class Execution(msgspec.Struct, eq=False):
             self.stopped_for = cancelled(f"worker {self.worker_name!r} was stopped")
             self._stopped()
         else:
-            info = describe(error, tracebacks=self.host.tracebacks)
+            info = self.handler.explained(describe(error, tracebacks=self.host.tracebacks))
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
             refused = is_refusal(error)
@@ -482,8 +481,8 @@ class Execution(msgspec.Struct, eq=False):
 
     @property
     def _ends_stream(self) -> bool:
-        """Whether what the handler returns ends a stream: one that is handed the message says so itself."""
-        return self.streaming and (self.handler.takes is not _MESSAGE or self.handler.shape is Shape.GENERATOR)
+        """Whether what the handler returns ends a stream: one that has the message says so itself."""
+        return self.streaming and not self.handler.leaves_open
 
     def _arm_deadline(self) -> None:
         if self.deadline != math.inf and self.request.origin:  # a requester in this process sees to it itself
@@ -579,11 +578,11 @@ async def run(execution: Execution) -> None:
             takes, payload = handler.takes, execution.payload
             # Most handlers take a dict with texts as keys, and get one: it needs no conversion, and is a copy already.
             kind = type(payload)
-            as_it_is = kind is handler.type or (
+            as_it_is = kind is handler.exact or (
                 handler.fields and kind is dict and _TEXT.issuperset(map(type, payload))
             )
-            if not as_it_is and handler.type is not None:
-                execution.payload = payload = convert(payload, handler.type, "payload")
+            if not as_it_is and handler.converter is not None:
+                execution.payload = payload = handler.converter(payload)
             argument = Job(execution) if takes is _JOB else _copy(request) if takes is _MESSAGE else payload
             response = await handler.call(execution.slots.doer.instance, argument)
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Protocol
 
 from anyio import sleep
@@ -11,7 +13,7 @@ from msgspec.structs import replace
 
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
-from bus import PayloadError, convert, travel
+from bus import BusJobRequestMessage, PayloadError, travel
 
 
 class Invoked(Performed, Protocol):
@@ -30,10 +32,9 @@ def call(execution: Invoked) -> Awaitable[Any]:
         PayloadError: The payload does not fit the handler's annotation.
     """
     handler = execution.handler
-    if handler.retries is not None:
-        return _with_retries(execution, handler)
-    _take(execution, execution.payload)
-    return _once(execution, handler)
+    if handler.retries is None:
+        return _once(execution, handler, _take(execution, handler))
+    return _with_retries(execution, handler)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -49,32 +50,70 @@ def is_refusal(error: BaseException) -> bool:
 _OURS = frozenset({"actors", "bus"})
 
 
-def _take(execution: Invoked, came: Any) -> None:
-    """Make of what came the payload that a handler is given."""
-    handler = execution.handler
-    execution.payload = came if handler.type is None else convert(came, handler.type, "payload")
+def _take(execution: Invoked, handler: Handler) -> dict[str, Any]:
+    """Make of what came the payload that a handler is given, and the arguments that it fills, by name."""
+    if handler.arguments is not None:
+        execution.payload, values = handler.arguments.of(execution.payload)
+        return values
+    if handler.converter is not None:
+        execution.payload = handler.converter(execution.payload)
+    return {}
 
 
-async def _once(execution: Invoked, handler: Handler) -> Any:
-    instance, takes = execution.instance, handler.takes
-    if takes is Takes.MESSAGE:  # a message of its own: what a handler does to it does not change whose the job is
-        argument: Any = replace(execution.request, payload=execution.payload)
-    else:
-        argument = Job(execution) if takes is Takes.JOB else execution.payload
-    arguments = (instance,) if takes is Takes.NOTHING else (instance, argument)
-    if handler.shape is Shape.COROUTINE:
-        return await handler.call(*arguments)
-    if handler.shape is Shape.THREAD:
-        return await execution.in_thread(partial(handler.call, *arguments))
+async def _once(execution: Invoked, handler: Handler, values: dict[str, Any]) -> Any:
+    takes = handler.takes
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    if handler.arguments is not None:
+        positional, keywords = handler.arguments.give(values, Job(execution), _message_of(execution))
+    elif takes is Takes.MESSAGE:
+        positional = [_message_of(execution)]
+    elif takes is not Takes.NOTHING:
+        positional = [Job(execution) if takes is Takes.JOB else execution.payload]
+    called = partial(handler.call, execution.instance, *positional, **keywords)
+    threaded = handler.shape in {Shape.THREAD, Shape.THREAD_GENERATOR}
+    return await _outcome(execution, await execution.in_thread(called) if threaded else called())
+
+
+def _message_of(execution: Invoked) -> BusJobRequestMessage:
+    """A message of its own: what a handler does to it does not change whose the job is."""
+    return replace(execution.request, payload=execution.payload)
+
+
+async def _outcome(execution: Invoked, returned: Any) -> Any:
+    """The answer, of what a handler returned: it may be something to wait for, or chunks of a stream."""
+    if isawaitable(returned):
+        returned = await returned
+    if isinstance(returned, AsyncGenerator):
+        return await _streamed(execution, returned)
+    if isinstance(returned, Generator):
+        return await _streamed(execution, _from_thread(execution, returned))
+    return returned
+
+
+async def _streamed(execution: Invoked, chunks: AsyncGenerator[Any]) -> None:
     job: Job[Any] = Job(execution)
     await job.stream_start()
-    chunks = handler.call(*arguments)
     try:
         async for chunk in chunks:
             await job.stream(chunk)
     finally:
         await chunks.aclose()
-    return None
+    if execution.handler.leaves_open:
+        await job.stream_end()
+
+
+async def _from_thread(execution: Invoked, chunks: Generator[Any]) -> AsyncGenerator[Any]:
+    """The chunks of a plain generator: each is made in a thread."""
+    try:
+        while (chunk := await execution.in_thread(partial(next, chunks, _END))) is not _END:
+            yield chunk
+    finally:
+        with suppress(ValueError):  # it runs: a thread was left behind in it, and closes it when that ends
+            chunks.close()
+
+
+_END = object()
 
 
 async def _with_retries(execution: Invoked, handler: Handler) -> Any:
@@ -82,12 +121,18 @@ async def _with_retries(execution: Invoked, handler: Handler) -> Any:
 
     policy = handler.retries
     assert policy is not None
-
     came = execution.payload
-    _take(execution, travel(came))  # before an attempt, as one that does not fit never will
+    execution.payload = travel(came)
+    first = [_take(execution, handler)]  # before an attempt: a payload that does not fit never will
 
     def wait(state: RetryCallState) -> float:
         return policy.backoff.delay(state.attempt_number, execution.host.rng)
+
+    async def attempt() -> Any:
+        if first:
+            return await _once(execution, handler, first.pop())
+        execution.payload = travel(came)  # as it came, whatever the attempt before did to it
+        return await _once(execution, handler, _take(execution, handler))
 
     retrying = AsyncRetrying(
         stop=stop_after_attempt(policy.attempts),
@@ -96,10 +141,4 @@ async def _with_retries(execution: Invoked, handler: Handler) -> Any:
         sleep=sleep,
         reraise=True,
     )
-
-    async def attempt() -> Any:
-        if retrying.statistics["attempt_number"] > 1:
-            _take(execution, travel(came))
-        return await _once(execution, handler)
-
     return await retrying(attempt)

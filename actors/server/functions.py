@@ -172,7 +172,7 @@ def _offers(worker: BaseWorker) -> list[FunctionInfo]:
 
 def _schema(served: Function[Any, Any]) -> dict[str, Any] | None:
     try:
-        return msgspec.json.schema(served.arguments)
+        return msgspec.json.schema(served.handler.type)
     except TypeError:  # an argument is of a class JSON Schema cannot be made of, as a pydantic model's
         return None
 

@@ -1,39 +1,38 @@
-"""Functions as workers: `@function()` on a plain function."""
+"""Functions as workers: `@function` on a plain function."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
-
-import msgspec
+from functools import partial, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from actors.jobs.errors import HandlerError
-from actors.jobs.nesting import current_job
-from actors.performer.execution import Execution
-from actors.worker.handlers import definition_of
+from actors.jobs.policies import RetryPolicy
+from actors.performer.handler import Handler
+from actors.worker.handlers import does_all, handler_of, limit_of, names_around
+from actors.worker.hints import hints_of, is_method, without_self
 from actors.worker.worker import BaseWorker
-from bus import BusJobRequestMessage, JobStatus, check_name, convert
-from bus.wire.known import know
+from bus import BusJobRequestMessage, check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Function(Generic[P, R]):
-    """A function that can be called as before, and added to a runner as a worker."""
+    """A function that can be called as before, and added to a runner as a worker.
 
-    def __init__(self, call: Callable[P, R], name: str | None) -> None:
-        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-            raise HandlerError(f"function {name or call.__name__!r} is a generator: to stream, use @job in a worker")
+    Attributes:
+        call: The function.
+        name: Of the worker that it makes.
+        handler: How its jobs are done.
+    """
+
+    def __init__(self, call: Callable[P, R], name: str, make: Callable[[], Handler]) -> None:
         self.call = call
-        own = getattr(call, "__name__", "")
-        if name is None and not own.isidentifier():
-            raise HandlerError(f"{call!r}: a function without a name of its own needs one: name=")
-        self.name = check_name("function name", own if name is None else name)
-        self.arguments = _arguments_of(call, self.name)
-        self.needs = [field.name for field in msgspec.structs.fields(self.arguments) if field.required]
+        self.name = name
+        self.handler = make()
+        self._worker_class: type[_FunctionWorker] = type("FunctionWorker", (_FunctionWorker,), {})
+        does_all(self._worker_class, self.handler)
         update_wrapper(self, call)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,28 +41,79 @@ class Function(Generic[P, R]):
 
     def worker(self, name: str | None = None) -> BaseWorker:
         """A new worker that serves the function, under its name or another."""
-        kind = _FunctionWorker if inspect.iscoroutinefunction(self.call) else _PlainFunctionWorker
-        return kind(self, name or self.name)
+        return self._worker_class(self, name or self.name)
 
 
-def function(*, name: str | None = None) -> Callable[[Callable[P, R]], Function[P, R]]:
-    """Turn a function into a worker: `@function()` over `def hello(name: str) -> str`.
+@overload
+def function(call: Callable[P, R], /) -> Function[P, R]: ...
+@overload
+def function(
+    *,
+    name: str | None = None,
+    sequential: bool = False,
+    max_concurrency: int | None = None,
+    retries: RetryPolicy | None = None,
+    timeout: float | None = None,
+) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+def function(
+    call: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    sequential: bool = False,
+    max_concurrency: int | None = None,
+    retries: RetryPolicy | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Turn a function into a worker: `@function` over `def hello(name: str) -> str`.
 
-    Ask it like any worker: `await self.job("hello", payload={"name": "you"})`. The payload holds the arguments by name
-    (or is the only argument itself) and is checked against the annotations; the returned value is the response. An
-    `async def` runs in the event loop, a plain `def` in a thread.
+    Ask it like any worker: `await self.job("hello", payload={"name": "you"})`, or call it as before. A single parameter
+    takes the payload; several take its keys, and `**rest` those that are left. A parameter that no dict fits, such as a
+    `str`, may be given by name too. `Job` and `BusJobRequestMessage` are given where they are asked for by type. Values
+    are checked against the annotations, and a default is used when the payload does not give the value. The signature
+    alone decides, never the data.
+
+    The returned value is the response; what a generator yields are chunks of a stream. An `async def` runs in the event
+    loop, a plain `def` or generator in a thread.
 
     Args:
+        call: The function, when used without parentheses.
         name: The worker's name; default the function's.
+        sequential: One at a time, in the order asked.
+        max_concurrency: How many at a time; default as many as a worker allows.
+        retries: Call it again when it raises.
+        timeout: Seconds one job may run; past it the function is cancelled and the job is FAILED.
 
     Raises:
-        HandlerError: Its parameters cannot be given by name.
+        HandlerError: It cannot be served; the text says why, and the way out.
     """
+    limit = limit_of(sequential=sequential, max_concurrency=max_concurrency, timeout=timeout)
+    around = names_around()
 
-    def mark(call: Callable[P, R]) -> Function[P, R]:
-        return Function(call, name)
+    def mark(called: Callable[..., Any]) -> Function[Any, Any]:
+        if not is_method(called) or not callable(called):
+            raise HandlerError(f"@function stands on a function, not on {called!r:.100}; a name goes into name=")
+        own = getattr(called, "__name__", "")
+        if name is None and not own.isidentifier():
+            raise HandlerError(f"{called!r}: a function without a name of its own needs one: name=")
+        served = check_name("function name", own if name is None else name)
 
-    return mark
+        def make() -> Handler:
+            return handler_of(
+                f"function {served!r}",
+                None,
+                own or served,
+                (update_wrapper(partial(without_self, called), called), called, False),
+                hints_of(called, around),
+                by_name=True,
+                limit=limit,
+                retries=retries,
+                timeout=timeout,
+            )
+
+        return Function(called, served, make)
+
+    return mark(call) if call is not None else mark
 
 
 class _FunctionWorker(BaseWorker):
@@ -72,50 +122,9 @@ class _FunctionWorker(BaseWorker):
         self.served = served
 
     async def on_job_request(self, message: BusJobRequestMessage) -> None:
-        served = self.served
-        payload = message.payload
-        names = served.arguments.__struct_fields__
-        if payload is None and not served.needs:
-            payload = {}
-        elif len(names) == 1 and not (isinstance(payload, dict) and names[0] in payload):
-            payload = {names[0]: payload}
-        arguments = msgspec.structs.asdict(convert(payload, served.arguments))
-        execution = current_job.get()
-        assert isinstance(execution, Execution)
-        if inspect.iscoroutinefunction(served.call):
-            result = await served.call(**arguments)
-        else:
-            result = await execution.in_thread(lambda: served.call(**arguments))
-        if not execution.answered:
-            execution.respond(result, JobStatus.COMPLETED)
-
-
-class _PlainFunctionWorker(_FunctionWorker):
-    """Its function runs in a thread."""
-
-
-_plain = definition_of(_PlainFunctionWorker).default
-assert _plain is not None
-msgspec.structs.force_setattr(_plain, "threaded", True)  # noqa: FBT003 - it is the value
+        """Its function does the jobs."""
 
 
 def served_by(worker: BaseWorker) -> Function[Any, Any] | None:
     """The function that a worker was made of; None for a worker of a class."""
     return worker.served if isinstance(worker, _FunctionWorker) else None
-
-
-def _arguments_of(call: Callable[..., Any], name: str) -> type[msgspec.Struct]:
-    try:
-        hints = get_type_hints(call)
-    except NameError as error:
-        raise HandlerError(f"function {name!r}: {error}; import or define that type before it") from None
-    for annotation in hints.values():
-        know(annotation)
-    fields: list[Any] = []
-    for parameter in inspect.signature(call).parameters.values():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
-            raise HandlerError(f"function {name!r}: parameter {parameter} cannot be given by name")
-        annotation = hints.get(parameter.name, Any)
-        has_default = parameter.default is not parameter.empty
-        fields.append((parameter.name, annotation, parameter.default) if has_default else (parameter.name, annotation))
-    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_args, overload
 
 import msgspec
 
 from actors.jobs.errors import HandlerError
 from actors.jobs.policies import RetryPolicy
 from actors.performer.handler import Handler, Shape, Takes
-from actors.performer.job import Job
+from actors.worker.hints import Hints, callable_of, hints_of, is_method, parameters_of, shape_of, type_arguments
 from actors.worker.hooks import Hooks
-from bus import BusMessage, check_name, nearest
+from actors.worker.signature import read
+from bus import check_name, nearest
+from bus.wire.annotations import bound
 from bus.wire.known import know
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -32,7 +34,7 @@ class _Mark(msgspec.Struct):
     limit: int | None
     retries: RetryPolicy | None
     timeout: float | None
-    hints: dict[str, Any] | None
+    hints: dict[str, Any]
 
 
 @overload
@@ -58,9 +60,15 @@ def job(
 ) -> Any:
     """Mark a method as the handler of a job name.
 
-    The method takes the request message, `Job[T]` or a payload type, by its annotation, and may be `async def`
-    (the returned value is the response), an async generator (each value is a chunk of a stream), or a plain `def`,
-    which runs in a thread. Whatever it does, the requester is told one outcome.
+    A single parameter besides `self` takes the payload; several take its keys, and `**rest` those that are left. A
+    parameter that is annotated `Job` or `Job[T]` gets the job, one that is annotated `BusJobRequestMessage` the request
+    message; so does one that stands alone without an annotation. The payload is converted to what its annotation says,
+    and a default is used when the payload does not give the value.
+
+    It may be `async def` (the returned value is the response), an async generator (each value is a chunk of a stream),
+    a plain `def` or a plain generator, which run in a thread, or anything that returns something to await. A handler
+    that has the request message and returns None leaves the job open: it answers later, with `send_job_response`.
+    Whatever a handler does, the requester is told one outcome.
 
     Args:
         function: The method, when used without parentheses.
@@ -75,23 +83,39 @@ def job(
     Raises:
         HandlerError: The method cannot be served.
     """
+    limit = limit_of(sequential=sequential, max_concurrency=max_concurrency, timeout=timeout)
+    namespace = names_around()
+
+    def mark(method: MethodT) -> MethodT:
+        if not is_method(method):
+            raise HandlerError(f"@job stands on a method of a worker, not on {method!r:.100}; a name goes into name=")
+        own = getattr(getattr(method, "__func__", method), "__name__", None)
+        if name is None and own is None:
+            raise HandlerError(f"@job: {method!r:.100} has no name of its own: say name=")
+        served = check_name("job name", own if name is None else name)
+        marked = _Mark(served, limit, retries, timeout, hints_of(method, namespace).known)
+        try:
+            setattr(method, _JOB, marked)
+        except (AttributeError, TypeError):
+            raise HandlerError(f"@job cannot mark {method!r:.100}: write a method that calls it") from None
+        return method
+
+    return mark(function) if function is not None else mark
+
+
+def limit_of(*, sequential: bool, max_concurrency: int | None, timeout: float | None) -> int | None:
+    """How many jobs of a handler may run at once.
+
+    Raises:
+        HandlerError: What was said of it cannot be meant.
+    """
     if sequential and max_concurrency not in {None, 1}:
         raise HandlerError(f"sequential=True means max_concurrency=1, got {max_concurrency}")
     if max_concurrency is not None and max_concurrency < 1:
         raise HandlerError(f"max_concurrency must be 1 or more, got {max_concurrency}")
     if timeout is not None and not timeout > 0:
         raise HandlerError(f"timeout must be seconds, more than 0, got {timeout!r}")
-    namespace = _namespace_of_the_caller()
-
-    def mark(method: MethodT) -> MethodT:
-        if not inspect.isfunction(method):
-            raise HandlerError(f"@job stands on a plain method of a worker, not on {method!r}; a name goes into name=")
-        limit = 1 if sequential else max_concurrency
-        served = check_name("job name", name or method.__name__)
-        setattr(method, _JOB, _Mark(served, limit, retries, timeout, _hints(method, namespace)))
-        return method
-
-    return mark(function) if function is not None else mark
+    return 1 if sequential else max_concurrency
 
 
 def worker_ready(*, name: str) -> Callable[[MethodT], MethodT]:
@@ -177,25 +201,14 @@ def referred(handler: Any, on: str | None, *, streams: bool) -> tuple[str, str |
     name = handler.name if function else f"{handler.__qualname__}"
     if on is None and not function:
         raise HandlerError(f"{name}: say whom to ask, on='worker name'")
-    called = inspect.unwrap(handler)
-    if inspect.isasyncgenfunction(called) is not streams:
+    called = handler.call if function else handler
+    marked = mark_of(handler)
+    returned = (hints_of(called, {}).known if marked is None else marked.hints).get("return", Any)
+    if (shape_of(called, returned) in {Shape.GENERATOR, Shape.THREAD_GENERATOR}) is not streams:
         raise HandlerError(f"{name} {'does not stream: use call()' if streams else 'streams: use stream()'}")
-    returned = _returned(handler)
     if streams:
         returned = next(iter(get_args(returned)), Any)
     return on if on is not None else name, job_name, returned
-
-
-def _returned(handler: Any) -> Any:
-    """What a handler says it returns; `Any` if it says nothing that can be found out."""
-    marked = getattr(handler, _JOB, None)
-    hints = marked.hints if isinstance(marked, _Mark) else None
-    if hints is None:
-        try:
-            hints = get_type_hints(handler)
-        except (NameError, AttributeError, TypeError):
-            hints = {}
-    return hints.get("return", Any)
 
 
 _DEFINITION = "__actorbus_definition__"
@@ -217,7 +230,7 @@ def define(cls: type) -> Definition:
     default = None
     if "on_job_request" in overridden:
         method = cls.on_job_request  # type: ignore[attr-defined]
-        if not inspect.iscoroutinefunction(method):
+        if not inspect.iscoroutinefunction(inspect.unwrap(method)):
             raise HandlerError(f"{cls.__name__}.on_job_request must be 'async def'; for a plain function use @job")
         default = make_handler(cls, "on_job_request", method, name=None)
     guard = cls.accepts_bus_message  # type: ignore[attr-defined]
@@ -232,13 +245,17 @@ def define(cls: type) -> Definition:
 
 def _collect(cls: type, definition: Definition) -> None:
     """Enter the marked methods of a class in its definition."""
-    methods: dict[str, Any] = {}
+    methods: dict[str, list[tuple[type, Any]]] = {}
     for base in cls.__mro__:
         for attribute, value in vars(base).items():
-            methods.setdefault(attribute, value)
-    for attribute, method in methods.items():
-        inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod, to be refused below
-        marked: _Mark | None = getattr(inner, _JOB, None)
+            methods.setdefault(attribute, []).append((base, value))
+    bound_in = type_arguments(cls)
+    for attribute, ((base, method), *hidden) in methods.items():
+        inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod
+        marked = mark_of(method)
+        hints = {} if marked is None else marked.hints
+        if marked is None and hidden and is_method(method):  # one that overrides a handler is that handler
+            marked = next(filter(None, (mark_of(each) for _, each in hidden)), None)
         if marked is not None:
             clash = definition.jobs.get(marked.name)
             if clash is not None:
@@ -251,7 +268,8 @@ def _collect(cls: type, definition: Definition) -> None:
                 limit=marked.limit,
                 retries=marked.retries,
                 timeout=marked.timeout,
-                hints=marked.hints,
+                hints=hints,
+                arguments=bound_in(base),
             )
         for marker, names, what in ((_READY, definition.ready, "worker"), (_TOPIC, definition.topics, "topic")):
             marked_name = getattr(inner, marker, None)
@@ -259,8 +277,7 @@ def _collect(cls: type, definition: Definition) -> None:
                 if marked_name in names:
                     _refuse_twice(cls, f"{what} {marked_name!r}", names[marked_name], attribute)
                 where = f"{cls.__name__}.{attribute}, for {what} {marked_name!r},"
-                if _argument_of(where, method) is None:
-                    raise HandlerError(f"{where} takes nothing besides self; it is given one argument")
+                _require_one_argument(where, method)
                 names[marked_name] = attribute
     if len(definition.topics) > MAX_TOPICS:
         reason = "publish under fewer topics, and tell by the value what it is about, or follow with several workers"
@@ -270,92 +287,122 @@ def _collect(cls: type, definition: Definition) -> None:
 def make_handler(
     cls: type,
     attribute: str,
-    method: Callable[..., Any],
+    method: Any,
     *,
     name: str | None,
     limit: int | None = None,
     retries: RetryPolicy | None = None,
     timeout: float | None = None,
-    hints: dict[str, Any] | None = None,
+    hints: Mapping[str, Any] | None = None,
+    arguments: Mapping[Any, Any] | None = None,
 ) -> Handler:
     """Look at a method's signature and say how to call it.
+
+    Args:
+        cls: The class that serves it.
+        attribute: Its name there.
+        method: What the class has under that name.
+        name: The job name; None for what does the jobs that no handler does.
+        limit: Jobs of it that may run at once.
+        retries: What to do when it raises.
+        timeout: Seconds one job of it may run.
+        hints: Its annotations, as far as they are resolved.
+        arguments: What the TypeVars of its class are bound to.
 
     Raises:
         HandlerError: Nobody can call it; the text says why.
     """
     where = f"handler {cls.__name__}.{attribute}"
-    if inspect.isgeneratorfunction(method):
-        raise HandlerError(f"{where}: a plain generator cannot stream; make it 'async def' with 'yield'")
-    shape = Shape.THREAD
-    if inspect.isasyncgenfunction(method):
-        shape = Shape.GENERATOR
-        if retries is not None:
-            raise HandlerError(f"{where}: a stream cannot be retried, its chunks are already sent; remove retries=")
-    elif inspect.iscoroutinefunction(method):
-        shape = Shape.COROUTINE
-    argument = _argument_of(where, method)
-    if argument is None:
-        know((hints or {}).get("return"))
-        return Handler(name, attribute, method, shape, Takes.NOTHING, None, limit, retries, timeout)
-    if hints is None:
-        try:
-            hints = get_type_hints(method)
-        except (NameError, AttributeError) as error:
-            raise HandlerError(
-                f"{where}: its annotations cannot be resolved: {error}; import or define that type before the class"
-            ) from None
-    takes, payload_type = _what_it_takes(hints.get(argument.name, Any))
-    for annotation in (payload_type, hints.get("return")):
-        know(annotation)  # naming a type in a signature is asking for it to travel
-    return Handler(name, attribute, method, shape, takes, payload_type, limit, retries, timeout)
+    found = hints_of(method, vars(cls), hints)
+    found.known = {parameter: bound(hint, arguments or {}) for parameter, hint in found.known.items()}
+    seen = callable_of(cls, attribute, method)
+    handler = handler_of(where, name, attribute, seen, found, limit=limit, retries=retries, timeout=timeout)
+    if name is None and handler.takes in {Takes.PAYLOAD, Takes.ARGUMENTS}:
+        raise HandlerError(f"{where} is given the request message: annotate it BusJobRequestMessage, or use @job")
+    return msgspec.structs.replace(handler, leaves_open=handler.leaves_open or name is None)
 
 
-def _argument_of(where: str, method: Any) -> inspect.Parameter | None:
-    """The parameter that gets the one argument besides self; None if there is none.
+def handler_of(
+    where: str,
+    name: str | None,
+    attribute: str,
+    seen: tuple[Callable[..., Any], Any, bool],
+    hints: Hints,
+    *,
+    limit: int | None,
+    retries: RetryPolicy | None,
+    timeout: float | None,
+    by_name: bool = False,
+) -> Handler:
+    """Look at a callable and say how to call it.
+
+    Args:
+        where: What it is called in errors.
+        name: The job name.
+        attribute: What it is called in logs.
+        seen: What is called with the worker and the arguments, whose signature counts, and whether that has a `self`.
+        hints: Its annotations.
+        limit: Jobs of it that may run at once.
+        retries: What to do when it raises.
+        timeout: Seconds one job of it may run.
+        by_name: Whether its arguments may always be given by name.
 
     Raises:
-        HandlerError: The method cannot be called with one argument or none.
+        HandlerError: Nobody can call it; the text says why.
     """
+    call, shown, bound_to_self = seen
+    shape = shape_of(shown, hints.known.get("return"))
+    if retries is not None and shape in {Shape.GENERATOR, Shape.THREAD_GENERATOR}:
+        raise HandlerError(f"{where}: a stream cannot be retried, its chunks are already sent; remove retries=")
+    signature = read(where, parameters_of(where, shown, bound_to_self=bound_to_self), hints, by_name=by_name)
+    know(hints.known.get("return"))
+    return Handler(
+        name,
+        attribute,
+        call,
+        shape,
+        signature.takes,
+        signature.converter,
+        limit,
+        retries,
+        timeout,
+        arguments=signature.arguments,
+        unannotated=signature.unannotated,
+        leaves_open=signature.leaves_open,
+    )
+
+
+def does_all(cls: type, handler: Handler) -> None:
+    """Let a worker class do all its jobs by one handler, whatever their names."""
+    definition = msgspec.structs.replace(definition_of(cls), default=handler)
+    type.__setattr__(cls, _DEFINITION, definition)
+
+
+def _require_one_argument(where: str, method: Any) -> None:
+    """Refuse a method that cannot be called with one argument by position."""
     if not inspect.isfunction(method):
         raise HandlerError(f"{where} is a {type(method).__name__}: it must be a plain method")
-    parameters = list(inspect.signature(method).parameters.values())
+    parameters = parameters_of(where, method, bound_to_self=True)
     by_keyword = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
-    if not parameters or parameters[0].kind in by_keyword:
-        raise HandlerError(f"{where} takes no 'self'")
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    required = [each for each in parameters[1:] if each.default is each.empty and each.kind not in variadic]
+    required = [each for each in parameters if each.default is each.empty and each.kind not in variadic]
     if len(required) > 1 or any(each.kind in by_keyword for each in required):
         names = ", ".join(each.name for each in required)
-        raise HandlerError(
-            f"{where} asks for ({names}); a handler takes one argument besides self: "
-            "the request message, a Job, or the payload"
-        )
-    return next((each for each in parameters[1:] if each.kind not in by_keyword), None)
+        raise HandlerError(f"{where} asks for ({names}); it is given one argument besides self")
+    if all(each.kind in by_keyword for each in parameters):
+        raise HandlerError(f"{where} takes nothing besides self; it is given one argument")
 
 
-def _what_it_takes(annotation: Any) -> tuple[Takes, Any]:
-    arms = [arm for arm in get_args(annotation) if arm is not type(None)]
-    if len(arms) == 1 and len(get_args(annotation)) > 1 and _what_it_takes(arms[0])[0] is not Takes.PAYLOAD:
-        return _what_it_takes(arms[0])  # a request message or a job that may be None never is
-    if annotation is Job:
-        return Takes.JOB, None
-    if get_origin(annotation) is Job:
-        (payload_type,) = annotation.__args__
-        return Takes.JOB, None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type
-    if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, BusMessage)):
-        return Takes.MESSAGE, None
-    return Takes.PAYLOAD, annotation
+def mark_of(method: Any) -> Any:
+    """The mark of a handler, or None."""
+    for marked in (getattr(method, "__dict__", {}), getattr(getattr(method, "__func__", None), "__dict__", {})):
+        if isinstance(found := marked.get(_JOB), _Mark):
+            return found
+    return None
 
 
-def _hints(method: Callable[..., Any], namespace: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        return get_type_hints(method, localns=namespace)
-    except (NameError, AttributeError):
-        return None
-
-
-def _namespace_of_the_caller() -> dict[str, Any]:
-    """Names around a decorated method: a class inside a function may use types that are local to it."""
+def names_around() -> dict[str, Any]:
+    """Names around what a caller of this decorates: a class inside a function may use types that are local to it."""
     frame = sys._getframe(2)
     outer = frame.f_back
     return {**(outer.f_locals if outer is not None else {}), **frame.f_locals}

@@ -33,21 +33,21 @@ class Performer(BaseWorker):
         self.begun: list[str] = []
 
     @job(name="echo")
-    async def echo(self, message: Any) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job(name="work")
-    async def work(self, message: Any) -> str:
+    async def work(self, message: BusJobRequestMessage) -> str:
         self.begun.append(message.job_id)
         await self.gate.wait()
         return f"done by {self.name}"
 
     @job(name="one", sequential=True)
-    async def one(self, message: Any) -> str:
+    async def one(self, message: BusJobRequestMessage) -> str:
         return await self.work(message)
 
     @job(name="delegate")
-    async def delegate(self, message: Any) -> Any:
+    async def delegate(self, message: BusJobRequestMessage) -> Any:
         await self.work(message)
         return await self.job(message.payload, name="echo", payload="from the sub-job")
 
@@ -162,7 +162,7 @@ class Child(BaseWorker):
         await super().stop()
 
     @job(name="work", sequential=True)
-    async def work(self, message: Any) -> str:
+    async def work(self, message: BusJobRequestMessage) -> str:
         self.begun.append(message.job_id)
         await self.gate.wait()
         return "done"
@@ -260,7 +260,7 @@ class Hanging(BaseWorker):
         self.ended: list[str] = []
 
     @job(name="hang")
-    async def hang(self, message: Any) -> None:
+    async def hang(self, message: BusJobRequestMessage) -> None:
         self.began.set()
         try:
             await anyio.sleep_forever()
@@ -268,11 +268,11 @@ class Hanging(BaseWorker):
             self.ended.append(message.job_id)
 
     @job(name="limited", timeout=0.02)
-    async def limited(self, message: Any) -> None:
+    async def limited(self, message: BusJobRequestMessage) -> None:
         await self.hang(message)
 
     @job(name="stubborn", timeout=0.02)
-    async def stubborn(self, message: Any) -> None:
+    async def stubborn(self, message: BusJobRequestMessage) -> None:
         released = anyio.Event()
         self.release = released.set
         with anyio.CancelScope(shield=True):

@@ -63,13 +63,16 @@ class Operation(NamedTuple):
     streams: bool
 
 
+_STREAMS = frozenset({Shape.GENERATOR, Shape.THREAD_GENERATOR})
+
+
 def operations(target: Target) -> list[Operation]:
     """What a worker does."""
     if isinstance(target.source, Function):
         served = target.source
-        return [
-            Operation(target.name, None, _summary(served.call), served.arguments, _returned(served.call), streams=False)
-        ]
+        handler = served.handler
+        streams = handler.shape in _STREAMS
+        return [Operation(target.name, None, _summary(served.call), handler.type, _returned(served.call), streams)]
     definition = definition_of(target.source)
     handlers = [*definition.jobs.values(), *([definition.default] if definition.default is not None else [])]
     return [
@@ -77,9 +80,9 @@ def operations(target: Target) -> list[Operation]:
             target.name,
             each.name,
             _summary(each.call) if each.name is not None else "",
-            Any if each.type is None else each.type,
+            each.type,
             _returned(each.call) if each.name is not None else Any,
-            each.shape is Shape.GENERATOR,
+            each.shape in _STREAMS,
         )
         for each in handlers
     ]

@@ -90,6 +90,8 @@ SHARED_MACHINERY = {
     "bus.simulation.network": "the simulation builds its networks from it",
     "bus.testing": "the contract of run stores speaks in the words of that of transports",
     "bus.transport.server": "the command line shows URLs as the buses do",
+    "bus.wire.annotations": "a signature is read as a converter reads it",
+    "bus.wire.values": "an object gives its fields as arguments, whatever its class",
     "bus.wire.known": "the types that a handler names in its signature arrive as objects",
 }
 

@@ -34,8 +34,8 @@ class Server(BaseWorker):
         self.cancelled: list[str] = []
 
     @job
-    async def echo(self, message: BusJobRequestMessage) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job
     async def slow(self, message: BusJobRequestMessage) -> Any:

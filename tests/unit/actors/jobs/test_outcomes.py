@@ -105,8 +105,8 @@ class Raiser(BaseWorker):
 
 class Echo(BaseWorker):
     @job(name="echo")
-    async def echo(self, message: BusJobRequestMessage) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
 
 # --- G1 ---

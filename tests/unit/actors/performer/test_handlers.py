@@ -100,15 +100,11 @@ class Shapes(BaseWorker):
 
     @job
     async def keywords_only(self, *, verbose: bool = False, **rest: Any) -> str:
-        return f"no argument, verbose={verbose}"
+        return f"verbose={verbose}, rest={rest}"
 
     @job
     async def optional(self, message: BusJobRequestMessage | None = None, *rest: Any) -> str:
         return "given" if message is not None else "nothing"
-
-    @job
-    async def variadic(self, *messages: Any) -> list[str]:
-        return [type(message).__name__ for message in messages]
 
     @job
     def in_thread(self, question: Question) -> list[Any]:
@@ -147,7 +143,8 @@ class Shapes(BaseWorker):
     [
         ("untyped", 1, ["BusJobRequestMessage", 1, "untyped"]),
         ("message", {"a": 1}, ["boss", "shapes", {"a": 1}]),
-        ("anything", None, "BusJobRequestMessage"),
+        ("anything", None, "NoneType"),
+        ("anything", {"a": 1}, "dict"),
         ("bare_job", 5, ["bare_job", "boss", "shapes", 1, 5, None]),
         ("typed_job", {"text": "why"}, ["Question", "why", 1, "BusJobRequestMessage"]),
         ("typed_job", Question("why", 3), ["Question", "why", 3, "BusJobRequestMessage"]),
@@ -163,9 +160,9 @@ class Shapes(BaseWorker):
         ("maybe", "something", "something"),
         ("number", 41, 42),
         ("nothing", {"ignored": True}, "no argument"),
-        ("keywords_only", 1, "no argument, verbose=False"),
+        ("keywords_only", None, "verbose=False, rest={}"),
+        ("keywords_only", {"verbose": True, "n": 1}, "verbose=True, rest={'n': 1}"),
         ("optional", 1, "given"),
-        ("variadic", 1, ["BusJobRequestMessage"]),
         ("in_thread", {"text": "t"}, ["t", False]),
         ("in_thread_without_arguments", None, "thread"),
         ("in_thread_with_job", {"text": "t"}, "t"),

@@ -89,11 +89,11 @@ class Tiny(BaseWorker):
     done = 0
 
     @job
-    async def quick(self, message: BusJobRequestMessage) -> None:
+    async def quick(self, payload: Any) -> None:
         self.done += 1
 
     @job
-    async def slow(self, message: BusJobRequestMessage) -> None:
+    async def slow(self, payload: Any) -> None:
         await anyio.lowlevel.checkpoint()
         self.done += 1
 

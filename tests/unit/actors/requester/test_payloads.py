@@ -112,9 +112,9 @@ class Mirror(BaseWorker):
         self.seen: list[tuple[str, Any]] = []
 
     @job
-    async def returns(self, message: BusJobRequestMessage) -> Any:
-        self.seen.append(("payload", message.payload))
-        return message.payload
+    async def returns(self, payload: Any) -> Any:
+        self.seen.append(("payload", payload))
+        return payload
 
     @job
     async def sends(self, work: Job[Any]) -> None:

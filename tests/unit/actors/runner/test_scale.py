@@ -15,7 +15,7 @@ import pytest
 
 from actors import BaseWorker, Job, JobError, WorkerRunner, job, subscribe, worker_ready
 from actors.runner.runner import core_of_runner
-from bus import WorkerReadyData
+from bus import BusJobRequestMessage, WorkerReadyData
 from tests.support.running import leftovers, running
 from tests.support.workers import quiet
 
@@ -41,8 +41,8 @@ class Member(BaseWorker):
     async def news(self, data: Any) -> None: ...
 
     @job(name="echo")
-    async def echo(self, message: Any) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
 
 class Driven(Member):
@@ -55,8 +55,8 @@ class Driven(Member):
 
 class Boss(BaseWorker):
     @job(name="echo")
-    async def echo(self, message: Any) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job(name="stream")
     async def streams(self, job: Job[int]) -> AsyncGenerator[int]:
@@ -72,7 +72,7 @@ class Boss(BaseWorker):
         await anyio.sleep_forever()
 
     @job(name="nested")
-    async def nested(self, message: Any) -> Any:
+    async def nested(self, message: BusJobRequestMessage) -> Any:
         return await self.job(self.name, name="echo", payload=message.payload)
 
 

@@ -101,7 +101,7 @@ async def test_what_a_function_names_in_its_signature_travels() -> None:
     assert isinstance(mirror, Function)
     async with WorkerRunner() as runner, Client(runner) as client:
         await runner.add_workers(mirror)
-        assert await client.request("mirror", {"point": Point(2)}) == [Point(2), Point(-2)]
+        assert await client.request("mirror", Point(2)) == [Point(2), Point(-2)]
 
 
 def test_a_type_registered_under_a_tag_of_its_own_keeps_it() -> None:

@@ -57,8 +57,8 @@ class Open(BaseWorker):
 
 class Server(BaseWorker):
     @job
-    async def research(self, message: Any) -> Any:
-        return message.payload
+    async def research(self, payload: Any) -> Any:
+        return payload
 
     @job
     async def summarise(self) -> None: ...

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
+import pydantic
 import pytest
 
-from actors import BaseWorker, Function, HandlerError, JobError, JobStatus, function
+from actors import (
+    Backoff,
+    BaseWorker,
+    Function,
+    HandlerError,
+    Job,
+    JobError,
+    JobStatus,
+    JobTimeoutError,
+    RetryPolicy,
+    function,
+)
 from actors.jobs.nesting import current_job
 from actors.performer.execution import Execution
 from tests.support.running import running
@@ -23,7 +39,8 @@ class Question(msgspec.Struct):
 
 
 class Boss(BaseWorker):
-    pass
+    async def ask(self, worker: str) -> None:
+        await self.job(worker)
 
 
 @function()
@@ -85,7 +102,50 @@ async def asks_further(name: str) -> str:
     return f"they say {inner}"
 
 
+@function
+def bounded(limit: Annotated[int, pydantic.Field(ge=1)]) -> int:
+    return limit
+
+
+@function
+def search(text: str, sources: list[str] = ["web"]) -> list[str]:  # noqa: B006 - it is copied for each call
+    sources.append(text)
+    return sources
+
+
+@function
+def record(data: dict[str, Any]) -> dict[str, Any]:
+    return data
+
+
+@function
+def collected(first: int, /, *more: int, label: str = "l", **rest: int) -> list[Any]:
+    return [first, more, label, rest]
+
+
+@function
+def named(*, text: str) -> str:
+    return text
+
+
+@function
+def with_job(job: Job[Any], number: int = 2) -> list[Any]:
+    return [job.worker_name, number]
+
+
+@function
+def with_a_clock(text: str, *, clock: Callable[[], float] = time.monotonic) -> bool:
+    return clock is time.monotonic and bool(text)
+
+
 ALL: list[Function[Any, Any]] = [
+    bounded,
+    search,
+    record,
+    collected,
+    named,
+    with_job,
+    with_a_clock,
     hello,
     add,
     greet,
@@ -119,6 +179,20 @@ ALL: list[Function[Any, Any]] = [
         ("nothing", None, None),
         ("on-thread", None, True),
         ("asks_further", "me", "they say hello me"),
+        ("bounded", 7, 7),
+        ("bounded", {"limit": 7}, 7),
+        ("search", {"text": "a"}, ["web", "a"]),
+        ("search", {"text": "b"}, ["web", "b"]),
+        ("record", {"id": 1}, {"id": 1}),
+        ("record", {"data": {"id": 1}, "by": "ann"}, {"data": {"id": 1}, "by": "ann"}),
+        ("record", {"data": {"id": 1}}, {"data": {"id": 1}}),
+        ("collected", {"first": 1}, [1, (), "l", {}]),
+        ("collected", {"first": 1, "label": "m", "n": 2}, [1, (), "m", {"n": 2}]),
+        ("named", "t", "t"),
+        ("named", {"text": "t"}, "t"),
+        ("with_job", None, ["with_job", 2]),
+        ("with_job", 3, ["with_job", 3]),
+        ("with_a_clock", {"text": "t"}, True),
     ],
 )
 async def test_a_function_answers_jobs_with_its_arguments_by_name_or_the_only_one_itself(
@@ -135,14 +209,19 @@ async def test_a_function_answers_jobs_with_its_arguments_by_name_or_the_only_on
     ("worker", "payload", "message"),
     [
         ("hello", {"name": 5}, r"payload\.name: expected str, got int"),
-        ("hello", None, r"payload\.name: expected str, got None"),
-        ("hello", {"nmae": "you"}, r"payload\.name: expected str, got a dict"),
+        ("hello", None, r"payload: expected str, got None"),
+        ("hello", {"nmae": "you"}, "payload: contains unknown field nmae; is it name?"),
         ("adder", {}, "payload: missing required field first"),
         ("adder", {"first": 1, "secnod": 2}, "unknown field secnod"),
         ("adder", [1, 2], "payload: expected a dict"),
         ("adder", 0, "payload: expected a dict"),
         ("nothing", {"x": 1}, "unknown field x"),
-        ("question", {"asked": {"text": None}}, r"payload\.asked\.text: "),
+        ("question", {"text": None}, r"payload\.text: "),
+        ("question", {"asked": {"text": "t"}}, "payload: missing required field text"),
+        ("bounded", -5, "payload: .*greater than or equal to 1"),
+        ("bounded", {"limit": -5}, "payload.limit: .*greater than or equal to 1"),
+        ("search", {"text": "a", "sources": "web"}, "payload.sources: expected a list, got str"),
+        ("search", {"text": "a", "sources": None}, "payload.sources: expected a list, got None"),
     ],
 )
 async def test_arguments_that_do_not_fit_are_a_failed_answer_that_names_them(
@@ -184,31 +263,103 @@ def test_a_function_can_still_be_called() -> None:
     assert add.name == "adder"
 
 
-def test_functions_that_cannot_be_given_arguments_by_name_are_refused() -> None:
-    def positional(first: int, /) -> None: ...
+class Streamed(msgspec.Struct):
+    number: int
 
+
+@function
+async def numbers(upto: int) -> AsyncIterator[Streamed]:
+    for number in range(upto):
+        yield Streamed(number)
+
+
+@function(name="plain-numbers")
+def plain_numbers(upto: int) -> Iterator[int]:
+    yield from range(upto)
+
+
+async def test_a_function_that_yields_streams() -> None:
+    boss = Boss("boss")
+    async with running(boss, numbers, plain_numbers):
+        async with boss.job("numbers", payload=2) as stream:
+            assert [each.data async for each in stream if each.type == "stream_data"] == [Streamed(0), Streamed(1)]
+        async with boss.job("plain-numbers", payload={"upto": 3}) as stream:
+            assert [each.data async for each in stream if each.type == "stream_data"] == [0, 1, 2]
+
+
+async def test_a_function_is_retried_limited_and_timed_out_as_it_says() -> None:
+    calls: list[int] = []
+    running_now = most = 0
+
+    @function(retries=RetryPolicy(attempts=3, backoff=Backoff(first=0.0, limit=0.0)))
+    async def flaky(number: int) -> int:
+        calls.append(number)
+        if len(calls) < 3:
+            raise ConnectionError(str(number))
+        return number
+
+    @function(timeout=0.01)
+    async def slow() -> None:
+        await anyio.sleep_forever()
+
+    @function(sequential=True)
+    async def one() -> None:
+        nonlocal running_now, most
+        running_now += 1
+        most = max(most, running_now)
+        await anyio.lowlevel.checkpoint()
+        running_now -= 1
+
+    boss = Boss("boss")
+    async with running(boss, flaky, slow, one):
+        assert await boss.job("flaky", payload=4) == 4
+        assert calls == [4, 4, 4]
+        with pytest.raises(JobTimeoutError):
+            await boss.job("slow")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(boss.ask, "one")
+        assert most == 1
+
+
+async def test_functions_that_call_themselves_something_else_are_served() -> None:
+    def twice(text: str, times: int = 2) -> str:
+        return text * times
+
+    class Adder:
+        def __call__(self, first: int, second: int) -> int:
+            return first + second
+
+    boss = Boss("boss")
+    triple = function(name="triple")(functools.partial(twice, times=3))
+    async with running(boss, triple, function(name="sum")(Adder())):
+        assert await boss.job("triple", payload={"text": "a"}) == "aaa"
+        assert await boss.job("sum", payload={"first": 1, "second": 2}) == 3
+
+
+def test_functions_that_cannot_be_served_are_refused() -> None:
     def variadic(*rest: int) -> None: ...
-
-    def extra(**rest: int) -> None: ...
 
     def unknown(what: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    def generator():  # type: ignore[no-untyped-def] # noqa: ANN202
+    def code(call: Callable[[], int]) -> None: ...
+
+    async def stream() -> AsyncIterator[int]:
         yield 1
 
-    async def async_generator():  # type: ignore[no-untyped-def] # noqa: ANN202
-        yield 1
-
-    for bad, message in (
-        (positional, "function 'positional': parameter first"),
-        (variadic, r"function 'variadic': parameter \*rest"),
-        (extra, r"function 'extra': parameter \*\*rest"),
-        (unknown, "function 'unknown': name 'Missing' is not defined"),
-        (generator, "function 'generator' is a generator"),
-        (async_generator, "function 'async_generator' is a generator"),
-    ):
+    refused: tuple[tuple[Any, str], ...] = (
+        (variadic, r"function 'variadic' takes \*args"),
+        (unknown, "function 'unknown': the annotation of 'what', 'Missing' cannot be resolved: name 'Missing'"),
+        (code, "function 'code': parameter 'call': .* is code"),
+        ("name", "stands on a function, not on 'name'; a name goes into name="),
+    )
+    for bad, message in refused:
         with pytest.raises(HandlerError, match=message):
-            function()(bad)
+            function(bad)
+    with pytest.raises(HandlerError, match="a stream cannot be retried"):
+        function(retries=RetryPolicy())(stream)
+    with pytest.raises(HandlerError, match="max_concurrency must be 1 or more"):
+        function(max_concurrency=0)
     with pytest.raises(ValueError, match=r"function name 'not a name.n' is not a valid name"):
         function(name="not a name\n")(lambda: None)
     with pytest.raises(HandlerError, match="a function without a name of its own needs one: name="):

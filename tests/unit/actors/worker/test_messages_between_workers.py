@@ -248,8 +248,8 @@ class Taking(Listener):
         self.turns.append(f"{self.name} inactive")
 
     @job(name="echo")
-    async def echo(self, message: Any) -> Any:
-        return message.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
 
 async def test_one_worker_hands_over_to_another_and_they_are_never_active_together() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -13,6 +14,7 @@ from actors import (
     Backoff,
     BaseWorker,
     HandlerError,
+    Job,
     RestartPolicy,
     RetryPolicy,
     RunnerStateError,
@@ -21,7 +23,7 @@ from actors import (
     subscribe,
     worker_ready,
 )
-from bus import open_bus
+from bus import BusEndMessage, open_bus
 from tests.support.running import running
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +46,12 @@ async def two_arguments(self: Any, first: Any, second: Any) -> None: ...
 async def keyword_needed(self: Any, message: Any, *, needed: int) -> None: ...
 async def no_self() -> None: ...
 async def no_self_but_keywords(*, this: Any = None) -> None: ...
-def plain_generator(self: Any) -> Generator[int]:
-    yield 1
+async def only_whatever_comes(self: Any, *arguments: Any) -> None: ...
+async def hidden_signature(*arguments: Any, **keywords: Any) -> None: ...
+async def another_message(self: Any, message: BusEndMessage) -> None: ...
+async def payload_twice(self: Any, work: Job[int], number: int) -> None: ...
+async def a_function(self: Any, call: Callable[[int], int]) -> None: ...
+async def a_bare_class(self: Any, worker: BaseWorker, depth: int) -> None: ...
 
 
 async def async_generator(self: Any) -> AsyncGenerator[int]:
@@ -53,22 +59,20 @@ async def async_generator(self: Any) -> AsyncGenerator[int]:
 
 
 async def unknown_type(self: Any, payload: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-async def unknown_answer(self: Any, payload: Any) -> Missing: ...  # type: ignore[name-defined]  # noqa: F821
 
 
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (
-            two_arguments,
-            r"handler Defined.handler asks for \(first, second\); a handler takes one argument besides self",
-        ),
-        (keyword_needed, r"asks for \(message, needed\)"),
         (no_self, "handler Defined.handler takes no 'self'"),
         (no_self_but_keywords, "takes no 'self'"),
-        (plain_generator, "a plain generator cannot stream; make it 'async def'"),
-        (unknown_type, "name 'Missing' is not defined; import or define that type before the class"),
-        (unknown_answer, "name 'Missing' is not defined"),
+        (only_whatever_comes, r"takes \*args, which does not say what it is given"),
+        (hidden_signature, r"takes \*args, .* functools.wraps"),
+        (another_message, "takes BusEndMessage: it is given a BusJobRequestMessage, or the payload"),
+        (payload_twice, r"takes the payload twice, in Job\[...\] and in 'number': leave one away"),
+        (a_function, "parameter 'call': .* is code, and code does not travel"),
+        (a_bare_class, "parameter 'worker': BaseWorker cannot be built from what travels"),
+        (unknown_type, "'Missing' cannot be resolved: name 'Missing' is not defined; import or define it before"),
     ],
 )
 def test_a_handler_with_a_signature_nobody_can_serve_is_refused_at_its_definition(method: Any, message: str) -> None:
@@ -83,13 +87,26 @@ def test_a_method_that_cannot_be_given_what_it_waits_for_is_refused_at_its_defin
         define(method, mark)
 
 
-@pytest.mark.parametrize("wrap", [staticmethod, classmethod, property])
-def test_a_handler_that_is_no_plain_method_is_refused_at_its_definition(wrap: Any) -> None:
-    with pytest.raises(HandlerError, match="plain method"):
-        define(wrap(method_of_a_worker))
-    if wrap is not property:
-        with pytest.raises(HandlerError, match=f"is a {wrap.__name__}: it must be a plain method"):
-            define(method_of_a_worker, lambda method: wrap(job(method)))
+@pytest.mark.parametrize("mark", [worker_ready(name="x"), subscribe("x")], ids=["worker_ready", "subscribe"])
+@pytest.mark.parametrize("wrap", [staticmethod, classmethod])
+def test_a_listener_that_is_no_plain_method_is_refused_at_its_definition(wrap: Any, mark: Any) -> None:
+    with pytest.raises(HandlerError, match=f"is a {wrap.__name__}: it must be a plain method"):
+        define(method_of_a_worker, lambda method: wrap(mark(method)))
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (property(method_of_a_worker), "stands on a method of a worker, not on <property"),
+        (BaseWorker, "stands on a method of a worker, not on <class"),
+        (partial(method_of_a_worker), "has no name of its own: say name="),
+        (len, "cannot mark <built-in function len>: write a method that calls it"),
+    ],
+    ids=["property", "class", "partial", "builtin"],
+)
+def test_what_cannot_be_a_handler_is_refused_where_it_is_marked(thing: Any, message: str) -> None:
+    with pytest.raises(HandlerError, match=message):
+        job(thing)
 
 
 def test_a_name_given_to_job_without_its_keyword_is_explained() -> None:

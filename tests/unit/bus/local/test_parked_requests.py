@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 import anyio.lowlevel
 import pytest
 
 from actors import JobError, JobStatus, WorkerUnavailableError, job
+from bus import BusJobRequestMessage
 from tests.support.running import running
 from tests.support.workers import Boss, Clerk, Hanging
 
@@ -53,7 +52,7 @@ async def test_g5_jobs_that_wait_for_a_worker_are_kept_in_order_and_cancelled_on
 async def test_g5_a_job_whose_worker_is_removed_before_it_began_goes_to_its_successor_or_fails() -> None:
     class OneByOne(Hanging):
         @job(name="hang", sequential=True)
-        async def hang(self, message: Any) -> None:
+        async def hang(self, message: BusJobRequestMessage) -> None:
             await super().hang(message)
 
     boss, first = Boss(), OneByOne("w")
