@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
 
-import anyio
 import click
 
 from actors.jobs.errors import ActorError, JobError, JobTimeoutError, WorkerUnavailableError
-from actors.runner.signals import watch
+from actors.runner.signals import watching
 from actors.runs.errors import RunFailedError, RunNotFoundError, RunStoreError
 from bus import BusError, DecodeError, TransportError
 from bus.errors import Portable
@@ -151,13 +150,8 @@ async def ends_by_itself() -> AsyncIterator[list[signal.Signals]]:
     """
     came: list[signal.Signals] = []
     try:
-        async with anyio.create_task_group() as tasks:
-            for number in SIGNALS:
-                tasks.start_soon(watch, number, came.append)
-            try:
-                yield came
-            finally:
-                tasks.cancel_scope.cancel()
+        with watching(SIGNALS, came.append):
+            yield came
     finally:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

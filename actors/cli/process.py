@@ -16,7 +16,7 @@ from anyio.abc import Process
 
 from actors.cli.failures import ExitCode, usage
 from actors.cli.output import say
-from actors.runner.signals import watch
+from actors.runner.signals import watching
 
 PATIENCE = 35.0
 """Seconds the program may take to end when it is asked to; then it is killed."""
@@ -42,16 +42,14 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
     # Python knows what it compiled by the second and the size of the source. Of two changes within a second, as by an
     # editor that saves and then formats, it would go on with the first.
     environment = {**(os.environ if environment is None else environment), "PYTHONDONTWRITEBYTECODE": "1"}
-    async with anyio.create_task_group() as tasks:
-        process = await begin(arguments, environment)
+    process = await begin(arguments, environment)
 
-        def on_signal(_number: signal.Signals) -> None:
-            stop.set()
-            if process.returncode is None:
-                process.terminate()  # the first one lets it drain, the second does not
+    def on_signal(_number: signal.Signals) -> None:
+        stop.set()
+        if process.returncode is None:
+            process.terminate()  # the first one lets it drain, the second does not
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            tasks.start_soon(watch, number, on_signal)
+    with watching((signal.SIGINT, signal.SIGTERM), on_signal):
         try:
             async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
                 shown = ", ".join(sorted(Path(path).name for _, path in changes)[:3])
@@ -68,7 +66,6 @@ async def reloaded(arguments: Sequence[str], folder: Path, environment: Mapping[
         finally:
             with anyio.CancelScope(shield=True):
                 await end(process, PATIENCE)
-        tasks.cancel_scope.cancel()
     return code
 
 

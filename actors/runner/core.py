@@ -25,7 +25,7 @@ from actors.jobs.remembered import Outcomes
 from actors.observability.job_events import TOPIC, JobEvents
 from actors.observability.trace import current_trace
 from actors.performer.threads import Threads, ThreadStatistics
-from actors.runner.roster import Roster
+from actors.runner.roster import STOP_TIMEOUT, Roster
 from actors.runner.signals import EndSignals
 from actors.runner.supervisor import Supervisor
 from actors.worker.core import Runner, WorkerCore
@@ -67,6 +67,10 @@ if TYPE_CHECKING:
 
 EVENTS = ("on_ready", "on_error", "on_job_start", "on_job_complete", "on_job_error")
 """The events of a runner."""
+
+
+MOST_NAMES = 5
+"""Workers that are named in the line about what an end waits for."""
 
 
 class RunnerStatistics(msgspec.Struct, frozen=True):
@@ -179,7 +183,7 @@ class RunnerCore:
         self._put_off: list[tuple[WorkerCore, str, Callable[[], Awaitable[None]]]] = []
         self.begun = anyio.Event()
         """Set when all workers that were added before have started."""
-        self._signals = EndSignals(lambda: self.ends, self.finish, sigint=handle_sigint, sigterm=handle_sigterm)
+        self._signals = EndSignals(self._waits, self.finish, sigint=handle_sigint, sigterm=handle_sigterm)
         self._connecting = False
         self._joined = False
         self._ending: str | None = None
@@ -435,11 +439,33 @@ class RunnerCore:
 
     async def connect(self) -> None:
         """Start its bus; returns early if it is ended while it waits for the network."""
+        self._signals.begin()
         self._connecting = True
-        if not self.bus.started:
-            self.bus.on_start(self._signals.watch)
         await self.bus.lend()
         self._connecting = False
+
+    def over(self) -> None:
+        """Note that it has ended."""
+        self._signals.end()
+        self.running = False
+        self.begun.set()
+
+    def _waits(self) -> str:
+        """What its end waits for, and for how long at most."""
+        jobs: dict[str, int] = {}
+        for name, entry in self.roster.entries.items():
+            admission = entry.core.admission
+            if admission is not None and admission.executions:
+                jobs[repr(name)] = len(admission.executions)
+        if self.ends and self.cancelling:
+            return "at once"
+        if not jobs:
+            return f"no job is under way; workers that clean up have up to {STOP_TIMEOUT:g} s each"
+        names = [*jobs][:MOST_NAMES]
+        more = f" and {len(jobs) - MOST_NAMES} more workers" if len(jobs) > MOST_NAMES else ""
+        count = sum(jobs.values())
+        plural = "s" if count > 1 else ""
+        return f"waiting up to {self.drain_timeout:g} s for {count} job{plural} of {', '.join(names)}{more}"
 
     async def live(self, task_group: TaskGroup) -> None:
         """Run everything in a task group, from the first worker to the last, and leave nothing behind."""
@@ -452,7 +478,6 @@ class RunnerCore:
         self.outcomes = Outcomes(self.tasks.now)
         self._mailbox = Mailbox(self.name, self._obey, self.tasks)
         self.tasks.spawn(self.deadlines.run)
-        self._signals.watch(self.tasks)
         self.running = self.accepting = True
         self.registry.listen(self._registry_changed)
         forget_stop = self.bus.on_stop(self._bus_stopped)

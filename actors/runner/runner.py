@@ -56,7 +56,8 @@ class WorkerRunner:
                 own. A bus that is not started is started and stopped by the runner.
             concurrency: Jobs that each of its workers may run at once, 1 or more, where the worker's own
                 `max_concurrency` is not lower; None leaves it to the workers.
-            handle_sigint: End gracefully on the first Ctrl-C, at once on the second.
+            handle_sigint: End gracefully on the first Ctrl-C, at once on the second. A handler that the program has
+                installed itself has the signal alone.
             handle_sigterm: The same for SIGTERM.
             session: `end()` and `cancel()` of its workers reach all runners of this session; None is one of its own.
             ready_timeout: Seconds a job waits for somebody to serve its name; long enough for a process to start.

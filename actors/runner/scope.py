@@ -45,6 +45,9 @@ class Living(Protocol):
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Begin to end."""
 
+    def over(self) -> None:
+        """Note that it has ended."""
+
     def failed(self, error: BaseException) -> None:
         """Begin to end at once, since it cannot go on."""
 
@@ -170,8 +173,7 @@ class Scope:
         except BaseException as error:  # noqa: BLE001 - raised by `run()`
             living.failure = living.failure or error
         finally:
-            living.running = False
-            living.begun.set()
+            living.over()
             if self._body is not None:
                 self._body.cancel()
 

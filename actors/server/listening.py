@@ -6,8 +6,8 @@ import ipaddress
 import math
 import signal
 import socket
-from contextlib import suppress
-from types import FrameType
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from actors.runner.signals import watching
 from actors.server.app import service_of
 from actors.server.service import Service
 from bus.log import log
@@ -132,16 +133,18 @@ class _Server(uvicorn.Server):
         self.over = anyio.Event()
         self.signal = ""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came, in the main thread, between any two instructions.
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """End by signals, but by those that the program around handles itself."""
+        with watching((signal.SIGINT, signal.SIGTERM), self.received):
+            yield
 
-        Nothing is logged here: in the middle of another line that fails, and what failed would be the signal.
-        """
+    def received(self, number: signal.Signals) -> None:
+        """A signal came."""
         if self.asked.is_set():
-            super().handle_exit(sig, frame)
-            self.force_exit = True
+            self.should_exit = self.force_exit = True
             return
-        self.signal = signal.Signals(sig).name
+        self.signal = number.name
         self.asked.set()
 
 

@@ -22,6 +22,7 @@ from actors.server.access import RateLimit, ServerSettings, Tokens
 from actors.server.problem import unavailable
 from actors.server.streams import Feed, FleetEvent, RunTails, Streams
 from bus import NetworkBus, WorkerBus, WorkerLostData, WorkerReadyData
+from bus.local.home import Body, body_here
 
 
 class Metrics:
@@ -92,7 +93,7 @@ class Service:
         self.metrics = Metrics()
         self.feed = Feed(secrets.token_hex(4))
         self.ending = False
-        self._starting: anyio.CancelScope | None = None
+        self._starting: Body | None = None
         self._working = 0
         self._idle = anyio.Event()
         self._client: Client | None = None
@@ -127,19 +128,26 @@ class Service:
 
         If it is to end before it has connected, the context begins all the same, and takes no work.
         """
-        with anyio.CancelScope() as starting:
-            self._starting = starting
+        starting = self._starting = body_here()
+        failure: BaseException | None = None
+        started = False
+        try:
             async with self._started():
-                self._starting = None
+                self._starting, started = None, True
                 try:
                     yield
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self.drain()
                     self._client = None
-                return
+        except BaseException as error:  # noqa: BLE001 - raised below, but for what gave up the start
+            failure = error
         self._starting = None
-        yield
+        _, failure = starting.leave(failure)
+        if failure is not None:
+            raise failure
+        if not started:
+            yield
 
     @asynccontextmanager
     async def _started(self) -> AsyncGenerator[None]:

@@ -80,7 +80,6 @@ class WorkerBus(EventSource):
         self._parked: dict[str, dict[tuple[str, str], tuple[BusJobRequestMessage, float]]] = {}
         self._registries: dict[str, WorkerRegistry] = {}
         self._subscribers: dict[str, BusSubscriber] = {}
-        self._start_callbacks: list[Callable[[Tasks], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
         self._home: GroupHome | None = None
         self._started = False
@@ -133,8 +132,6 @@ class WorkerBus(EventSource):
         self._tasks, self._started = Tasks(group), True
         for subscriber in self._subscribers.values():
             self._lead(subscriber, self._tasks)
-        while self._start_callbacks:
-            self._start_callbacks.pop()(self._tasks)
 
     async def stop(self) -> None:
         """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters.
@@ -395,10 +392,6 @@ class WorkerBus(EventSource):
 
     def give_up(self) -> None:
         """Do not wait any longer for a network that `start()` tries to reach: it returns soon, not started."""
-
-    def on_start(self, callback: Callable[[Tasks], None]) -> None:
-        """Call `callback` with its tasks when it starts, before it waits for a network."""
-        self._start_callbacks.append(callback)
 
     def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` before the bus stops. Returns the function that takes this back."""
