@@ -152,6 +152,7 @@ class Roster:
                     core.admission.drain()
                 if ready:
                     await self.host.announce(core, ready=False)
+        handled = {core: core.mailbox.handled for core in cores if core.mailbox is not None and core.mailbox.busy}
         with anyio.move_on_after(seconds):
             busy = True
             while busy:  # a job on one worker may give work to another that was done
@@ -162,8 +163,20 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait(self.host.tasks)
+            await self._last_hooks(cores, handled)
             return True
         return False
+
+    async def _last_hooks(self, cores: list[WorkerCore], handled: dict[WorkerCore, int]) -> None:
+        """Let hooks hear of what has ended last, for the grace period; those that ran before all this are not awaited."""
+        with anyio.move_on_after(self.host.cancel_grace):
+            for core in cores:
+                mailbox = core.mailbox
+                while mailbox is not None and mailbox.busy and handled.get(core) != mailbox.handled:
+                    if self.host.cancelling:
+                        return
+                    mailbox.when_idle(self.host.drained.wake)
+                    await self.host.drained.wait(self.host.tasks)
 
     async def stop(self, core: WorkerCore, reason: str) -> None:
         """Stop one core, its children first, these side by side. Returns when it has stopped, whoever began it."""

@@ -122,7 +122,7 @@ class Mailbox:
     take a place in a `Room` first; everything else is bounded by the jobs it belongs to.
     """
 
-    __slots__ = ("_apart", "_closed", "_data", "_handle", "_owner", "_system", "_tasks", "dropped")
+    __slots__ = ("_apart", "_closed", "_data", "_handle", "_idle", "_owner", "_system", "_tasks", "dropped", "handled")
 
     def __init__(self, owner: str, handle: Callable[[Any], Awaitable[None]], tasks: Tasks) -> None:
         self._owner = owner
@@ -132,7 +132,10 @@ class Mailbox:
         self._system = _Lane()
         self._apart: dict[Hashable, _Lane] | None = None
         self._closed: Callable[[], None] | None = None
+        self._idle: Callable[[], None] | None = None
         self.dropped = 0
+        self.handled = 0
+        """How many messages have been handled."""
 
     @property
     def busy(self) -> bool:
@@ -197,6 +200,10 @@ class Mailbox:
             else:
                 del self._apart[key]
 
+    def when_idle(self, idle: Callable[[], None]) -> None:
+        """Call `idle` whenever a lane has nothing to do any more."""
+        self._idle = idle
+
     def close(self, idle: Callable[[], None]) -> None:
         """Drop what waits and what still comes, counted in `dropped`; cancel what is being handled.
 
@@ -245,6 +252,7 @@ class Mailbox:
                         raise
                     log().error("message handler failed", owner=self._owner, error=text_of(error), exc_info=True)
                 lane.current = None
+                self.handled += 1
                 if lane.queue and not same_context(clean):  # what it left must not reach the next
                     lane.task = self._tasks.start(self._drain, lane)
                     return
@@ -260,3 +268,5 @@ class Mailbox:
             del self._apart[lane.leaves]
         if self._closed is not None:
             self._closed()
+        elif self._idle is not None:
+            self._idle()
