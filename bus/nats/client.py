@@ -6,12 +6,14 @@ Only this file knows the insides of the library. For asyncio.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bus.errors import BusError
@@ -66,6 +68,13 @@ def life_of_server(client: Client) -> str:
 
 
 _END = b"\r\n"
+
+
+class UnreadableError(ProtocolError):
+    """The server, or what stands between, has sent what the library cannot read; it has logged that."""
+
+    def __str__(self) -> str:
+        return "what came over the connection cannot be read"
 
 
 class StraightClient(Client):
@@ -125,27 +134,29 @@ class StraightClient(Client):
         if (
             not (self._unread or library.buf) and library.state == AWAITING_CONTROL_LINE
         ):  # it is not in the middle of one
-            while (line := data.find(_END, place)) > 0:
-                kind, *words = data[place:line].split()
-                begin = line + len(_END)
-                if kind == b"MSG":
-                    subject, sid, *reply, size = words
-                    body = begin
-                elif kind == b"HMSG":
-                    subject, sid, *reply, headers, size = words
-                    body = begin + int(headers)
-                else:
-                    break
-                end = begin + int(size)
-                if (
-                    int(sid) in self.straight
-                    or end + len(_END) > len(data)
-                    or not self._hand_on(
-                        int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
-                    )
-                ):
-                    break
-                place = end + len(_END)
+            # Nor does it begin with one that cannot be read: the library judges that, in its reader.
+            with suppress(ValueError):
+                while (line := data.find(_END, place)) > 0:
+                    kind, *words = data[place:line].split()
+                    begin = line + len(_END)
+                    if kind == b"MSG":
+                        subject, sid, *reply, size = words
+                        body = begin
+                    elif kind == b"HMSG":
+                        subject, sid, *reply, headers, size = words
+                        body = begin + int(headers)
+                    else:
+                        break
+                    end = begin + int(size)
+                    if (
+                        not begin <= body <= end <= len(data) - len(_END)
+                        or int(sid) in self.straight
+                        or not self._hand_on(
+                            int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                        )
+                    ):
+                        break
+                    place = end + len(_END)
         if place < len(data):
             self._feed(data[place:] if place else data)
 
@@ -169,6 +180,10 @@ class StraightClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if not self._hand_on(sid, subject, reply, data, headers):
             await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        await self._process_op_err(UnreadableError())  # whatever has ended it: nobody reads any more
 
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:

@@ -182,6 +182,11 @@ class RedisTransport:
             if self._waking is not None:
                 self._waking.cancel()
 
+    async def leave(self) -> None:
+        """Drop both connections, which are made anew when they are needed: nobody could say what still comes."""
+        for link in (self._reader, self._writer):
+            await link.drop()
+
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """Store `frames` in one round trip; those to one inbox together, in their order.
 

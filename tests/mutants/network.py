@@ -265,4 +265,25 @@ BUS = (
         "        pass\n    except EncodeError:",
         OBSERVERS,
     ),
+    Mutant(
+        "a connection goes on after what could not be read",
+        "bus/transport/guard.py",
+        "if isinstance(self._transport, Leaves):",
+        "if False:",
+        unit("unit/bus/transport/test_guard.py"),
+    ),
+    Mutant(
+        "an error that no transport foresees ends the loop that meets it",
+        "bus/transport/guard.py",
+        "return TransportError(words)",
+        "return error",
+        unit("unit/bus/transport/test_guard.py"),
+    ),
+    Mutant(
+        "the reader of NATS ends, and nobody is told",
+        "bus/nats/client.py",
+        "        await self._process_op_err(UnreadableError())  # whatever has ended it: nobody reads any more\n",
+        "",
+        unit("unit/bus/nats/test_nats_client.py"),
+    ),
 )
