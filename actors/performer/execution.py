@@ -25,7 +25,7 @@ from actors.jobs.outcome import TIMED_OUT, cancelled, cancelled_by_stranger, ina
 from actors.observability.log_fields import log_fields, log_raised
 from actors.observability.trace import enter, leave, watching
 from actors.performer.handler import Doer, Handler, Shape, Takes
-from actors.performer.invoke import call
+from actors.performer.invoke import call, is_refusal
 from actors.performer.job import Job
 from bus import (
     BusJobRequestMessage,
@@ -36,7 +36,6 @@ from bus import (
     EncodeError,
     ErrorInfo,
     JobStatus,
-    PayloadError,
     convert,
     travel,
 )
@@ -362,7 +361,7 @@ class Execution(msgspec.Struct, eq=False):
             info = describe(error, tracebacks=self.host.tracebacks)
             if is_cancel:
                 info = cancelled_by_stranger(info.type)
-            refused = issubclass(type(error), PayloadError)  # an exception may say another `__class__`
+            refused = is_refusal(error)
             told = refused or all(issubclass(type(leaf), JobError) for leaf in leaves(error))  # inside, or on purpose
             status = JobStatus.FAILED if refused else JobStatus.ERROR
             self._finish(JobState.ENDED, status, None, info, cause=error if not self.request.origin else None)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from actors.host import DoingHost
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
-from bus import convert, travel
+from bus import PayloadError, convert, travel
 
 
 class Invoked(Performed, Protocol):
@@ -43,6 +43,19 @@ def call(execution: Invoked) -> Awaitable[Any]:
         return _with_retries(execution, handler)
     _take(execution, execution.payload)
     return _once(execution, handler)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that the payload of a job does not fit: its handler may raise one too, of its own."""
+    if not issubclass(type(error), PayloadError):  # an exception may say another `__class__`
+        return False
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        step = step.tb_next
+    return step is None
+
+
+_OURS = frozenset({"actors", "bus"})
 
 
 def _take(execution: Invoked, came: Any) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 MOST_HOOKS = 1024
-"""Hooks that may wait, of jobs that have ended or were cancelled, before who asks for more has to wait."""
+"""Hooks that may wait before whoever asks for more, or of whom more is asked, has to wait."""
 
 
 class Names:
@@ -75,8 +75,8 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
         pending: Jobs that wait for a slot, or for the worker to become active (at most `mailbox_size`).
         quarantined: Handlers that go on although their job was answered CANCELLED after the grace period.
         messages: Messages of others that wait to be handled (at most `mailbox_size`).
-        hooks: Hooks that wait in line: for messages, for the events of each job (256), and for the ends of jobs (1,024,
-            and past that those of jobs that were under way).
+        hooks: Hooks that wait in line (256 for the events of each job, at most `mailbox_size` for messages, and for the
+            rest 1,024 and what was under way).
         handling: Event handlers that run (at most 1,024).
         senders: Requesters and senders that wait for room (bounded by their deadlines, or 30 seconds), also for that of
             its hooks.
@@ -483,12 +483,10 @@ class WorkerCore:
         if hook not in self.wanted:
             return False
         job_id = getattr(argument, "job_id", None)
-        item: tuple[Any, ...] = (self.call_hook, hook, argument, group, member, last)
-        if group is None:  # else it is bounded by what its job may send
-            if self._hook_room is None:
-                self._hook_room = Room(self.name, MOST_HOOKS, self.hosted.tasks)
-            self._hook_room.taken += 1
-            item = (_leave_line, self._hook_room, item)
+        if self._hook_room is None:
+            self._hook_room = Room(self.name, MOST_HOOKS, self.hosted.tasks)
+        self._hook_room.taken += 1
+        item = (_leave_line, self._hook_room, (self.call_hook, hook, argument, group, member, last))
         if getattr(argument, "urgent", False):
             self.open_mailbox().put_urgent(item, job_id)
         else:

@@ -35,7 +35,7 @@ from actors import (
 )
 from actors.jobs.errors import JobRefusedError, describe
 from actors.runs import RunState, RunStatus
-from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus
+from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus, convert
 from bus.errors import DataLostError
 from bus.log import LONGEST_TEXT, said
 from tests.support.running import running
@@ -317,6 +317,25 @@ async def test_g54_outcomes_of_the_system_are_the_systems(asker: Client, make: C
     error = await failure(asker, Agent("agent", make), 0, "ask")
     assert type(error) is JobError
     assert error.status is JobStatus.ERROR
+
+
+@anyio_mark
+async def test_g54_a_handler_that_reads_something_else_that_does_not_fit_has_not_been_refused(asker: Client) -> None:
+    class Reader(BaseWorker):
+        @job
+        async def read(self, number: int) -> int:
+            return len(convert({"n": "no number"}, dict[str, int], "payload"))
+
+        @job(retries=RetryPolicy(attempts=1))
+        async def read_again(self, number: int) -> int:
+            return await self.read(number)
+
+    await client_runner(asker).add_workers(Reader("reader"))
+    for name in ("read", "read_again"):
+        for payload, status in ((1, JobStatus.ERROR), ("no number", JobStatus.FAILED)):
+            with pytest.raises(JobError, match="PayloadError") as caught:
+                await asker.request("reader", payload, name=name)
+            assert caught.value.status is status
 
 
 @anyio_mark

@@ -404,9 +404,10 @@ class Stuck(BaseWorker):
         await self.gate.wait()
 
 
-@pytest.mark.parametrize("way", ["request_job", "awaited", "group", "by hand"])
+@pytest.mark.parametrize("way", ["request_job", "awaited", "group", "by hand", "events"])
 async def test_g25_who_asks_for_more_waits_while_too_many_ends_wait_for_a_slow_hook(way: str) -> None:
-    asker = Stuck("asker", "on_job_response" if way == "by hand" else "on_job_completed")
+    hooks = {"by hand": "on_job_response", "events": "on_job_update"}
+    asker = Stuck("asker", hooks.get(way, "on_job_completed"))
     asked = 0
 
     async def ask() -> None:
@@ -414,6 +415,8 @@ async def test_g25_who_asks_for_more_waits_while_too_many_ends_wait_for_a_slow_h
         for number in range(MOST_HOOKS + 500):
             if way == "request_job":
                 await asker.request_job("echo", name="echo", payload=1)
+            elif way == "events":
+                await asker.request_job("echo", name="tell", payload=1)
             elif way == "awaited":
                 await asker.job("echo", name="echo", payload=1)
             elif way == "group":
