@@ -361,9 +361,11 @@ class NatsTransport:
                 raise AccessDeniedError(  # noqa: TRY301
                     f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
                 )
-        except BaseException:
+        except BaseException as error:
             await link.close()
             self._errors += link.errors
+            if isinstance(error, Exception) and not isinstance(error, BusError):
+                raise link.failed("connecting", error) from error
             raise
         self._link = link
         self._connections += 1

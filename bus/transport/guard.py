@@ -58,13 +58,8 @@ class GuardedTransport:
         return self._transport.dead_frames
 
     async def open(self, node: str) -> None:
-        """See `Transport`. What can never succeed is a `BusError` of another kind, and is raised as it is."""
-        try:
-            await self._transport.open(node)
-        except BusError:
-            raise
-        except Exception as error:
-            raise await self._outage(error) from error
+        """See `Transport`. Nothing has worked yet: what is no `TransportError` here is raised, and ends the start."""
+        await self._transport.open(node)
 
     async def close(self) -> None:
         """See `Transport`."""

@@ -85,12 +85,11 @@ async def test_an_outage_is_passed_on_as_it_is() -> None:
     assert (broken.left, guard.unreadable) == (0, 0)
 
 
-async def test_g65_at_the_start_only_what_can_never_succeed_is_no_outage() -> None:
-    with pytest.raises(BusError) as caught:
-        await GuardedTransport(cast("Transport", Broken(BusError("needs asyncio")))).open("n")
-    assert not isinstance(caught.value, TransportError)
-    with pytest.raises(TransportError):
-        await GuardedTransport(cast("Transport", Broken(ValueError("no greeting")))).open("n")
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+async def test_an_error_of_any_type_ends_the_start(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        await GuardedTransport(cast("Transport", Broken(error))).open("n")
+    assert caught.value is error
 
 
 def test_a_transport_that_saves_wake_ups_does_so_behind_the_guard_too() -> None:
