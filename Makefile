@@ -9,10 +9,10 @@ PY := .venv/bin/python
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format simulate chaos fuzz mutants bench clean
+.PHONY: help setup demo test check format simulate chaos fuzz mutants bench compare-pipecat clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '%-15s %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP) ## Review a source tree with a team: make demo [SOURCE=path] [BUS=redis|nats|url [WORKERS=3] [KILL=1]].
 	@$(PY) -m examples.code_review $(if $(BUS),--bus $(call quote,$(BUS))) $(if $(WORKERS),--workers $(call quote,$(WORKERS))) \
@@ -26,6 +26,7 @@ check: $(STAMP) ## Lint, formatting, types, and the plan of who may import whom.
 	@$(PY) -m ruff format --check --quiet || { echo "the files above are not formatted: make format" >&2; exit 1; }
 	@$(PY) -m mypy --no-error-summary
 	@$(PY) -m tests.house
+	@$(PY) -m tests.typed
 
 format: $(STAMP) ## Format the code, and repair what the linter can.
 	@$(PY) -m ruff check --quiet --fix-only
@@ -47,6 +48,9 @@ mutants: $(STAMP) ## Plant small faults, one at a time; each must be caught.
 bench: $(STAMP) ## Measure against bare asyncio and the bare clients of Redis and NATS, one JSON line per case.
 	@$(PY) -m benchmarks.local
 	@$(PY) -m benchmarks.network
+
+compare-pipecat: $(STAMP) ## Run examples on Pipecat too, installed in build/ for that, and compare what they print.
+	@$(PY) -m tests.compare_pipecat
 
 setup: $(STAMP) ## Only make the virtual environment: make setup [PYTHON=python3.13].
 	@:

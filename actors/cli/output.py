@@ -74,7 +74,7 @@ def _bare(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     model = getattr(value, "model_dump", None)
-    return model(mode="json") if model is not None else str(value)
+    return model(mode="json", by_alias=True) if model is not None else str(value)
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

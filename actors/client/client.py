@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 
-from actors.client.sync import SyncClient, runs_as_sync
-from actors.jobs.errors import ActorError, JobError, RunnerStateError
+from actors.client.sync import AsyncClient, SyncClient, runs_as_sync
+from actors.jobs.errors import JobError, RunnerStateError
 from actors.jobs.outcome import is_told
 from actors.jobs.params import (
     RUN_TTL,
-    GroupKeywords,
+    ClientOptions,
     JobGroupParams,
-    JobKeywords,
-    PayloadKeywords,
     RunKeywords,
     resolve,
 )
-from actors.requester.contexts import JobContext, JobGroupContext, drop, handed_on
-from actors.runner.runner import WorkerRunner
+from actors.runner.runner import WorkerRunner, core_of_runner
+from actors.worker.core import WorkerCore
+from actors.worker.verbs import core_of
 from actors.worker.worker import BaseWorker
-from bus import DEAD_LETTERED, BusError, DeadLetters, WorkerBus, check_name
+from bus import DEAD_LETTERED, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +38,7 @@ class _Requester(BaseWorker):
 
 
 @runs_as_sync
-class Client:
+class Client(AsyncClient):
     """Asks workers for jobs from anywhere: `async with Client(...) as client: await client.request("a")`."""
 
     def __init__(
@@ -49,7 +48,7 @@ class Client:
         name: str | None = None,
         run_store: RunStore | str | None = None,
         own_runs: bool = True,
-        **bus_options: Any,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """Make a client.
 
@@ -60,7 +59,8 @@ class Client:
                 the Redis or NATS server of the bus, under its namespace, or the memory of this process.
             own_runs: Whether runs that nobody does are done by this process, as long as the client lives; else by the
                 owners of other processes alone.
-            bus_options: What `open_bus` takes beside a URL.
+            options: What `open_bus` takes beside a URL; and `ready_timeout`, the seconds that a job waits for somebody
+                to serve its name, 30 unless said otherwise.
         """
         self._to = to
         self._worker = _Requester(name)
@@ -68,7 +68,7 @@ class Client:
         self._stack: AsyncExitStack | None = None
         self._run_store = run_store
         self._own_runs = own_runs
-        self._bus_options = bus_options
+        self._options = options
         self._runs: Runs | None = None
         self._opening = anyio.Lock()
 
@@ -79,7 +79,7 @@ class Client:
         name: str | None = None,
         run_store: str | None = None,
         own_runs: bool = True,
-        **bus_options: Any,
+        **options: Unpack[ClientOptions],
     ) -> SyncClient:
         """A client for code without an event loop, whose methods block: `with Client.sync(url) as client: ...`.
 
@@ -88,12 +88,12 @@ class Client:
             name: As above.
             run_store: As above, but the URL of a store.
             own_runs: As above.
-            bus_options: As above.
+            options: As above.
 
         Raises:
             TypeError: Something was given that lives in an event loop, such as a runner.
         """
-        return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
+        return SyncClient(to, name=name, run_store=run_store, own_runs=own_runs, **options)
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -101,7 +101,7 @@ class Client:
         if isinstance(self._to, WorkerRunner):
             self._runner = self._to
         else:
-            self._runner = WorkerRunner(bus=self._to, handle_sigint=False, handle_sigterm=False, **self._bus_options)
+            self._runner = WorkerRunner(bus=self._to, handle_sigint=False, handle_sigterm=False, **self._options)
             await stack.enter_async_context(self._runner)
         try:
             await self._runner.add_workers(self._worker)
@@ -118,70 +118,6 @@ class Client:
         """Cancel what is still open, and disconnect."""
         stack, self._stack, self._runs = self._stack, None, None
         return await stack.__aexit__(kind, error, trace) if stack is not None else None
-
-    async def request(self, worker_name: str, payload: Any = None, **keywords: Unpack[JobKeywords]) -> Any:
-        """Ask for a job and return its answer; keywords and errors as for `BaseWorker.job`."""
-        return await self.job(worker_name, payload=payload, **keywords)
-
-    def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> JobContext:
-        """One job, to be entered or awaited; see `BaseWorker.job`."""
-        return handed_on(self._connected().job(worker_name, **keywords))
-
-    def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> JobGroupContext:
-        """Several jobs, to be entered or awaited; see `BaseWorker.job_group`."""
-        return handed_on(self._connected().job_group(*worker_names, **keywords))
-
-    async def gather(
-        self,
-        worker_name: str,
-        payloads: Iterable[Any],
-        *,
-        max_concurrency: int = 200,
-        **keywords: Unpack[JobKeywords],
-    ) -> list[Any]:
-        """Ask one worker for many jobs.
-
-        Args:
-            worker_name: Whom to ask.
-            payloads: One job each; taken as slots become free, so it may be a generator of any length.
-            max_concurrency: Jobs under way at once, 1 or more.
-            keywords: As for `BaseWorker.job`, for each job.
-
-        Returns:
-            The answers in the order of the payloads; where a job did not complete, or its payload could not be sent,
-            the error in its place.
-
-        Raises:
-            ValueError: `max_concurrency` or a keyword is out of its range.
-            Exception: What iterating over `payloads` raises; jobs under way are cancelled.
-        """
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
-        worker = self._connected()
-        check_name("worker name", worker_name)
-        drop(worker.job(worker_name, **keywords))  # what is wrong with every job is an error now, and not one per job
-        answers: list[Any] = []
-        numbered = enumerate(payloads)
-        failure: list[Exception] = []
-
-        async def slot() -> None:
-            try:
-                for index, payload in numbered:
-                    answers.append(None)
-                    try:
-                        answers[index] = await worker.job(worker_name, payload=payload, **keywords)
-                    except (ActorError, BusError) as error:
-                        answers[index] = error
-            except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
-                failure.append(error)
-                slots.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as slots:
-            for _ in range(max_concurrency):
-                slots.start_soon(slot)
-        if failure:
-            raise failure[0]
-        return answers
 
     def workers(self) -> list[WorkerReadyData]:
         """Every worker that is known now, on any runner, but the clients, whose names begin with `_`."""
@@ -296,9 +232,14 @@ class Client:
         with anyio.CancelScope(shield=True):
             await self._worker.stop()
 
+    @property
+    def __actorbus__(self) -> WorkerCore:
+        return core_of(self._connected())
+
     def _connected(self) -> BaseWorker:
         if self._stack is None:
             raise RunnerStateError("the client is not connected: use it inside 'async with Client(...) as client'")
+        core_of_runner(self._runner).require_here()
         return self._worker
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack
+from abc import abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, TypeVar, Unpack, overload
 
 from actors.client.loop_thread import LoopThread, SyncEvents
 from actors.jobs.errors import JobResult
-from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
-from actors.jobs.params import RUN_TTL, GroupKeywords, JobGroupParams, JobKeywords, PayloadKeywords, RunKeywords
+from actors.jobs.events import AnswerT, JobEvent, JobGroupEvent, JobGroupResponse
+from actors.jobs.params import (
+    RUN_TTL,
+    CallKeywords,
+    ClientOptions,
+    GroupKeywords,
+    JobGroupParams,
+    JobKeywords,
+    PayloadKeywords,
+    RunKeywords,
+)
+from actors.performer.job import Job
 from actors.requester.contexts import JobContext, JobGroupContext, _Context, drop, handed_on, was_asked
-from bus import DeadLetter, DeadLetters, WorkerBus
+from actors.worker.asking import Asking, FunctionReference
+from bus import BusJobRequestMessage, DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,12 +33,14 @@ if TYPE_CHECKING:
     from bus import WorkerReadyData
 
 
+T = TypeVar("T")
+P = TypeVar("P")
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
-AnswerT = TypeVar("AnswerT")
+WholeT = TypeVar("WholeT")
 ContextT = TypeVar("ContextT", bound=_Context[Any, Any])
 
 
-class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
+class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, WholeT]):
     """What `SyncJobContext` and `SyncJobGroupContext` share."""
 
     def __init__(self, thread: LoopThread, context: ContextT) -> None:
@@ -48,11 +61,11 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
         """End the job or group now; leaving the context then raises its error."""
         self._thread.call(self._context.cancel, reason)
 
-    def result(self) -> AnswerT:
+    def result(self) -> WholeT:
         """Ask for the job or group and wait for its answer: what `await` does with its twin."""
 
-        async def answer() -> AnswerT:
-            found: AnswerT = await self._context
+        async def answer() -> WholeT:
+            found: WholeT = await self._context
             return found
 
         drop(self._context)  # if it cannot be asked for any more, this says so
@@ -86,20 +99,20 @@ class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, AnswerT]):
         self._thread.call(self._context.__aexit__, kind, error, trace)
 
 
-class SyncJobContext(_SyncContext[JobContext, JobEvent, Any]):
+class SyncJobContext(_SyncContext[JobContext[AnswerT], JobEvent, AnswerT]):
     """One job: `with client.job("name") as job`, or `client.job("name").result()`; as `JobContext`."""
 
     @property
-    def response(self) -> Any:
+    def response(self) -> AnswerT:
         """The answer, `{}` while there is none."""
         return self._context.response
 
 
-class SyncJobGroupContext(_SyncContext[JobGroupContext, JobGroupEvent, JobGroupResponse]):
+class SyncJobGroupContext(_SyncContext[JobGroupContext[AnswerT], JobGroupEvent, JobGroupResponse[AnswerT]]):
     """Several jobs: `with client.job_group("a", "b") as group`, or `.result()` of it; as `JobGroupContext`."""
 
     @property
-    def responses(self) -> dict[str, Any]:
+    def responses(self) -> dict[str, AnswerT]:
         """Answers that have come in, by worker name."""
         return dict(self._context.responses)
 
@@ -164,31 +177,24 @@ class SyncRun:
         return self._thread.call(self._run.cancel, reason)
 
 
-class AsyncClient(AbstractAsyncContextManager[object], Protocol):
+class AsyncClient(Asking):
     """The client with an event loop that a sync client runs: `Client`, which says so with `runs_as_sync`."""
 
-    def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> JobContext:
-        """One job."""
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Connect."""
 
-    def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> JobGroupContext:
-        """Several jobs."""
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Disconnect."""
 
-    async def request(self, worker_name: str, payload: Any = None, **keywords: Unpack[JobKeywords]) -> Any:
-        """Ask for a job and return its answer."""
-
-    async def gather(
-        self,
-        worker_name: str,
-        payloads: Iterable[Any],
-        *,
-        max_concurrency: int = 200,
-        **keywords: Unpack[JobKeywords],
-    ) -> list[Any]:
-        """Ask one worker for many jobs."""
-
+    @abstractmethod
     def workers(self) -> list[WorkerReadyData]:
         """Every worker that is known now."""
 
+    @abstractmethod
     async def submit(
         self,
         *worker_names: str,
@@ -199,16 +205,20 @@ class AsyncClient(AbstractAsyncContextManager[object], Protocol):
     ) -> Run:
         """Enter a job that outlives who asks for it."""
 
+    @abstractmethod
     async def run(self, run_id: str) -> Run:
         """A run that was submitted."""
 
+    @abstractmethod
     async def runs(self, **filters: Unpack[RunFilters]) -> Sequence[RunStatus]:
         """The latest runs."""
 
     @property
+    @abstractmethod
     def dead_letters(self) -> DeadLetters:
         """The jobs that were given up on."""
 
+    @abstractmethod
     async def requeue(self, letter_id: str, *, timeout: float | None = None) -> Any:
         """Do a job that was given up on again."""
 
@@ -240,7 +250,7 @@ class SyncClient:
         name: str | None = None,
         run_store: str | None = None,
         own_runs: bool = True,
-        **bus_options: Any,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """Make a client; arguments as for `Client`, but nothing that lives in another event loop.
 
@@ -253,7 +263,7 @@ class SyncClient:
                 raise TypeError(
                     f"{each!r:.100} lives in an event loop: use 'async with Client(...)' in that, or give a URL"
                 )
-        self._client = _makers[-1](to, name=name, run_store=run_store, own_runs=own_runs, **bus_options)
+        self._client = _makers[-1](to, name=name, run_store=run_store, own_runs=own_runs, **options)
         self._thread = LoopThread()
 
     def __enter__(self) -> Self:
@@ -267,32 +277,209 @@ class SyncClient:
         """Cancel what is still open, and disconnect."""
         return self._thread.close(kind, error, trace)
 
-    def request(self, worker_name: str, payload: Any = None, **keywords: Unpack[JobKeywords]) -> Any:
+    @overload
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
+    ) -> T: ...
+    @overload
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Any: ...
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Any:
         """Ask for a job and return its answer; as `Client.request`."""
-        return self._thread.call(self._client.request, worker_name, payload, **keywords)
+        return self._thread.call(lambda: self._client.request(worker_name, payload, result=result, **keywords))
 
-    def job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext:
+    @overload
+    def job(self, worker_name: str, *, result: type[T], **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[T]: ...
+    @overload
+    def job(
+        self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]
+    ) -> SyncJobContext[Any]: ...
+    def job(self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[Any]:
         """One job, to be entered or waited for with `.result()`; as `Client.job`."""
         self._thread.require_open()
-        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, **keywords)))
+        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, result=result, **keywords)))
 
-    def job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> SyncJobGroupContext:
+    @overload
+    def job_group(
+        self, *worker_names: str, result: type[T], **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[T]: ...
+    @overload
+    def job_group(
+        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[Any]: ...
+    def job_group(
+        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[Any]:
         """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
         self._thread.require_open()
-        return SyncJobGroupContext(self._thread, handed_on(self._client.job_group(*worker_names, **keywords)))
+        context = self._client.job_group(*worker_names, result=result, **keywords)
+        return SyncJobGroupContext(self._thread, handed_on(context))
 
+    @overload
+    def call(
+        self, handler: FunctionReference[[P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self, handler: FunctionReference[[], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: FunctionReference[..., Awaitable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: FunctionReference[[P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(self, handler: FunctionReference[[], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: FunctionReference[..., T], payload: Mapping[str, Any], **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any, Job[P]], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[[Any, BusJobRequestMessage], Awaitable[T]],
+        payload: Any = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[Concatenate[Any, Any, Any, ...], Awaitable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, Job[P]], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any, BusJobRequestMessage], T], payload: Any = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[Concatenate[Any, Any, Any, ...], T],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    def call(self, handler: Any, payload: Any = None, **keywords: Unpack[CallKeywords]) -> Any:
+        """Ask for the job of a handler that is given itself, and return its answer; as `Client.call`."""
+        return self._thread.call(lambda: self._client.call(handler, payload, **keywords))
+
+    @overload
+    def stream(
+        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Iterator[Any]: ...
+    @overload
+    def stream(
+        self, worker_name: FunctionReference[[P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: FunctionReference[[], AsyncIterable[T]],
+        payload: None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: FunctionReference[..., AsyncIterable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any, Job[P]], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: Callable[[Any, BusJobRequestMessage], AsyncIterable[T]],
+        payload: Any = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any, P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any], AsyncIterable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: Callable[Concatenate[Any, Any, Any, ...], AsyncIterable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    def stream(self, worker_name: Any, payload: Any = None, *, result: Any = None, **keywords: Any) -> Iterator[Any]:
+        """The chunks of a job, in order; as `Client.stream`. Leaving the loop cancels the job."""
+
+        async def opened() -> SyncEvents[Any]:
+            return SyncEvents(self._thread, self._client.stream(worker_name, payload, result=result, **keywords))
+
+        return self._thread.call(opened)
+
+    @overload
     def gather(
         self,
         worker_name: str,
         payloads: Iterable[Any],
         *,
         max_concurrency: int = 200,
+        result: type[T],
+        **keywords: Unpack[JobKeywords],
+    ) -> list[T]: ...
+    @overload
+    def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        result: Any = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> list[Any]: ...
+    def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        result: Any = None,
         **keywords: Unpack[JobKeywords],
     ) -> list[Any]:
         """Ask one worker for many jobs; as `Client.gather`, but takes all payloads first, in the caller's thread."""
         self._thread.require_open()
+        taken = list(payloads)
         return self._thread.call(
-            self._client.gather, worker_name, list(payloads), max_concurrency=max_concurrency, **keywords
+            lambda: self._client.gather(worker_name, taken, max_concurrency=max_concurrency, result=result, **keywords)
         )
 
     def workers(self) -> list[WorkerReadyData]:

@@ -105,6 +105,10 @@ class JobRefusedError(JobError, MailboxFullError):
     capacity = 0
 
 
+class ResultMismatchError(JobError):
+    """The worker did the job, and answered something else than `result=` says. `response` is what it answered."""
+
+
 class JobGroupError(JobError):
     """A group did not complete: the member in `worker_name` failed, the deadline passed, or it was cancelled.
 
@@ -160,6 +164,7 @@ KINDS: dict[str, type[JobError]] = {
     "JobTimeoutError": JobTimeoutError,
     "WorkerUnavailableError": WorkerUnavailableError,
     "MailboxFullError": JobRefusedError,
+    "ResultMismatchError": ResultMismatchError,
 }
 """Outcomes that have an error class of their own at the requester, by `ErrorInfo.type`."""
 

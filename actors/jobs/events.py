@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 import msgspec
 
@@ -16,6 +16,18 @@ from bus import (
 )
 from bus.wire.known import own_type
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    AnswerT = TypeVar("AnswerT", default=Any)
+else:
+    from typing import TypeVar
+
+    AnswerT = TypeVar("AnswerT")
+
+JobEventType = Literal["update", "stream_start", "stream_data", "stream_end"]
+JobGroupEventType = Literal["update", "stream_start", "stream_data", "stream_end", "member_done"]
+
 
 class JobEvent(msgspec.Struct):
     """Something a job sent before its answer.
@@ -26,39 +38,42 @@ class JobEvent(msgspec.Struct):
         attempt: Which delivery of the job it comes from; see `JobGroupEvent`.
     """
 
-    UPDATE: ClassVar[str] = "update"
-    STREAM_START: ClassVar[str] = "stream_start"
-    STREAM_DATA: ClassVar[str] = "stream_data"
-    STREAM_END: ClassVar[str] = "stream_end"
+    UPDATE: ClassVar[Literal["update"]] = "update"
+    STREAM_START: ClassVar[Literal["stream_start"]] = "stream_start"
+    STREAM_DATA: ClassVar[Literal["stream_data"]] = "stream_data"
+    STREAM_END: ClassVar[Literal["stream_end"]] = "stream_end"
 
-    type: str
+    type: JobEventType
     data: Any = None
     attempt: int = 1
 
 
 class JobGroupEvent(msgspec.Struct):
-    """Something a member of a group sent before its answer.
+    """Something a member of a group sent before its answer, or that it has ended.
 
     Attributes:
-        type: `UPDATE`, `STREAM_START`, `STREAM_DATA` or `STREAM_END`.
-        worker_name: Who sent it.
-        data: What it sent.
+        type: `UPDATE`, `STREAM_START`, `STREAM_DATA` or `STREAM_END`; `MEMBER_DONE`, the last one of each member.
+        worker_name: Whose event it is.
+        data: What the member sent; of `MEMBER_DONE`, what it answered.
         attempt: Which delivery of the job it comes from. When this grows, a performer died and another began again:
             what the earlier one had streamed is void.
+        result: Of `MEMBER_DONE`, how the member ended, also if it did not complete; None of the others.
     """
 
-    UPDATE: ClassVar[str] = "update"
-    STREAM_START: ClassVar[str] = "stream_start"
-    STREAM_DATA: ClassVar[str] = "stream_data"
-    STREAM_END: ClassVar[str] = "stream_end"
+    UPDATE: ClassVar[Literal["update"]] = "update"
+    STREAM_START: ClassVar[Literal["stream_start"]] = "stream_start"
+    STREAM_DATA: ClassVar[Literal["stream_data"]] = "stream_data"
+    STREAM_END: ClassVar[Literal["stream_end"]] = "stream_end"
+    MEMBER_DONE: ClassVar[Literal["member_done"]] = "member_done"
 
-    type: str
+    type: JobGroupEventType
     worker_name: str
     data: Any = None
     attempt: int = 1
+    result: JobResult | None = None
 
 
-class JobGroupResponse(msgspec.Struct, frozen=True):
+class JobGroupResponse(msgspec.Struct, Generic[AnswerT], frozen=True):
     """A group that has completed.
 
     Attributes:
@@ -68,7 +83,7 @@ class JobGroupResponse(msgspec.Struct, frozen=True):
     """
 
     job_id: str
-    responses: dict[str, Any]
+    responses: dict[str, AnswerT]
     results: dict[str, JobResult] = {}
 
 
@@ -98,7 +113,7 @@ class JobRecord(msgspec.Struct, frozen=True):
 
 own_type(JobRecord, "JobRecord")
 
-SHOWN_AS: dict[type[Any], tuple[str, str]] = {
+SHOWN_AS: dict[type[Any], tuple[JobEventType, str]] = {
     BusJobStreamStartMessage: (JobGroupEvent.STREAM_START, "on_job_stream_start"),
     BusJobStreamDataMessage: (JobGroupEvent.STREAM_DATA, "on_job_stream_data"),
     BusJobStreamEndMessage: (JobGroupEvent.STREAM_END, "on_job_stream_end"),

@@ -15,9 +15,16 @@ from actors.jobs.errors import JobResult, JobStateError
 
 if TYPE_CHECKING:
     from bus import BusJobRequestMessage
+    from bus.local.tasks import Tasks
 
 MAX_DEPTH = 100
 """Jobs inside jobs inside jobs: deeper is a loop, and would end only when memory does."""
+
+
+class Place(Protocol):
+    """A runner, as something that has an event loop."""
+
+    tasks: Tasks
 
 
 class OuterJob(Protocol):
@@ -40,6 +47,10 @@ class OuterJob(Protocol):
     @property
     def remaining(self) -> float | None:
         """Seconds until its deadline; None if there is none."""
+
+    @property
+    def host(self) -> Place:
+        """The runner where it is done."""
 
     @property
     def answered(self) -> bool:

@@ -24,6 +24,10 @@ TIMED_OUT = "JobTimeoutError"
 """`ErrorInfo.type` of a job whose deadline passed."""
 
 
+MISMATCH = "ResultMismatchError"
+"""`ErrorInfo.type` of a job whose answer is not what its requester wants."""
+
+
 def cancelled(reason: str | None = None, otherwise: str = "cancelled") -> ErrorInfo:
     """Somebody told the job to stop."""
     return ErrorInfo(type=CANCELLED, message=reason_of(reason, otherwise))

@@ -66,6 +66,17 @@ class JobKeywords(_Keywords, total=False):
     cancellable: bool | None
 
 
+class CallKeywords(TypedDict, total=False):
+    """The keywords of `BaseWorker.call`."""
+
+    on: str
+    timeout: float | None
+    label: str | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+    job_id: str | None
+    cancellable: bool | None
+
+
 class PayloadKeywords(JobKeywords, total=False):
     """The keywords of `BaseWorker.job`."""
 
@@ -87,7 +98,7 @@ class RunKeywords(_Keywords, total=False):
 class GroupKeywords(RunKeywords, total=False):
     """The keywords of `BaseWorker.job_group`."""
 
-    params: JobGroupParams | None
+    params: JobParams | None
     job_id: str | None
     cancellable: bool | None
 
@@ -108,6 +119,12 @@ class ForeignRunnerKeywords(ForeignKeywords, total=False):
 
 class RunnerOptions(BusOptions, ForeignRunnerKeywords, total=False):
     """What a runner takes beside its own arguments: the options of its bus, and words that mean nothing."""
+
+
+class ClientOptions(BusOptions, total=False):
+    """What a client takes beside its own arguments: the options of its bus, and one of its runner."""
+
+    ready_timeout: float
 
 
 def without_foreign(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:

@@ -44,16 +44,20 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor does when a child's `start()` or `run()` raises.
+    """What a supervisor does when a child fails: its `start()`, `run()` or a background task of it raises.
 
     Attributes:
+        restart: Which children are made again: `permanent` ones also when their `run()` returns, `transient` ones when
+            they fail, `temporary` ones never. A child that is stopped or removed on purpose is not made again.
         strategy: Whom to start again: `one_for_one` the failed child, `one_for_all` all children of the same
             `supervise` call, `rest_for_one` it and those named after it.
-        max_restarts: Failures that are answered by a restart within `period`; one more and the parent fails.
+        max_restarts: Failures that are answered by a restart within `period`; one more and the parent fails. A factory
+            that raises counts as a failure.
         period: Seconds over which failures are counted.
         backoff: Waits before restarts; grows with the failures counted.
     """
 
+    restart: Literal["permanent", "transient", "temporary"] = "transient"
     strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
     max_restarts: int = 3
     period: float = 60.0
@@ -61,6 +65,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        kinds = ("permanent", "transient", "temporary")
+        _require(self, "restart", self.restart in kinds, f"one of {', '.join(kinds)}")
         strategies = ("one_for_one", "one_for_all", "rest_for_one")
         _require(self, "strategy", self.strategy in strategies, f"one of {', '.join(strategies)}")
         _require(self, "max_restarts", self.max_restarts >= 0, "0 or more")
@@ -87,6 +93,7 @@ class Intensity:
         count = len(self._failures)
         return count if count <= self._policy.max_restarts else None
 
-    def exhausted(self, now: float) -> bool:
-        """Whether one more failure is more than the policy allows."""
-        return sum(now - when < self._policy.period for when in self._failures) >= self._policy.max_restarts
+    def exhausted(self, now: float, *, more: int = 0) -> bool:
+        """Whether one more failure, beside `more` that are not counted yet, is more than the policy allows."""
+        counted = sum(now - when < self._policy.period for when in self._failures)
+        return counted + more >= self._policy.max_restarts

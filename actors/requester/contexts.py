@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from warnings import warn_explicit
 
 from actors.jobs.errors import JobGroupError, JobResult, JobStateError
-from actors.jobs.events import JobEvent, JobGroupEvent, JobGroupResponse
+from actors.jobs.events import AnswerT, JobEvent, JobGroupEvent, JobGroupResponse
 from actors.jobs.outcome import job_error
 from actors.requester.group import Group, GroupStatistics
 from actors.requester.request import request, request_late
+from actors.requester.result import Fit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -131,22 +132,28 @@ class JobGroup:
 
 
 EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
-AnswerT = TypeVar("AnswerT")
+WholeT = TypeVar("WholeT")
 ContextT = TypeVar("ContextT", bound="_Context[Any, Any]")
 
 
-class _Context(Generic[EventT, AnswerT]):
+class _Context(Generic[EventT, WholeT]):
     """What `JobContext` and `JobGroupContext` share."""
 
-    __slots__ = ("_asker", "_group", "_made_at", "_made_in", "_params", "_worker_names")
+    __slots__ = ("_asker", "_fit", "_group", "_made_at", "_made_in", "_params", "_worker_names")
 
     _asked: ClassVar[type]
     """What it becomes when it is asked for: one that nobody need look after any more."""
 
-    def __init__(self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams) -> None:
+    _tells_members: ClassVar[bool]
+    """Whether iterating also tells of members that have ended."""
+
+    def __init__(
+        self, asker: Asker, worker_names: tuple[str, ...], params: JobGroupParams, fit: Fit | None = None
+    ) -> None:
         self._asker = asker
         self._worker_names = worker_names
         self._params = params
+        self._fit = fit
         self._group: Group | None = None
         frame = _getframe(2)  # a verb makes it for who calls that
         self._made_in = frame.f_code
@@ -174,10 +181,12 @@ class _Context(Generic[EventT, AnswerT]):
         self.__class__ = self._asked
         if self._group is not None:
             self._refuse_again()
-        group, late = request(self._asker, self._worker_names, self._params)
+        group, late = request(self._asker, self._worker_names, self._params, self._fit)
         self._group = group
         del self._params  # a job under way holds its copy of the payload, not the caller's
         group.listening = True
+        if self._tells_members:
+            group.flow.listen(to_members=True)
         if late is not None:
             await request_late(group, late)
         return self
@@ -207,11 +216,11 @@ class _Context(Generic[EventT, AnswerT]):
         if group.error is not None:
             self._raise(group)
 
-    def __await__(self) -> Generator[Any, None, AnswerT]:
+    def __await__(self) -> Generator[Any, None, WholeT]:
         self.__class__ = self._asked
         if self._group is not None:
             self._refuse_again()
-        group, late = request(self._asker, self._worker_names, self._params)
+        group, late = request(self._asker, self._worker_names, self._params, self._fit)
         self._group = group
         del self._params
         if late is not None:
@@ -245,14 +254,14 @@ class _Context(Generic[EventT, AnswerT]):
     async def __anext__(self) -> EventT:
         raise NotImplementedError
 
-    def _answer(self, group: Group) -> AnswerT:
+    def _answer(self, group: Group) -> WholeT:
         raise NotImplementedError
 
     def _raise(self, group: Group) -> None:
         raise NotImplementedError
 
 
-class JobContext(_Context[JobEvent, Any]):
+class JobContext(_Context[JobEvent, AnswerT]):
     """One job: `async with worker.job("name") as job`, or `answer = await worker.job("name")`.
 
     Entering asks for the job, leaving waits for its answer; iterating yields its events in order, from the first one
@@ -265,30 +274,35 @@ class JobContext(_Context[JobEvent, Any]):
 
     __slots__ = ()
 
+    _tells_members = False
+
     @property
-    def response(self) -> Any:
+    def response(self) -> AnswerT:
         """The answer, `{}` while there is none."""
         group = self._entered("response") if self._group is None else self._group
         result = group.members[group.worker_names[0]].result
-        return {} if result is None else result.response
+        answer: AnswerT = {} if result is None else result.response
+        return answer
 
     async def __anext__(self) -> JobEvent:
         event = await self._entered("iteration").next_event()
         if event is None:
             raise StopAsyncIteration
+        assert event.type != "member_done", "a job of one tells of its end by the end of the iteration"
         return JobEvent(event.type, event.data, event.attempt)
 
-    def _answer(self, group: Group) -> Any:
+    def _answer(self, group: Group) -> AnswerT:
         result = group.members[group.worker_names[0]].result
         assert result is not None
-        return result.response
+        answer: AnswerT = result.response
+        return answer
 
     def _raise(self, group: Group) -> None:
         assert group.error is not None
         raise job_error(group.worker_names[0], group.error) from group.error.__cause__
 
 
-class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
+class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse[AnswerT]]):
     """Several jobs: `async with worker.job_group("a", "b") as group`, or `answers = await worker.job_group("a", "b")`.
 
     As `JobContext`; leaving waits for all members.
@@ -300,8 +314,10 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
 
     __slots__ = ()
 
+    _tells_members = True
+
     @property
-    def responses(self) -> dict[str, Any]:
+    def responses(self) -> dict[str, AnswerT]:
         """Answers that have come in, by worker name."""
         return self._entered("responses").responses
 
@@ -311,7 +327,7 @@ class JobGroupContext(_Context[JobGroupEvent, JobGroupResponse]):
             raise StopAsyncIteration
         return event
 
-    def _answer(self, group: Group) -> JobGroupResponse:
+    def _answer(self, group: Group) -> JobGroupResponse[AnswerT]:
         return JobGroupResponse(group.job_id, group.responses, group.results)
 
     def _raise(self, group: Group) -> None:

@@ -184,6 +184,7 @@ class Flow:
         self._group = group
         self._members = members
         self._buffer: deque[tuple[Member, JobGroupEvent]] | None = None
+        self._tells_members = False
         self._reader: Waiter | None = None
 
     @property
@@ -191,9 +192,22 @@ class Flow:
         """Events that wait for the iterator."""
         return len(self._buffer or ())
 
-    def listen(self) -> None:
-        """Keep events for an iterator from now on."""
+    def listen(self, *, to_members: bool = False) -> None:
+        """Keep events for an iterator from now on; if it is to hear of members that end, also those that have ended."""
         self._buffer = deque()
+        self._tells_members = to_members
+        for member in self._members.values():
+            self.member_done(member)
+
+    def member_done(self, member: Member) -> None:
+        """Tell the iterator that a member has ended, after all that this one sent."""
+        result = member.result
+        if self._tells_members and self._buffer is not None and result is not None:
+            event = JobGroupEvent(
+                JobGroupEvent.MEMBER_DONE, member.name, result.response, result.attempt or member.attempt, result
+            )
+            self._buffer.append((member, event))
+            self.wake_reader()
 
     def stop_listening(self) -> None:
         """Nobody iterates any more: let the performers go on."""
@@ -251,6 +265,8 @@ class Flow:
             finally:
                 self._reader = None
         member, event = buffer.popleft()
+        if event.type == JobGroupEvent.MEMBER_DONE:  # it used none of the room that its performer has for events
+            return event
         member.iterated += 1
         if member.iterated + WINDOW - member.granted >= WINDOW // 2:
             self._grant(member)

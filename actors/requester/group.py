@@ -22,12 +22,14 @@ from actors.jobs.outcome import (
 )
 from actors.observability.trace import Trace
 from actors.requester.flow import Asker, Flow, Member, Skipped
+from actors.requester.result import Fit, mismatch
 from bus import (
     BusJobResponseMessage,
     BusJobRunningMessage,
     BusJobStreamEndMessage,
     ErrorInfo,
     JobStatus,
+    PayloadError,
 )
 from bus.local.tasks import wake
 from bus.log import log
@@ -90,6 +92,7 @@ class Group(msgspec.Struct, eq=False):
         trace: What it is part of.
         parent: The job inside which it was asked for; it ends with that.
         deadline: When it ends at the latest.
+        fit: Makes of an answer what its requester wants; None takes any.
         by_hand: Whether it was asked for by messages made by hand: hooks are told of answers, not of its end.
         unheard: Whether nobody holds it: without hooks that are told, its failure is logged.
         listening: Whether its events are kept for an iterator.
@@ -112,6 +115,7 @@ class Group(msgspec.Struct, eq=False):
     parent: OuterJob | None
     deadline: float = math.inf
     by_hand: bool = False
+    fit: Fit | None = None
     unheard: bool = False
     listening: bool = False
     done: bool = False
@@ -313,7 +317,13 @@ class Group(msgspec.Struct, eq=False):
         if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
         member.answered = status is _COMPLETED or response is not None
-        if not member.answered:
+        if self.fit is not None and status is _COMPLETED:
+            try:
+                response = self.fit(response)
+            except PayloadError as unfit:
+                status, error = JobStatus.FAILED, mismatch(member.name, unfit)
+                member.answered = False
+        elif not member.answered:
             response = {}
         member.result = JobResult(status, response, error, message.attempt and message.attempt + member.repeats)
         member.early = None
@@ -321,6 +331,8 @@ class Group(msgspec.Struct, eq=False):
             member.timer.cancel()
             member.timer = None
         self.open -= 1
+        if self._flow is not None:
+            self._flow.member_done(member)
         if type(message) is not BusJobStreamEndMessage and "on_job_response" in self.asker.wanted:
             self.asker.queue_hook("on_job_response", message)
         if status is not _COMPLETED and self.cancel_on_error:
@@ -336,6 +348,8 @@ class Group(msgspec.Struct, eq=False):
         stopped = [member for member in self.members.values() if member.result is None]
         for member in stopped:
             member.result = JobResult(others, {}, info)
+            if self._flow is not None:
+                self._flow.member_done(member)
         for member in stopped:  # who has not started it answers within this call: that must not count
             if not self._served(member):
                 self._given_up(member, others, info)

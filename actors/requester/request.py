@@ -15,6 +15,7 @@ from actors.jobs.params import JobGroupParams, resolve
 from actors.observability.trace import current_trace, send_traced, watching
 from actors.requester.flow import WINDOW, Asker, Member
 from actors.requester.group import Group
+from actors.requester.result import Fit
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def request(
     asker: Asker,
     worker_names: tuple[str, ...],
     params: JobGroupParams,
+    fit: Fit | None = None,
     *,
     by_hand: bool = False,
     unheard: bool = False,
@@ -75,6 +77,7 @@ def request(
         parent,
         deadline,
         by_hand,
+        fit,
         unheard,
     )
     asker.groups[job_id] = host.open_groups[group] = group
@@ -152,8 +155,10 @@ def _position(host: AskingHost) -> tuple[OuterJob | None, tuple[str, ...]]:
     """The job inside which the current task asks, if that is not answered, and the lineage of what it asks for."""
     parent = current_job.get()
     lineage = lineage_here()
-    if parent is not None and parent.answered:
-        parent = None  # its lineage counts all the same: its handler may hold the slot that this job will need
+    if parent is not None and (parent.answered or parent.host.tasks.loop is not host.tasks.loop):
+        # Its lineage counts all the same: its handler may hold the slot that this job will need. But from another event
+        # loop, as of a plain handler that runs one of its own, nothing here can be ended.
+        parent = None
     if parent is None and not host.accepting:
         raise RunnerStateError(f"runner {host.name!r} is ending: it takes no new jobs or workers")
     return parent, lineage

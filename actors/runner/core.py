@@ -52,6 +52,7 @@ from bus import (
 )
 from bus.local.deadlines import Deadlines
 from bus.local.events import EventHandlers
+from bus.local.home import Home
 from bus.local.mailbox import Mailbox, Room
 from bus.local.subscriber import Route
 from bus.local.tasks import Signal, Tasks, is_cancellation
@@ -166,6 +167,8 @@ class RunnerCore:
         self.ends = False
         self.auto_end = True
         self.failure: BaseException | None = None
+        self.told: Callable[[], None] | None = None
+        self.home: Home | None = None
         self._late_answers = 0
         self._put_off: list[tuple[WorkerCore, str, Callable[[], Awaitable[None]]]] = []
         self.begun = anyio.Event()
@@ -321,6 +324,10 @@ class RunnerCore:
         """Begin to end a worker and its children."""
         self.roster.end(core, reason, drain=drain)
 
+    def crashed(self, core: WorkerCore, error: BaseException) -> None:
+        """A worker's own code has failed, beside its `run()`: it fails as if that had raised."""
+        self.roster.crashed(core, error)
+
     async def stop(self, core: WorkerCore) -> None:
         """Stop a worker for its own `stop()`."""
         await self.roster.stop_itself(core)
@@ -353,6 +360,19 @@ class RunnerCore:
             for name in supervisor.names:
                 core.watched[name] = None
                 await self.registry.watch(name, core.on_ready, core.on_lost)
+
+    def require_here(self) -> None:
+        """Refuse to be used from elsewhere.
+
+        Raises:
+            RunnerStateError: It lives in another event loop than the caller.
+        """
+        if self.home is not None and not self.home.here:
+            state = "lived in an event loop that is closed" if self.home.gone else "lives in another event loop"
+            raise RunnerStateError(
+                f"runner {self.name!r} {state}: use it in the loop where it was started, make one in each loop, or ask "
+                "from a thread with Client.sync(url)"
+            )
 
     def require_accepting(self) -> None:
         """Refuse new work while the runner ends.
@@ -389,12 +409,15 @@ class RunnerCore:
         self.drained.wake()
         if self._connecting:
             self.bus.give_up()
+        if self.told is not None:
+            self.told()
 
     async def connect(self) -> None:
         """Start its bus; returns early if it is ended while it waits for the network."""
         self._connecting = True
-        self.bus.on_start(self._signals.watch)
-        await self.bus.start()
+        if not self.bus.started:
+            self.bus.on_start(self._signals.watch)
+        await self.bus.lend()
         self._connecting = False
 
     async def live(self, task_group: TaskGroup) -> None:

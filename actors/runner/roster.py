@@ -55,6 +55,7 @@ class Entry(msgspec.Struct, eq=False):
         task: Runs its `run()`, if that is not the built-in one, until it has returned.
         routed: Whether its name on the bus is its own.
         stopping: Whether somebody stops it already.
+        failed: Whether its own code has failed.
         cleaned_up: Whether its `stop()` need not be called: that was what began it.
         patience: Limits its `stop()`, while that runs.
     """
@@ -64,6 +65,7 @@ class Entry(msgspec.Struct, eq=False):
     task: PooledTask | None = None
     routed: bool = False
     stopping: bool = False
+    failed: bool = False
     cleaned_up: bool = False
     patience: CancelScope | None = None
 
@@ -74,7 +76,7 @@ class Roster:
     def __init__(self, host: RosterHost) -> None:
         self.host = host
         self.entries: dict[str, Entry] = {}
-        self.recovering: dict[Supervisor, None] = {}
+        self.recovering: dict[WorkerCore, None] = {}
         self._open = False
 
     def find(self, name: str) -> WorkerCore | None:
@@ -164,21 +166,22 @@ class Roster:
         return False
 
     async def stop(self, core: WorkerCore, reason: str) -> None:
-        """Stop one core, its children first. Returns when it has stopped, whoever began it."""
-        for each in self.children_first(core):
-            await self._stop_one(each, reason)
+        """Stop one core, its children first, these side by side. Returns when it has stopped, whoever began it."""
+        if core.children:
+            await self._stop_together(list(core.children), reason)
+        await self._stop_one(core, reason)
 
     async def stop_all(self, reason: str) -> None:
-        """Stop every core, one after the other; once the runner is cancelled, all that are left together."""
-        order = self.children_first()
-        for core in order:  # first, so that no handler waits for the ones of other workers to end
+        """Stop every core."""
+        for core in self.children_first():  # first, so that no handler waits for the ones of other workers to end
             self._cancel_jobs(core, reason)
+        await self._stop_together([entry.core for entry in self.entries.values() if entry.core.parent is None], reason)
+
+    async def _stop_together(self, cores: list[WorkerCore], reason: str) -> None:
+        """Stop siblings, side by side: the slowest says how long it takes."""
         async with anyio.create_task_group() as together:
-            for core in order:
-                if self.host.cancelling:
-                    together.start_soon(self._stop_one, core, reason)
-                else:
-                    await self._stop_one(core, reason)
+            for core in reversed(cores):
+                together.start_soon(self.stop, core, reason)
 
     def hurry(self) -> None:
         """Leave each `stop()` that runs now no more than `cancel_grace`."""
@@ -213,7 +216,7 @@ class Roster:
 
     def may_restart(self, parent: WorkerCore | None) -> bool:
         """Whether children of `parent` may be started now."""
-        if parent is not None and parent.state is not WorkerState.READY:
+        if parent is not None and parent.state not in ALIVE:
             return False
         return self.host.accepting
 
@@ -222,7 +225,11 @@ class Roster:
         if parent is None:
             self.host.failed(error)
         else:
-            self.host.tasks.spawn(self._failed, parent, error)
+            self.crashed(parent, error)
+
+    def crashed(self, core: WorkerCore, error: BaseException) -> None:
+        """A worker's own code has failed, beside its `run()`: it fails as if that had raised."""
+        self.host.tasks.spawn(self._failed, core, error)
 
     def _require_addable(self, core: WorkerCore, parent: WorkerCore | None) -> None:
         known = self.entries.get(core.name)
@@ -272,13 +279,18 @@ class Roster:
         elif error is not None:
             await self._failed(core, error)
         else:
+            if entry.supervisor is not None and self.may_restart(self._parent_of(core)):
+                entry.supervisor.child_returned(core)
             await self.stop(core, "its run() returned")
 
     async def _failed(self, core: WorkerCore, error: BaseException) -> None:
         """A worker's own code has failed: stop it, tell its parent, and let its supervisor decide."""
         entry = self.entries.get(core.name)
-        supervisor = entry.supervisor if entry is not None and entry.core is core else None
         self.host.report(core, "worker failed", error)
+        if entry is None or entry.core is not core or entry.failed or entry.stopping:
+            return
+        entry.failed = True
+        supervisor = entry.supervisor
         text = str(describe(error))
         parent = self._parent_of(core)
         restarting = supervised = False

@@ -132,6 +132,7 @@ class WorkerRunner:
             DuplicateNameError: A name is taken; the workers named before it were added.
             RunnerStateError: A worker was added before, or the runner is ending.
         """
+        self.__actorbus__.require_here()
         await self.__actorbus__.add(workers)
 
     async def supervise(self, *factories: Factory, restart: RestartPolicy | None = None) -> None:
@@ -139,6 +140,7 @@ class WorkerRunner:
 
         When the policy gives up, the runner stops and `run()` raises `SupervisionError`.
         """
+        self.__actorbus__.require_here()
         await self.__actorbus__.supervise_children(None, factories, restart)
 
     async def remove_worker(self, name: str) -> bool:
@@ -148,6 +150,7 @@ class WorkerRunner:
         another worker of that name. Cancelling the call does not stop the removal. Inside a job that the worker, or one
         of its children, takes part in, this returns at once: the removal waits for that job.
         """
+        self.__actorbus__.require_here()
         roster = self.__actorbus__.roster
         core = roster.find(name)
         if core is None:
@@ -173,6 +176,7 @@ class WorkerRunner:
             DuplicateNameError: The name of `worker` is taken.
             SupervisionError: Workers added by `supervise` failed too often.
         """
+        self.__actorbus_scope__.require_new()
         self.__actorbus__.auto_end = auto_end
         if worker is not None:
             await self.add_workers(worker)
@@ -180,14 +184,22 @@ class WorkerRunner:
 
     async def end(self, reason: str | None = None) -> None:
         """Begin to end gracefully, and return; `run()` returns when it has. Once is enough."""
+        self.__actorbus__.require_here()
         self.__actorbus__.finish(reason_of(reason, "the runner ended"))
 
     async def cancel(self, reason: str | None = None) -> None:
         """Begin to stop at once, also while it ends gracefully, and return."""
+        self.__actorbus__.require_here()
         self.__actorbus__.finish(reason_of(reason, "the runner was cancelled"), at_once=True)
 
     async def __aenter__(self) -> Self:
-        """Run in the background; returns when the workers added so far were started, raises what `run()` raises."""
+        """Run in the background; returns when the workers added so far were started, raises what `run()` raises.
+
+        When it ends while the block runs (by `end()`, a signal, a worker), what the block waits for is cancelled, and
+        the block is left without an error. If it is the block itself that ends it, it may go on until that has ended.
+        On asyncio any task may leave the block; on trio, the one that has entered it.
+        """
+        self.__actorbus_scope__.require_new()
         self.__actorbus__.auto_end = False
         await self.__actorbus_scope__.enter()
         return self
@@ -199,7 +211,7 @@ class WorkerRunner:
 
         When the runner fails, the body is cancelled and this raises what `run()` raises.
         """
-        return await self.__actorbus_scope__.leave(kind, error, trace)
+        return await self.__actorbus_scope__.leave(error)
 
     def statistics(self) -> RunnerStatistics:
         """What it holds now."""

@@ -87,8 +87,8 @@ class RunOwner(BaseWorker):
     async def start(self) -> None:
         """Begin to look for runs."""
         await super().start()
-        self.create_task(self._look(), "look")
-        self.create_task(self._sweep(), "sweep")
+        self.create_task(self._look(), "look", vital=False)
+        self.create_task(self._sweep(), "sweep", vital=False)
 
     @subscribe(TOPIC)
     async def on_news(self, run_id: str) -> None:
@@ -128,7 +128,7 @@ class RunOwner(BaseWorker):
                 self._seen.pop(lease.run_id, None)
                 if taken is not None:
                     self._own[lease.run_id] = doing = _Doing(taken)
-                    self.create_task(self._do(doing), f"run {lease.run_id}")
+                    self.create_task(self._do(doing), f"run {lease.run_id}", vital=False)
 
     async def _sweep(self) -> None:
         while True:

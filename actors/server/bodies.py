@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import fields, is_dataclass
 from json import dumps
 from math import isfinite
 from typing import Any, TypeVar
@@ -88,15 +89,17 @@ def encode(value: Any) -> bytes:
 
 
 def _model(value: Any) -> Any:
-    if hasattr(value, "model_dump"):  # pydantic's, which is not imported here
-        return value.model_dump()
-    raise TypeError(f"{type(value).__qualname__} is no JSON")
+    """What msgspec does not know: a pydantic model as its dict, a path, an address or a masked secret as its text."""
+    return value.model_dump(by_alias=True) if hasattr(value, "model_dump") else str(value)
 
 
 def _plain(value: Any) -> Any:
     """What msgspec does not take: keys that are neither texts nor numbers, and texts that are not UTF-8."""
     if isinstance(value, msgspec.Struct):
-        value = msgspec.structs.asdict(value)
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        value = {key: getattr(value, name) for key, name in names}
+    elif is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     match value:
         case str():
             return value.encode(errors="replace").decode()
@@ -107,7 +110,8 @@ def _plain(value: Any) -> Any:
         case None | int() | float():
             return None if isinstance(value, float) and not isfinite(value) else value
     try:
-        return _plain(msgspec.to_builtins(value, enc_hook=_model, str_keys=True))
+        made = _model(value) if hasattr(value, "model_dump") else msgspec.to_builtins(value, enc_hook=_model)
+        return _plain(made)
     except (TypeError, ValueError):
         return str(value)
 

@@ -124,7 +124,7 @@ class RunTails(_Requester):
         known = run_id in self._following or run_id in self._shown
         if self._feed.readers and not known and len(self._following) < MOST_TAILS:
             self._following[run_id] = None
-            self.create_task(self._follow(run_id), f"events of run {run_id}")
+            self.create_task(self._follow(run_id), f"events of run {run_id}", vital=False)
 
     async def leave(self) -> None:
         """Stop, when the server does."""

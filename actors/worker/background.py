@@ -24,7 +24,7 @@ class BackgroundTask(Generic[T]):
 
     It can be asked and awaited like an `asyncio.Task`: `await task`, `asyncio.gather`, `asyncio.wait`,
     `asyncio.wait_for`. Who is cancelled while awaiting it cancels it; `wait()` leaves it alone. What it raises goes to
-    those who await it then, or to callbacks that ask for it; without any the worker's runner is told.
+    those who await it then, or to callbacks that ask for it; without any it is a failure of its worker.
     """
 
     def __init__(
@@ -32,10 +32,14 @@ class BackgroundTask(Generic[T]):
         coroutine: Coroutine[Any, Any, T],
         name: str,
         ended: Callable[[BackgroundTask[Any], BaseException | None], None],
+        *,
+        vital: bool = True,
     ) -> None:
         self._coroutine = coroutine
         self._name = name
         self._ended = ended
+        self.vital = vital
+        """Whether its worker fails with it, if nobody hears what it raises."""
         self._over = anyio.Event()
         self._task: PooledTask | None = None
         self._cancel_called = False

@@ -18,7 +18,7 @@ import msgspec
 
 from actors.host import AskingHost, DoingHost
 from actors.jobs.errors import RunnerStateError
-from actors.jobs.lifecycle import ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
+from actors.jobs.lifecycle import ALIVE, ENDING, WORKER_STEPS, AdmissionState, WorkerState, moved
 from actors.jobs.nesting import current_event, current_hook, waits_for_hook
 from actors.performer.admission import Admission
 from actors.performer.handler import Handler
@@ -144,6 +144,9 @@ class WorkerHost(AskingHost, DoingHost, Protocol):
 
     def report(self, core: WorkerCore, what: str, error: BaseException) -> None:
         """Log what a worker's own code raised, and tell those who listen for errors."""
+
+    def crashed(self, core: WorkerCore, error: BaseException) -> None:
+        """A worker's own code has failed, beside its `run()`: it fails as if that had raised."""
 
     def late_answer(self, core: WorkerCore, message: Any, *, known: bool) -> None:
         """Count an answer that nobody waits for; who still works for a job that is not `known` is told to stop."""
@@ -582,7 +585,11 @@ class WorkerCore:
         host = self.host
         if host is not None and self.leaving:
             host.drained.wake()
-        if host is not None and error is not None:
+        if host is None or error is None:
+            return
+        if task.vital and self.state in ALIVE:
+            host.crashed(self, error)
+        else:
             host.report(self, f"background task {task.get_name()!r} failed", error)
 
 

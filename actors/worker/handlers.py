@@ -156,6 +156,48 @@ def handler_name(method: object) -> str | None:
     return marked.name if isinstance(marked, _Mark) else None
 
 
+def referred(handler: Any, on: str | None, *, streams: bool) -> tuple[str, str | None, Any]:
+    """Whom to ask for what, and what comes of it, where a handler is given itself.
+
+    Args:
+        handler: A method marked with `@job`, as its class has it, or a function marked with `@function`.
+        on: The worker to ask; None asks a function under its own name.
+        streams: Whether chunks are wanted, and their type is returned instead of that of the answer.
+
+    Raises:
+        HandlerError: It is neither, it does not do what is wanted, or nobody is named.
+    """
+    job_name = handler_name(handler)
+    function = job_name is None and isinstance(handler, Callable) and hasattr(handler, "worker")  # type: ignore[arg-type]
+    if (job_name is None and not function) or inspect.ismethod(handler):
+        raise HandlerError(
+            f"{handler!r:.100} is no handler: give a method marked with @job as its class has it, Worker.method, "
+            "or a function marked with @function"
+        )
+    name = handler.name if function else f"{handler.__qualname__}"
+    if on is None and not function:
+        raise HandlerError(f"{name}: say whom to ask, on='worker name'")
+    called = inspect.unwrap(handler)
+    if inspect.isasyncgenfunction(called) is not streams:
+        raise HandlerError(f"{name} {'does not stream: use call()' if streams else 'streams: use stream()'}")
+    returned = _returned(handler)
+    if streams:
+        returned = next(iter(get_args(returned)), Any)
+    return on if on is not None else name, job_name, returned
+
+
+def _returned(handler: Any) -> Any:
+    """What a handler says it returns; `Any` if it says nothing that can be found out."""
+    marked = getattr(handler, _JOB, None)
+    hints = marked.hints if isinstance(marked, _Mark) else None
+    if hints is None:
+        try:
+            hints = get_type_hints(handler)
+        except (NameError, AttributeError, TypeError):
+            hints = {}
+    return hints.get("return", Any)
+
+
 _DEFINITION = "__actorbus_definition__"
 
 

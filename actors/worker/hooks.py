@@ -28,10 +28,9 @@ class Hooks:
     A hook that raises is logged and reported to the runner's `on_error`; delivery goes on, and no job's outcome depends
     on it. While a hook is blocked, system messages, jobs and answers to jobs go on; other hooks of the worker wait. If
     it waits for a job that sends many events, the hooks of that job go on beside it, or neither would ever end.
-    What one sets in a context variable does not reach the next. While 1,024 hooks wait, asking for
-    another job waits too, but inside a hook.
-    Each hook is also an event: `@worker.event_handler("on_job_update")`, called after the hook as
-    `handler(worker, argument)`, in a task of its own.
+    What one sets in a context variable does not reach the next. While 1,024 hooks wait, asking for another job waits
+    too, but inside a hook. Each hook is also an event: `@worker.event_handler("on_job_update")`, called after the hook
+    as `handler(worker, argument)`, in a task of its own.
     """
 
     event_names: ClassVar[tuple[str, ...]] = (

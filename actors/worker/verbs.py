@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import msgspec
 
-from actors.jobs.errors import JobStateError, RunnerStateError
-from actors.jobs.params import JobGroupParams, JobParams, checked, resolve
+from actors.jobs.errors import JobStateError
+from actors.jobs.params import GroupKeywords, JobGroupParams, PayloadKeywords, resolve
 from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroup, JobGroupContext, NewJobContext, NewJobGroupContext
+from actors.requester.contexts import JobGroup
 from actors.requester.group import Group
 from actors.requester.request import refuse_twice, request, request_late
+from actors.worker.asking import Asking
 from actors.worker.core import WorkerCore
 from actors.worker.dispatch import takes_place
 from bus import BusJobRequestMessage, BusJobUpdateRequestMessage, BusMessage, JobStatus, travel
 
-Delivery = Literal["at_least_once", "at_most_once"]
-
 CORE = "__actorbus__"
-_NUMBERS = frozenset({int, float})
 
 
-class _NoCore:
-    """Stands on the class where a worker has its core, for one that has none."""
-
-    def __get__(self, worker: object, cls: type) -> Any:
-        if worker is None:
-            return self
-        raise RunnerStateError(f"{cls.__name__}.__init__ does not call super().__init__(name)")
-
-
-class Verbs:
+class Verbs(Asking):
     """Asks for jobs, and answers those that are asked of it.
 
     Every job that is asked for ends with one outcome: the requester is never left waiting for a dead worker. What is
     sent for a job arrives in the order sent, none lost, all before its answer.
     """
-
-    __actorbus__: WorkerCore
-    if not TYPE_CHECKING:
-        __actorbus__ = _NoCore()
 
     # --- asking ---
 
@@ -51,115 +35,7 @@ class Verbs:
         """Groups asked for and not ended, by job id."""
         return {job_id: JobGroup(group) for job_id, group in self.__actorbus__.groups.items()}
 
-    def job(
-        self,
-        worker_name: str,
-        *,
-        params: JobParams | None = None,
-        name: str | None = None,
-        payload: Any = None,
-        timeout: float | None = None,
-        job_id: str | None = None,
-        delivery: Delivery | None = None,
-        label: str | None = None,
-        cancellable: bool | None = None,
-    ) -> JobContext:
-        """One job on one worker, to be entered or awaited; see `JobContext`.
-
-        Args:
-            worker_name: Whom to ask. If nobody serves the name within the runner's `ready_timeout`, the job fails.
-            params: All of the below as one object; give either this or keywords.
-            name: Which `@job` handler; None reaches `on_job_request`.
-            payload: What the handler gets; a copy travels.
-            timeout: Seconds for everything; None for no limit.
-            job_id: An id of your own; see `JobParams`.
-            delivery: `at_least_once` or `at_most_once` over a network; see `JobParams`.
-            label: A text for people.
-            cancellable: Whether `request_cancel_job_group` may cancel it.
-
-        Raises:
-            TypeError: Both spellings were used.
-            ValueError: A value is out of its range.
-        """
-        if params is None:  # what `resolve` would make of it, at half the price: this verb is called most
-            resolved = JobGroupParams(
-                name=name,
-                payload=payload,
-                timeout=timeout,
-                label=label,
-                cancellable=True if cancellable is None else cancellable,
-                job_id=job_id,
-                delivery=delivery,
-            )
-            usual = timeout is None or (type(timeout) in _NUMBERS and 0 <= timeout < math.inf)
-            if not usual or delivery is not None or job_id is not None or label is not None:
-                resolved = checked(resolved)
-            return NewJobContext(self.__actorbus__, (worker_name,), resolved)
-        resolved = resolve(
-            params,
-            JobGroupParams,
-            name=name,
-            payload=payload,
-            timeout=timeout,
-            job_id=job_id,
-            delivery=delivery,
-            label=label,
-            cancellable=cancellable,
-        )
-        if not resolved.cancel_on_error:  # one job that failed has failed
-            resolved = msgspec.structs.replace(resolved, cancel_on_error=True)
-        return NewJobContext(self.__actorbus__, (worker_name,), resolved)
-
-    def job_group(
-        self,
-        *worker_names: str,
-        params: JobGroupParams | None = None,
-        name: str | None = None,
-        payload: Any = None,
-        payloads: dict[str, Any] | None = None,
-        timeout: float | None = None,
-        cancel_on_error: bool | None = None,
-        job_id: str | None = None,
-        delivery: Delivery | None = None,
-        label: str | None = None,
-        cancellable: bool | None = None,
-    ) -> JobGroupContext:
-        """One job on each of several workers, to be entered or awaited; see `JobGroupContext`.
-
-        Args:
-            worker_names: Whom to ask, each once; none is a group that completes at once.
-            payloads: Payloads of single members, by worker name; the others get `payload`.
-            cancel_on_error: Whether one member that does not complete ends the group; default True.
-            params: As for `job`, and the arguments that are not named here too.
-            name: See `job`.
-            payload: See `job`.
-            timeout: See `job`.
-            job_id: See `job`.
-            delivery: See `job`.
-            label: See `job`.
-            cancellable: See `job`.
-
-        Raises:
-            TypeError: Both spellings were used, or a worker name is not a string.
-            ValueError: A worker is named twice, or a value is out of its range.
-        """
-        resolved = resolve(
-            params,
-            JobGroupParams,
-            name=name,
-            payload=payload,
-            payloads=payloads,
-            timeout=timeout,
-            cancel_on_error=cancel_on_error,
-            job_id=job_id,
-            delivery=delivery,
-            label=label,
-            cancellable=cancellable,
-        )
-        refuse_twice(worker_names)
-        return NewJobGroupContext(self.__actorbus__, worker_names, resolved)
-
-    async def request_job(self, worker_name: str, *, params: JobParams | None = None, **keywords: Any) -> str:
+    async def request_job(self, worker_name: str, **keywords: Unpack[PayloadKeywords]) -> str:
         """Ask one worker for a job and go on; arguments as for `job`.
 
         The outcome comes to `on_job_completed` or `on_job_error`, the answer to `on_job_response` before that. Before
@@ -168,20 +44,20 @@ class Verbs:
         Returns:
             The job's id.
         """
-        return await _ask_and_go_on(self.__actorbus__, (worker_name,), resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, (worker_name,), _resolved(keywords))
 
-    async def request_job_group(self, *worker_names: str, params: JobGroupParams | None = None, **keywords: Any) -> str:
+    async def request_job_group(self, *worker_names: str, **keywords: Unpack[GroupKeywords]) -> str:
         """Ask several workers for a job and go on; arguments as for `job_group`, outcomes as for `request_job`."""
-        return await _ask_and_go_on(self.__actorbus__, worker_names, resolve(params, JobGroupParams, **keywords))
+        return await _ask_and_go_on(self.__actorbus__, worker_names, _resolved(keywords))
 
     async def create_job_group_and_request_job(
-        self, worker_names: Iterable[str], *, params: JobGroupParams | None = None, **keywords: Any
+        self, worker_names: Iterable[str], **keywords: Unpack[GroupKeywords]
     ) -> JobGroup:
         """As `request_job_group`, and returns the group, whose `wait()` waits for it."""
         if isinstance(worker_names, str):
             raise TypeError(f"give a list of worker names, not the text {worker_names!r}")
-        resolved = resolve(params, JobGroupParams, **keywords)
-        return JobGroup(await _ask(self.__actorbus__, tuple(worker_names), resolved, unheard=False), held=True)
+        group = await _ask(self.__actorbus__, tuple(worker_names), _resolved(keywords), unheard=False)
+        return JobGroup(group, held=True)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or group: it ends now, its members are told to stop. Does nothing if it has ended."""
@@ -282,6 +158,10 @@ async def send(core: WorkerCore, message: BusMessage) -> None:
     if message.target == core.name and takes_place(message) and room is not None and room.taken >= room.capacity:
         raise room.refusal()  # who waits for room in its own mailbox waits for itself
     await core.act("send a message", lambda host: host.bus.send(message))
+
+
+def _resolved(keywords: Mapping[str, Any]) -> JobGroupParams:
+    return resolve(keywords.get("params"), JobGroupParams, **{k: v for k, v in keywords.items() if k != "params"})
 
 
 async def _ask(

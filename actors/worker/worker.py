@@ -247,14 +247,19 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
 
         await core.act("cancel the session", cancel)
 
-    def create_task(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> BackgroundTask[T]:
+    def create_task(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None = None, *, vital: bool = True
+    ) -> BackgroundTask[T]:
         """Run a coroutine beside hooks and jobs; it is cancelled when the worker stops.
 
-        What it raises is reported, unless somebody awaits the task. Before the runner runs, it waits for that.
+        What it raises is raised where the task is awaited. If nobody awaits it then, the worker fails, as if its
+        `run()` had raised: it is stopped, its parent is told, and who supervises it makes it again. Before the runner
+        runs, it waits for that.
 
         Args:
             coroutine: What to run, in a context of its own: no context variable of the caller reaches it.
             name: What it is called in logs.
+            vital: False for a task whose failure is only reported, and the worker goes on.
 
         Returns:
             The task, which may be awaited, gathered, asked and cancelled like an `asyncio.Task`.
@@ -271,7 +276,7 @@ class BaseWorker(Verbs, Hooks, BusSubscriber):
         except RunnerStateError:
             coroutine.close()
             raise
-        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", core.background_ended)
+        task = BackgroundTask(coroutine, f"{core.name}::{name or 'task'}", core.background_ended, vital=vital)
         if core.background is None:
             core.background = {}
         core.background[task] = None
@@ -500,7 +505,10 @@ def check_option(owner: str, name: str, value: object) -> None:
 _MEANT = frozenset({*Hooks.event_names, *OPTIONS, "accepts_bus_message", "run", "start", "stop", "cleanup", "attach"})
 """The public names that a subclass may define."""
 
-_KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT
+_FREE = frozenset({"request", "call", "stream", "gather"})
+"""Verbs that came later than the programs of others: one that has a method or handler of that name goes without."""
+
+_KEPT = frozenset(name for name in dir(BaseWorker) if not name.startswith("_")) - _MEANT - _FREE
 """The public names that it may not: a program that reads them must find what they are."""
 
 
@@ -522,7 +530,7 @@ def _refuse_names(cls: type) -> None:
                     check_option(cls.__name__, name, own[name])
                 except ValueError as error:
                     raise HandlerError(str(error)) from None
-            elif name in _MEANT and name not in OPTIONS and not _is_method(own[name]):
+            elif name in _MEANT | _FREE and name not in OPTIONS and not _is_method(own[name]):
                 raise HandlerError(f"{cls.__name__}.{name} is a hook or method of every worker: define it as a method")
 
 

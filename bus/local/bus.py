@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import ClassVar, Self
 
@@ -11,9 +10,10 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
-from bus.errors import BusNotStartedError, DuplicateNameError, EncodeError, MailboxFullError
+from bus.errors import BusError, BusNotStartedError, DuplicateNameError, EncodeError, MailboxFullError
 from bus.local.dead_letters import DeadLetters
 from bus.local.events import EventSource
+from bus.local.home import GroupHome
 from bus.local.mailbox import DEFAULT_MAILBOX_SIZE, Room
 from bus.local.observers import Observers
 from bus.local.registry import WorkerReadyData, WorkerRegistry
@@ -81,7 +81,9 @@ class WorkerBus(EventSource):
         self._subscribers: dict[str, BusSubscriber] = {}
         self._start_callbacks: list[Callable[[Tasks], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
-        self._stack: AsyncExitStack | None = None
+        self._home: GroupHome | None = None
+        self._started = False
+        self._lent = False
         self._tasks: Tasks | None = None
         self._observers: Observers | None = None
         self._sent = 0
@@ -99,7 +101,7 @@ class WorkerBus(EventSource):
     @property
     def started(self) -> bool:
         """Whether messages can be sent now."""
-        return self._stack is not None
+        return self._started and self._home is not None and not self._home.gone
 
     @property
     def tasks(self) -> Tasks:
@@ -113,36 +115,82 @@ class WorkerBus(EventSource):
         return self._tasks
 
     async def start(self) -> None:
-        """Start delivering. Does nothing if it is started; must be stopped by the task that started it."""
-        if self._stack is not None:
+        """Start delivering. Does nothing if it is started; any task of the event loop may stop it.
+
+        Raises:
+            BusError: It runs in another event loop.
+        """
+        if self._home is None or self._home.gone:
+            self._home = GroupHome(f"bus of {self.address or 'this process'}", self._tell_of_stop)
+            self._started = False
+        self._require_here("start")
+        home = self._home
+        with anyio.CancelScope(shield=True):  # it takes no longer than a task to begin
+            group = await home.open()
+        if self._started or self._home is not home:  # by another task, which began to at the same time
             return
-        stack = AsyncExitStack()
-        task_group = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(task_group.cancel_scope.cancel)
-        self._stack = stack
-        self._tasks = Tasks(task_group)
-        stack.callback(self._tasks.release)
+        self._tasks, self._started = Tasks(group), True
         for subscriber in self._subscribers.values():
             self._lead(subscriber, self._tasks)
         while self._start_callbacks:
             self._start_callbacks.pop()(self._tasks)
 
     async def stop(self) -> None:
-        """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters."""
-        if self._stack is None:
+        """Stop delivering. Who still uses the bus is told first; parked requests are dropped with their requesters.
+
+        Raises:
+            BusError: It runs in another event loop.
+        """
+        if self._home is None:
             return
-        for callback in tuple(self._stop_callbacks):
-            callback()
-        stack, self._stack, tasks = self._stack, None, self._tasks
-        self._ran = True
+        gone = self._home.gone
+        if not gone:
+            self._require_here("stop")
+        self._tell_of_stop()
+        home, self._home, tasks = self._home, None, self._tasks
+        self._ran, self._started = True, False
         self._parked.clear()
         for name in self._subscribers:
             self.unroute(name)
         try:
-            await stack.aclose()
+            if not gone:
+                if tasks is not None:
+                    tasks.release()
+                await home.close()
         finally:  # not before: a loop that wakes while it is cancelled looks at the clock
             if self._tasks is tasks:
                 self._tasks = None
+
+    async def lend(self) -> None:
+        """Start it for a runner that was attached, if nobody has: it is then stopped with the last such runner.
+
+        Raises:
+            BusError: It runs in another event loop.
+        """
+        if self._home is None or self._home.gone:
+            self._lent = True
+        await self.start()
+
+    async def take_back(self, registry: WorkerRegistry) -> None:
+        """Forget a runner's registry, and stop if it was started for runners and this is the last one."""
+        try:
+            if self._lent and self._registries.keys() <= {registry.runner_name}:
+                self._lent = False
+                await self.stop()
+        finally:
+            self._registries.pop(registry.runner_name, None)
+
+    def _require_here(self, verb: str) -> None:
+        assert self._home is not None
+        if not self._home.here:
+            raise BusError(
+                f"cannot {verb} {self!r}: it runs in another event loop. Make a bus in each loop, or let them share a "
+                "network: open_bus(url)"
+            )
+
+    def _tell_of_stop(self) -> None:
+        for callback in tuple(self._stop_callbacks):
+            callback()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -163,7 +211,7 @@ class WorkerBus(EventSource):
         if self._subscribers.get(name) is subscriber:
             return
         self.require_free(name)
-        if self._stack is not None:
+        if self._started:
             self._lead(subscriber, self.tasks)
         self._subscribers[name] = subscriber
 
@@ -190,7 +238,7 @@ class WorkerBus(EventSource):
             EncodeError: A field cannot travel; nothing was sent.
             MailboxFullError: There was no room within 30 seconds, or the reader refuses to let senders wait.
         """
-        if self._stack is None:
+        if not self._started:
             if not self._ran:
                 raise BusNotStartedError(f"send {type(message).__name__}")
             self._undeliverable += 1
@@ -312,7 +360,7 @@ class WorkerBus(EventSource):
             MailboxFullError: A follower, or what is to be sent to its runner, had no room within 30 seconds; those
                 before it got the message.
         """
-        if self._stack is None:
+        if not self._started:
             raise BusNotStartedError(f"publish on topic {message.topic!r}")
         await self._publish_away(message)
         count = 0
@@ -333,10 +381,6 @@ class WorkerBus(EventSource):
         if name in self._registries:
             raise DuplicateNameError("runner name", name, "another runner of this bus")
         self._registries[name] = registry
-
-    def detach(self, registry: WorkerRegistry) -> None:
-        """Forget a runner's registry."""
-        self._registries.pop(registry.runner_name, None)
 
     def known_workers(self) -> list[WorkerReadyData]:
         """Workers of other runners on this bus, for a runner that joins it."""

@@ -66,13 +66,21 @@ class _EventWaiter:
         return self._event.wait().__await__()
 
 
+SOON = 5
+"""Turns of the event loop within which nearly everything that is cancelled has been told so."""
+
+LOOK_AGAIN = 0.005
+"""Seconds until it is looked again whether what awaits behind a shield of its own has been told."""
+
+
 class PooledTask:
     """A task that runs one piece of work after the other; the handle of the work it runs now.
 
-    A cancelled task is not reused, so cancelling needs no scope per piece of work.
+    A cancelled task is not reused, so cancelling needs no scope per piece of work. On asyncio a cancellation is told
+    once, as asyncio does: what cleans up after it may await. On trio every await raises, as trio does.
     """
 
-    __slots__ = ("_argument", "_guard", "_life", "_shielded", "_waiter", "_work")
+    __slots__ = ("_argument", "_guard", "_life", "_native", "_shielded", "_waiter", "_work")
 
     def __init__(self, work: Work, argument: Any, shielded: dict[PooledTask, None]) -> None:
         self._shielded = shielded
@@ -81,15 +89,41 @@ class PooledTask:
         self._work: Work | None = work
         self._argument = argument
         self._waiter: Waiter | None = None
+        self._native: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
-        """Cancel the work that runs now: its next await raises, and the ones after it too."""
+        """Cancel the work that runs now: its next await raises; on asyncio those after it do not."""
+        native = self._native
+        told = native.cancelling() if native is not None else 0
         self._life.cancel()
+        if native is not None:
+            self._guard.shield = False  # if it was told before, it is told once more
+            self._when_told(native, told, 0)
 
     def shield(self) -> None:
-        """Stop delivering the cancellation: the work swallowed it, and would spin. Holds until the pool is closed."""
-        self._guard.shield = True
+        """Leave the work to itself, for it has swallowed its cancellation; on asyncio it is told once more.
+
+        It would spin if it were told at each await. It is told again when the pool is closed.
+        """
+        if self._native is not None:
+            self.cancel()
+        else:
+            self._guard.shield = True
         self._shielded[self] = None
+
+    def _when_told(self, native: asyncio.Task[Any], told: int, looked: int) -> None:
+        """Tell the work no more once it has been told: it cannot be while it runs, or awaits behind a shield."""
+        if native.done():
+            return
+        if native.cancelling() > told:
+            self._guard.shield = True
+            self._shielded[self] = None
+            return
+        loop = native.get_loop()
+        if looked < SOON:
+            loop.call_soon(self._when_told, native, told, looked + 1)
+        else:
+            loop.call_later(LOOK_AGAIN, self._when_told, native, told, looked)
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):
@@ -109,9 +143,11 @@ class Tasks:
         self._kept: list[anyio.CancelScope] = []
         self._count = 0
         self._context = copy_context()
-        native = anyio.lowlevel.current_token().native_token
+        self.loop = native = anyio.lowlevel.current_token().native_token
+        """The event loop that it belongs to."""
         self.waiter: Callable[[], Waiter] = _EventWaiter
         self.now: Callable[[], float] = anyio.current_time
+        self._asyncio = isinstance(native, asyncio.AbstractEventLoop)
         if isinstance(native, asyncio.AbstractEventLoop):
             self.waiter = partial(asyncio.Future, loop=native)
             self.now = native.time
@@ -167,6 +203,8 @@ class Tasks:
 
     async def _serve(self, task: PooledTask) -> None:
         clean = copy_context()
+        if self._asyncio:
+            task._native = asyncio.current_task()
         cancellation = anyio.get_cancelled_exc_class()
         try:
             with task._life, task._guard:

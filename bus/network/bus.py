@@ -142,7 +142,10 @@ class NetworkBus(WorkerBus):
         """Connect, trying for as long as it takes, and start delivering."""
         if self.started:
             return
+        before = self._session
         await super().start()
+        if self._session is not before:  # another task has started it meanwhile
+            return
         if self._last is not None:  # others must not take it for the life that has ended
             self._incarnation = self._new_incarnation()
         framer = Framer(self._incarnation, self._options.signer, self._options.max_message_bytes)
@@ -162,9 +165,10 @@ class NetworkBus(WorkerBus):
         """Say goodbye, send what waits, give back what was not started, and disconnect."""
         if self._session is None:
             return
-        for callback in tuple(self._stop_callbacks):
-            callback()
-        await self._session.close()
+        if self._home is not None and not self._home.gone:
+            self._require_here("stop")
+            self._tell_of_stop()
+            await self._session.close()
         await self._stopped()
 
     def _new_incarnation(self) -> str:

@@ -118,6 +118,9 @@ class Record:
         own: Whether it belongs to the bus; its objects are validated whenever they arrive.
     """
 
+    builtin = False
+    """Whether every process knows it."""
+
     flat = False
     """Whether an object is known without its class as what its one field holds."""
 
@@ -298,8 +301,9 @@ class ModelRecord(Record):
             private = {}
         fields_set = more.get("set", [*fields, *(extra or {})])
         object.__setattr__(made, "__dict__", {**fields, **more.get("rest", {})})
-        object.__setattr__(made, "__pydantic_extra__", extra)
-        object.__setattr__(made, "__pydantic_private__", private)
+        if not self.flat:  # of a RootModel both are None, on the class
+            object.__setattr__(made, "__pydantic_extra__", extra)
+            object.__setattr__(made, "__pydantic_private__", private)
         object.__setattr__(made, "__pydantic_fields_set__", set(fields_set))
         return made
 
@@ -331,6 +335,8 @@ class Single:
         tag: What names it on the wire.
         builtin: Whether every process knows it.
     """
+
+    own = False
 
     shared = False
     """Whether what an object stands for cannot change either."""

@@ -16,8 +16,8 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobStatus, WorkerRunner, job
 from bus import open_bus
 from bus.brokers import BROKERS, Broker
-from tests.integration.processes import next_line, ready
 from tests.integration.programs.fleet_worker import QUICK
+from tests.support.processes import next_line, ready
 
 pytestmark = [
     pytest.mark.anyio,

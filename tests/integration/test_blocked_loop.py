@@ -16,10 +16,10 @@ import pytest
 from actors import BaseWorker, Client, WorkerRunner
 from bus import WorkerLostData, open_bus
 from bus.brokers import Broker
-from tests.integration.processes import next_line
 from tests.integration.programs.blocked import Blocking
 from tests.integration.programs.fleet_worker import QUICK
 from tests.support.environment import ROOT, environment
+from tests.support.processes import next_line
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

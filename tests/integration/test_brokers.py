@@ -19,8 +19,8 @@ import redis
 import bus.brokers
 from bus import BrokerError
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker
-from tests.integration.processes import DEADLINE, wait_for_its_end
 from tests.support.environment import ROOT, environment
+from tests.support.processes import DEADLINE, wait_for_its_end
 
 ANNOUNCE = """
 import sys, time

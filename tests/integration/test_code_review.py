@@ -16,8 +16,8 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 import pytest
 
 from bus.brokers import BROKERS, Broker, RedisBroker
-from tests.integration.processes import DEADLINE, assert_says, run, wait_for_its_end
 from tests.support.environment import ROOT, environment
+from tests.support.processes import DEADLINE, assert_says, run, started, wait_for_its_end
 
 FUNCTIONS = "".join(f"def function_{number}(a):\n    return [b for b in a if b]\n\n\n" for number in range(30))
 
@@ -192,7 +192,7 @@ def test_a_report_that_cannot_be_written_is_told_without_a_traceback(tree: Path,
 
 
 def test_the_demo_ends_when_nobody_reads_its_output(large_tree: Path, tmp_path: Path) -> None:
-    with started(large_tree, cwd=tmp_path) as process:
+    with reviewing(large_tree, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert "2000 files" in process.stdout.readline()
         process.stdout.close()
@@ -202,7 +202,7 @@ def test_the_demo_ends_when_nobody_reads_its_output(large_tree: Path, tmp_path: 
 
 
 def test_sigint_ends_the_demo_cleanly_and_it_says_what_was_done(large_tree: Path, tmp_path: Path) -> None:
-    with started(large_tree, cwd=tmp_path) as process:
+    with reviewing(large_tree, cwd=tmp_path) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
@@ -308,7 +308,7 @@ def test_the_demo_uses_a_broker_that_is_there_and_does_not_show_its_password(
 
 
 def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_path: Path) -> None:
-    with started(large_tree, "--bus", "redis", cwd=tmp_path) as process:
+    with reviewing(large_tree, "--bus", "redis", cwd=tmp_path) as process:
         _, pids = fleet_of(process)
         assert process.stdout is not None
         assert any(": 50 of 501 jobs done" in line for line in process.stdout)
@@ -324,7 +324,7 @@ def test_who_is_killed_by_somebody_else_is_told_of_too(large_tree: Path, tmp_pat
 def test_a_fleet_ends_with_its_demo_whatever_that_one_dies_of(
     bus: str, how: Signals, large_tree: Path, tmp_path: Path
 ) -> None:
-    with started(large_tree, "--bus", bus, cwd=tmp_path) as process:
+    with reviewing(large_tree, "--bus", bus, cwd=tmp_path) as process:
         port, pids = fleet_of(process)
         assert len(pids) == 3
         with socket.create_connection(("127.0.0.1", port)) as link:
@@ -386,23 +386,11 @@ def fleet_of(process: subprocess.Popen[str]) -> tuple[int, list[int]]:
 
 
 @contextmanager
-def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """The demo as a process of its own group, as a shell starts it."""
-    command = [sys.executable, "-m", "examples.code_review", *map(str, arguments)]
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-            process.wait(DEADLINE)
-        finally:
-            process.kill()
+def reviewing(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo as a shell starts it; it ends by itself."""
+    with started([sys.executable, "-m", "examples.code_review", *map(str, arguments)], cwd=cwd) as process:
+        yield process
+        process.wait(DEADLINE)
 
 
 def on_terminal(

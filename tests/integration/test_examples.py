@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
+from tests.compare_pipecat import PROGRAMS, play
 from tests.house import FLOORS
-from tests.integration.processes import assert_says, run
 from tests.support.environment import ROOT
+from tests.support.processes import assert_says, run
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 DEMO = sorted((ROOT / "examples" / "code_review").glob("*.py"))
@@ -66,14 +68,62 @@ SAYS = {
         "out of time: .*",
         "  JobTimeoutError: timeout: no answer from 'agency' before the deadline",
     ],
-    "from_pipecat": [
+}
+
+# What each program in Pipecat's style prints, here and on Pipecat: exactly these lines.
+PRINTS = {
+    "library": [
         "atlas is ready",
+        "almanac is ready",
         "atlas: searching for mountains",
         "atlas: {'found': 'rivers, mountains'}",
+        "atlas: searching for tides",
+        "almanac: searching for tides",
         "both: {'atlas': {'error': 'no tides'}, 'almanac': {'found': 'tides, rivers'}}",
-        "the last one: {.*}",
+        "atlas: searching for rivers",
+        "almanac: searching for rivers",
+        "the last one: {'atlas': {'found': 'rivers, mountains'}, 'almanac': {'found': 'tides, rivers'}}",
+    ],
+    "sensors": [
+        "units: [('cellar', {'unit': 'C'}), ('kitchen', {'unit': 'C'})]",
+        "degrees: [('cellar', {'degrees': 12.5}), ('kitchen', {'degrees': 22.0})]",
+        "kitchen: stream_start {'readings': 3}",
+        "kitchen: stream_data {'degrees': 21.0}",
+        "kitchen: stream_data {'degrees': 21.5}",
+        "kitchen: stream_data {'degrees': 22.0}",
+        "kitchen: stream_end {'mean': 21.5}",
+        "history: {'mean': 21.5}",
+        "roof: JobError, {'reason': 'no reading'}",
+        "cellar: {'still': 'watching'}",
+        "cellar stops watching: it is morning",
+        "cellar: cancelled, None",
+    ],
+    "coordinator": [
+        "press starts the late shift",
+        "job-1: update {'pages': 2}",
+        "job-1: start None",
+        "job-1: data {'page': 0}",
+        "job-1: data {'page': 1}",
+        "job-1: end {'printed': 2}",
+        "job-2: failed {'reason': 'no thread'}",
+        "job-3: update {'waits': True}",
+        "job-3: cancelled None",
+    ],
+    "hand_over": [
+        "host: expert is there",
+        "host: asked for {'guest': 'Ada'}",
+        "host: the end",
+        "expert: takes over, {'metadata': {'guest': 'Ada', 'asks for': 'a map of the coast'}}",
+        "expert: update {'text': 'let me think'}",
+        "expert: {'last visit': 'in May'}",
+        "expert: the end",
     ],
 }
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_in_the_style_of_pipecat_prints_here_what_it_prints_there(name: str) -> None:
+    assert play(name, sys.executable) == PRINTS[name]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -108,7 +158,7 @@ def test_the_first_program_of_the_readme_runs() -> None:
 
 def test_the_readme_names_every_example_and_no_other() -> None:
     named = set(re.findall(r"`examples/(\w+)(?:\.py|/)`", (ROOT / "README.md").read_text()))
-    assert named == {*EXAMPLES, "code_review", "fleet"}
+    assert named == {*EXAMPLES, "code_review", "fleet", "from_pipecat"}
 
 
 def test_every_file_the_readme_names_is_there() -> None:

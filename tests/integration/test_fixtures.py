@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from tests.integration.processes import run
 from tests.support.environment import ROOT
+from tests.support.processes import run
 
 TEST_OF_A_USER = """
 import socket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.processes import run
+from tests.support.processes import run
 
 TOLD = {
     "hostile raises": "error ValueError",

@@ -17,8 +17,8 @@ from bus import BusError, TransportError, open_bus
 from bus.brokers import NatsBroker, free_port
 from bus.nats.bus import NatsBus
 from bus.nats.transport import NatsTransport
-from tests.integration.processes import next_line, ready
 from tests.integration.programs.fleet_worker import QUICK, Hanging
+from tests.support.processes import next_line, ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -47,7 +47,7 @@ class Replica(BaseWorker):
         return self.worker_runner.name
 
     @job(name="stream")
-    async def stream(self, job: Job[Any]) -> AsyncIterator[int]:
+    async def streams(self, job: Job[Any]) -> AsyncIterator[int]:
         for number in range(job.payload):
             yield number
 

@@ -7,8 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from signal import SIGINT, SIGTERM, Signals
 
 import anyio
@@ -20,8 +19,8 @@ from actors.client.client import runner_of
 from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
 from bus.redis.admin import RIGHTS
-from tests.integration.processes import DEADLINE
-from tests.support.environment import ROOT, environment
+from tests.support.environment import ROOT
+from tests.support.processes import DEADLINE, line_of, started
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 README = (ROOT / "README.md").read_text("utf-8")
@@ -35,34 +34,10 @@ class Counter(BaseWorker):
         return len(text.split())
 
 
-@contextmanager
-def started(command: str | list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A program, or a line for the shell, in the checkout."""
-    with subprocess.Popen(
-        command,
-        shell=isinstance(command, str),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def said_in_the_end(process: subprocess.Popen[str], how: Signals | None = None) -> tuple[str, str]:
     if how is not None:
         process.send_signal(how)
     return process.communicate(timeout=DEADLINE)
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
 
 
 # --- it works ---
@@ -82,7 +57,7 @@ def test_the_two_terminals_of_the_readme_work(each_broker: Broker, worker_first:
     worker_line, script_line = lines_for_the_shell(each_broker.url)
     if worker_first:
         with started(worker_line) as worker:
-            assert first_line(worker) == "ann is ready\n"
+            assert line_of(worker) == "ann is ready\n"
             with started(script_line) as script:
                 assert said_in_the_end(script) == ("3\n", "")
             assert said_in_the_end(worker, SIGINT) == ("", "")
@@ -97,10 +72,10 @@ def test_the_two_terminals_of_the_readme_work(each_broker: Broker, worker_first:
 def test_the_broker_of_the_readme_starts_and_says_its_url(kind: str, how: Signals) -> None:
     assert "`.venv/bin/python -m bus.brokers redis` (or `nats`)" in README
     with started([sys.executable, "-m", "bus.brokers", kind]) as broker:
-        url = re.fullmatch(r"export ACTORBUS_BUS=(\S+)   # until Ctrl-C\n", first_line(broker))
+        url = re.fullmatch(r"export ACTORBUS_BUS=(\S+)   # until Ctrl-C\n", line_of(broker))
         assert url is not None
         with started([*WORKER, url[1]]) as worker:
-            assert first_line(worker) == "ann is ready\n"
+            assert line_of(worker) == "ann is ready\n"
             with started([*SCRIPT, url[1]]) as script:
                 assert said_in_the_end(script) == ("3\n", "")
             worker.terminate()
@@ -205,7 +180,7 @@ def test_a_broker_that_comes_later_is_waited_for(kind: str) -> None:
                 assert process.stderr is not None
                 assert "trying again" in process.stderr.readline()
             broker.start()
-            assert first_line(script) == "3\n"
+            assert line_of(script) == "3\n"
             said = said_in_the_end(worker, SIGTERM)
             assert said[0] == "ann is ready\n"
             assert re.match(r"connecting to the network works, after \d+ seconds failures=\d+\n", said[1])

@@ -17,7 +17,7 @@ from bus import BusError, RedisBus, open_bus
 from bus.brokers import RedisBroker
 from bus.redis.transport import RedisTransport
 from bus.transport.transport import Delivery, Outgoing, Settlement
-from tests.integration.processes import next_line, ready
+from tests.support.processes import next_line, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +68,7 @@ class Performer(BaseWorker):
         return self.worker_runner.name
 
     @job(name="stream")
-    async def stream(self, job: Job[Any]) -> AsyncIterator[int]:
+    async def streams(self, job: Job[Any]) -> AsyncIterator[int]:
         for number in range(job.payload):
             yield number
 

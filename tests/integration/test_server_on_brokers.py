@@ -9,20 +9,11 @@ import pytest
 from actors import Client, WorkerRunner
 from actors.server import create_app
 from bus.brokers import Broker
-from tests.integration.processes import program
-from tests.support.http import asking, events_in, events_of, listening
+from tests.support.http import asking, events_in, events_of, listening, until_it_says
+from tests.support.processes import program
 from tests.support.workers import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-
-async def until_it_says(client: httpx.AsyncClient, path: str, status: int, text: str = "") -> httpx.Response:
-    with anyio.fail_after(60):
-        while True:
-            response = await client.get(path)
-            if response.status_code == status and text in response.text:
-                return response
-            await anyio.sleep(1)
 
 
 async def test_workers_elsewhere_are_asked_and_a_dead_broker_is_noticed(each_broker: Broker) -> None:

@@ -18,9 +18,9 @@ from actors import BaseWorker, Client, Job, JobTimeoutError, WorkerRunner, job
 from actors.runs import RunEventType
 from bus import AccessDeniedError, open_bus
 from bus.brokers import Broker, NatsBroker, RedisBroker, free_port
-from tests.integration.processes import DEADLINE, line_of, program, run
 from tests.integration.programs.fleet_worker import QUICK
 from tests.support.environment import ROOT, environment
+from tests.support.processes import DEADLINE, line_of, program, run
 from tests.unit.actors.client.test_sync_client import nothing_left
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -27,9 +27,9 @@ from actors import (
 )
 from bus import open_bus
 from bus.brokers import Broker
-from tests.integration.processes import next_line, ready
 from tests.integration.programs.fleet_worker import QUICK
 from tests.integration.programs.traced import told
+from tests.support.processes import next_line, ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

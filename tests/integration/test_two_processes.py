@@ -11,7 +11,7 @@ import pytest
 
 from actors import Client
 from bus.brokers import BROKERS
-from tests.integration.processes import program
+from tests.support.processes import program
 
 pytestmark = [
     pytest.mark.anyio,

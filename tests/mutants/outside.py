@@ -110,7 +110,7 @@ OUTSIDE = (
     Mutant(
         "nobody forgets runs whose time is over",
         "actors/runs/owner.py",
-        '        self.create_task(self._sweep(), "sweep")\n',
+        '        self.create_task(self._sweep(), "sweep", vital=False)\n',
         "",
         RUNS,
     ),

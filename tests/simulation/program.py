@@ -180,7 +180,7 @@ class Actor(Asker):
         return await self._perform(job)
 
     @job(name="stream")
-    async def stream(self, job: Job[Any]) -> Any:
+    async def streams(self, job: Job[Any]) -> Any:
         """Streams its numbers."""
         number = 0
         with self._running(job):

@@ -100,3 +100,13 @@ async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
             block, lines = lines, []
             if any(each.startswith("data: ") for each in block):
                 yield Event(block)
+
+
+async def until_it_says(client: httpx.AsyncClient, path: str, status: int, text: str = "") -> httpx.Response:
+    """Ask until the answer has that status, and that text in it."""
+    with anyio.fail_after(60):
+        while True:
+            response = await client.get(path)
+            if response.status_code == status and text in response.text:
+                return response
+            await anyio.sleep(1)

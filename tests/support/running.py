@@ -32,11 +32,14 @@ async def running(*workers: BaseWorker | Function[Any, Any], **options: Any) -> 
     settings = {"handle_sigint": False, "handle_sigterm": False, "cancel_grace": 1.0, "drain_timeout": 10.0}
     runner = WorkerRunner(**{**settings, **options})
     await runner.add_workers(*workers)
+    over = False
     with anyio.fail_after(LONGEST_WAIT):
         async with runner:
             before = await leftovers(runner)
             yield runner
-            assert await leftovers(runner) == before
+            over = True
+            assert core_of_runner(runner).ends or await leftovers(runner) == before
+    assert over, "the rest of the test was cancelled, since its runner had ended"
 
 
 class TasksBegun:

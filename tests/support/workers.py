@@ -194,8 +194,8 @@ class Producer(BaseWorker):
         self.sent = 0
         self.stopped: list[str] = []
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         try:
             for number in range(job.payload):
                 yield number
@@ -310,8 +310,8 @@ class AllRounder(BaseWorker):
             await job.update(number)
         return {"sent": job.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         for number in range(job.payload):
             yield number
 

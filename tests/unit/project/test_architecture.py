@@ -42,6 +42,7 @@ NO_NOUNS = {"utils", "helpers", "manager", "base"}
 # Who alone may import a library: files, or folders with a slash. The core is pure anyio and light to import.
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": (
+        "bus/local/home.py",  # a task of the loop's own, and a cancellation without a scope
         "bus/local/tasks.py",
         "actors/testing/",  # a simulation tells what needs asyncio that it has none
         "actors/worker/background.py",  # its tasks are asked like those of asyncio, and raise what those raise
@@ -57,7 +58,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("actors/runs/stores/sqlite.py",),
     "sse_starlette": ("actors/server/",),
     "starlette": ("actors/server/",),
-    "trio": ("actors/testing/",),  # virtual time and the seeded scheduler
+    # Virtual time and the seeded scheduler; a task of the system's own.
+    "trio": ("actors/testing/", "bus/local/home.py"),
     "uvicorn": ("actors/server/listening.py",),
     # Only the type, which travels and is kept: ids come from outside.
     "uuid": ("actors/runs/contract/records.py", "bus/wire/packing.py", "bus/wire/values.py"),
@@ -71,6 +73,7 @@ SHARED_MACHINERY = {
     "bus.fixtures": "one plugin for pytest brings the fixtures of both packages",
     "bus.doctor": "the command line looks at a broker",
     "bus.local.deadlines": "one timer heap for the deadlines of both packages",
+    "bus.local.home": "a runner lives in a task of its own, as a bus does",
     "bus.local.events": "event handlers are declared alike on workers, runners and registries",
     "bus.local.mailbox": "a worker reads the queue that the bus fills",
     "bus.local.subscriber": "a worker says how messages reach it",
@@ -507,13 +510,17 @@ DISTRIBUTIONS = {"nats": "nats-py", "hiredis": "redis[hiredis]"}
 """Of the libraries that are not called as they are imported."""
 
 
+CHECKERS_BRING = {"typing_extensions"}
+"""What type checkers know without its being installed; it is imported for them alone."""
+
+
 def undeclared(library: str) -> bool:
     """Whether a library is neither Python's nor ours, nor one of those that pyproject.toml names for users."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(each for extra in extras if extra != "dev" for each in extras[extra])]
     name = DISTRIBUTIONS.get(library, library.replace("_", "-"))
-    ours = library in sys.stdlib_module_names or library in {*CODE, *THEY_LOAD_US}
+    ours = library in sys.stdlib_module_names or library in {*CODE, *THEY_LOAD_US, *CHECKERS_BRING}
     return not ours and not any(re.match(rf"{re.escape(name)}(\W|$)", each) for each in declared)
 
 

@@ -30,13 +30,13 @@ EVENTS = "add_event_handler event_handler event_names remove_event_handler"
 SHOWN: dict[type[Any], str] = {
     BaseWorker: f"""
         {HOOKS} {EVENTS}
-        accepts_bus_message activate_worker activation_args active active_jobs add_workers attach bridged bus cancel
-        cancel_job_group cancel_task children cleanup create_job_group_and_request_job create_task deactivate_worker end
-        job job_group job_groups mailbox_size max_concurrency name parent publish registry request_cancel_job_group
-        request_job
-        request_job_group request_job_update run send_bus_error_message send_bus_message send_job_response
-        send_job_stream_data send_job_stream_end send_job_stream_start send_job_update start started_at statistics stop
-        supervise unwatch_workers wait watch_workers when_full worker_runner
+        accepts_bus_message activate_worker activation_args active active_jobs add_workers attach bridged bus call
+        cancel cancel_job_group cancel_task children cleanup create_job_group_and_request_job create_task
+        deactivate_worker end gather job job_group job_groups mailbox_size max_concurrency name parent publish
+        registry request_cancel_job_group request request_job request_job_group request_job_update run
+        send_bus_error_message send_bus_message send_job_response send_job_stream_data send_job_stream_end
+        send_job_stream_start send_job_update start started_at statistics stop stream supervise unwatch_workers wait
+        watch_workers when_full worker_runner
     """,
     Job: """
         attempt cancelled ended id name payload remaining request requester respond stream stream_end stream_start trace
@@ -52,8 +52,8 @@ SHOWN: dict[type[Any], str] = {
         {EVENTS} add_workers bus cancel end get_worker name registry remove_worker run running statistics supervise
         workers
     """,
-    Client: "dead_letters gather job job_group request requeue run runs submit sync workers",
-    SyncClient: "dead_letters gather job job_group request requeue run runs submit workers",
+    Client: "call dead_letters gather job job_group request requeue run runs stream submit sync workers",
+    SyncClient: "call dead_letters gather job job_group request requeue run runs stream submit workers",
     Run: "cancel events result status",
 }
 """The names that each class shows; a new one is entered here when users are meant to have it."""

@@ -231,14 +231,18 @@ async def test_jobs_that_time_out_or_find_nobody_lose_their_slots() -> None:
 
 async def test_gather_ends_with_its_runner() -> None:
     server = Server("server")
-    async with running(server, drain_timeout=0.02) as runner, Client(runner) as client:
-        async with anyio.create_task_group() as tasks:
+    runner = WorkerRunner(handle_sigint=False, handle_sigterm=False, drain_timeout=0.02)
+    await runner.add_workers(server)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run)
+        await anyio.wait_all_tasks_blocked()
 
-            async def stop() -> None:
-                await server.began.wait()
-                await runner.cancel()
+        async def stop() -> None:
+            await server.began.wait()
+            await runner.cancel()
 
-            tasks.start_soon(stop)
+        tasks.start_soon(stop)
+        async with Client(runner) as client:
             answers = await client.gather("server", range(5), name="hang", max_concurrency=2)
         assert len(answers) == 5
         assert all(isinstance(answer, JobError | RunnerStateError) for answer in answers)
@@ -258,7 +262,7 @@ async def test_what_is_wrong_with_the_whole_gather_is_raised_as_it_is() -> None:
         with pytest.raises(ValueError, match="timeout"):
             await client.gather("server", [1], timeout=-1)
         with pytest.raises(TypeError):
-            await client.gather("server", [1], nmae="echo")  # type: ignore[call-arg]
+            await client.gather("server", [1], nmae="echo")  # type: ignore[call-overload]
         with pytest.raises(OSError, match="the file is gone"):
             await client.gather("server", broken(), name="hang")
         await anyio.wait_all_tasks_blocked()

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,11 +36,12 @@ from actors import (
     job,
 )
 from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.jobs import params
 from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus
-from tests.support.environment import ROOT, environment
+from tests.support.processes import run
 from tests.support.running import LONGEST_WAIT
 from tests.support.workers import Clerk
 
@@ -180,7 +179,7 @@ def test_errors_are_those_of_the_client(name: str) -> None:
         with pytest.raises(EncodeError):
             client.request("desk", object(), name="echo")
         with pytest.raises(TypeError, match="nmae"):
-            client.request("desk", nmae="echo")  # type: ignore[call-arg]
+            client.request("desk", nmae="echo")  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="max_concurrency must be 1 or more"):
             client.gather("desk", [1], max_concurrency=0)
         answers = client.gather("desk", [1, object(), 3], name="echo")
@@ -340,15 +339,7 @@ with Client.sync("memory://") as client:
 
 
 def test_a_fork_of_the_process_is_told_to_make_its_own_and_ends() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORK],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_WAIT,
-        check=False,
-    )
+    done = run("-c", FORK)
     assert done.stdout == "this client was made before the process forked: make a new one in each process\n3 []\n"
     assert done.returncode == 0
 
@@ -492,14 +483,22 @@ NOTHING: set[str] = set()
 ONLY: dict[type, set[str]] = {SyncJobContext: {"result"}, SyncJobGroupContext: {"result"}}  # in place of `await`
 
 
-def signature(function: Any, twin: bool) -> str:
-    """How it is called and what comes of it, in the words of the sync side."""
-    text = str(inspect.signature(function))
+KEYWORDS: dict[str, Any] = {name: kind for name, kind in vars(params).items() if name.endswith("Keywords")}
+
+
+def signature(function: Any, twin: bool) -> tuple[set[str], str]:
+    """The names that it takes, `**keywords` by each of theirs, and what comes of it, in the words of the sync side."""
+    told = inspect.signature(function)
+    names: set[str] = set()
+    for parameter in told.parameters.values():
+        taken = re.fullmatch(r"'?Unpack\[(\w+)\]'?", str(parameter.annotation))
+        names |= set(KEYWORDS[taken[1]].__annotations__) if taken and taken[1] in KEYWORDS else {parameter.name}
+    returned = str(told.return_annotation)
     if not twin:
         for each in TWINS:
-            text = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, text)
-        text = text.replace("AsyncIterator", "Iterator")
-    return text
+            returned = re.sub(rf"\b{each[0].__name__}\b", each[1].__name__, returned)
+        returned = returned.replace("AsyncGenerator[Any, None]", "Iterator[Any]").replace("AsyncIterator", "Iterator")
+    return names, returned
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -531,10 +530,10 @@ def test_all_that_makes_a_client_makes_a_sync_one() -> None:
 @pytest.mark.parametrize(
     ("keywords", "function", "others"),
     [
-        (JobKeywords, BaseWorker.job, {"payload"}),
-        (PayloadKeywords, BaseWorker.job, set()),
-        (GroupKeywords, BaseWorker.job_group, set()),
-        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable"}),
+        (JobKeywords, BaseWorker.job, {"payload", "result"}),
+        (PayloadKeywords, BaseWorker.job, {"result"}),
+        (GroupKeywords, BaseWorker.job_group, {"result"}),
+        (RunKeywords, BaseWorker.job_group, {"params", "job_id", "cancellable", "result"}),
         (RunFilters, RunStore.find, set()),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

@@ -12,7 +12,17 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors import BaseWorker, JobError, JobGroupParams, JobParams, JobResult, JobStatus, WorkerRunner, job
+from actors import (
+    BaseWorker,
+    JobError,
+    JobGroupParams,
+    JobParams,
+    JobResult,
+    JobStatus,
+    WorkerRunner,
+    job,
+)
+from actors.runner.runner import core_of_runner
 from bus import BusJobRequestMessage
 from tests.support.running import leftovers, running
 from tests.support.workers import Boss, Hanging, Silent
@@ -81,7 +91,7 @@ class Raiser(BaseWorker):
         raise self.make()
 
     @job(name="stream")
-    async def stream(self, message: Any) -> Any:
+    async def streams(self, message: Any) -> Any:
         yield 1
         raise self.make()
 
@@ -290,9 +300,9 @@ async def test_g3_on_job_request_may_open_a_stream_and_go_on_with_it_after_it_re
     class Streamer(BaseWorker):
         async def on_job_request(self, message: BusJobRequestMessage) -> None:
             await self.send_job_stream_start(message.job_id, {"type": "text"})
-            self.create_task(self.stream(message.job_id))
+            self.create_task(self.stream_beside(message.job_id))
 
-        async def stream(self, job_id: str) -> None:
+        async def stream_beside(self, job_id: str) -> None:
             for number in range(3):
                 await self.send_job_stream_data(job_id, number)
             await self.send_job_stream_end(job_id, {"count": 3})
@@ -396,7 +406,7 @@ async def test_g7_the_requester_is_told_cancelled_when_the_performer_goes(how: s
             await runner.end()
         else:
             await runner.cancel()
-        while not outcomes:
+        while not outcomes and not core_of_runner(runner).ends:
             await anyio.wait_all_tasks_blocked()
     assert outcomes == [({}, JobStatus.CANCELLED)]
     assert len(hanging.ended) == 1

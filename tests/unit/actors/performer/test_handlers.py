@@ -131,8 +131,8 @@ class Shapes(BaseWorker):
     async def parentheses(self, message: Any) -> str:
         return "parentheses"
 
-    @job
-    async def stream(self, work: Job[Question]) -> AsyncGenerator[dict[str, int]]:
+    @job(name="stream")
+    async def streams(self, work: Job[Question]) -> AsyncGenerator[dict[str, int]]:
         for number in range(work.payload.depth):
             yield {"chunk": number}
 

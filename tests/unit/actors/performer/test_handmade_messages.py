@@ -47,7 +47,7 @@ async def heard(worker: ByHand) -> tuple[list[tuple[str, Any]], Any]:
     asker = BaseWorker("asker")
     async with running(worker, asker):
         async with asker.job("hand", timeout=30) as asked:
-            events = [(event.type, event.data) async for event in asked]
+            events: list[tuple[str, Any]] = [(event.type, event.data) async for event in asked]
         assert worker.active_jobs == {}
         assert worker.statistics().running == 0
         return events, asked.response

@@ -452,7 +452,7 @@ async def test_both_spellings_of_the_parameters_mean_the_same() -> None:
         one = await boss.job_group("a", "b", params=params)
         two = await boss.job_group("a", "b", name="act", payload=1, timeout=50.0, label="x", cancel_on_error=False)
         assert one.responses == two.responses
-        three = await boss.job_group("a", params=JobParams(name="act", payload=1))  # type: ignore[arg-type] # works too
+        three = await boss.job_group("a", params=JobParams(name="act", payload=1))  # works too
         assert three.responses == {"a": one.responses["a"]}
         group = await boss.create_job_group_and_request_job(["c"], params=params)
         assert (group.label, group.name, group.cancel_on_error, group.cancellable) == ("x", "act", False, True)

@@ -57,8 +57,8 @@ class Sender(BaseWorker):
             self.sent[job.id] = number + 1
         return {"sent": job.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         for number in range(job.payload):
             yield number
 
@@ -160,9 +160,11 @@ async def test_g14_the_events_of_each_member_of_a_group_come_in_order() -> None:
         names = [sender.name for sender in senders]
         async with client.job_group(*names, name="mixed", payload={"seed": 5, "count": 600}) as group:
             async for event in group:
-                if event.type != JobGroupEvent.STREAM_START:
+                if event.type == JobGroupEvent.MEMBER_DONE:
+                    seen[event.worker_name].append("done")
+                elif event.type != JobGroupEvent.STREAM_START:
                     seen.setdefault(event.worker_name, []).append(event.data)
-        assert seen == {name: list(range(600)) for name in names}
+        assert seen == {name: [*range(600), "done"] for name in names}
 
 
 @pytest.mark.parametrize("count", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 5 * WINDOW + 3])

@@ -18,6 +18,7 @@ import pytest
 from actors import BaseWorker, Client, Job, JobError, JobStatus, RunnerStateError, WorkerRunner, job, subscribe
 from actors.runner.runner import core_of_runner
 from bus import BusJobRequestMessage, BusJobUpdateMessage, BusMessage
+from bus.local.home import Home
 from tests.support.messages import Note
 from tests.support.running import leftovers, running
 
@@ -62,8 +63,8 @@ class Busy(BaseWorker):
         super().__init__("busy")
         self.gate = anyio.Event()
 
-    @job
-    async def stream(self, message: BusJobRequestMessage) -> None:
+    @job(name="stream")
+    async def streams(self, message: BusJobRequestMessage) -> None:
         await self.gate.wait()
 
     @subscribe("news")
@@ -85,8 +86,8 @@ class Performer(BaseWorker):
         await anyio.lowlevel.checkpoint()
         return {"echo": message.payload}
 
-    @job
-    async def stream(self, job: Job[int]) -> Any:
+    @job(name="stream")
+    async def streams(self, job: Job[int]) -> Any:
         self.active_handlers += 1
         try:
             for number in range(job.payload):
@@ -422,13 +423,16 @@ async def test_f14_a_handler_cancelled_at_any_await_ends_and_its_requester_is_to
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_f14_a_runner_cancelled_at_any_await_tells_everybody_and_leaves_nothing(ends: bool) -> None:
+async def test_f14_a_runner_cancelled_at_any_await_tells_everybody_and_leaves_nothing(
+    ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at, reached = 0, True
     while reached:
         at += 1
         runner = WorkerRunner(handle_sigint=False, handle_sigterm=False, cancel_grace=1.0, drain_timeout=1.0)
         performers = [Performer("a"), Performer("b")]
         told: list[str] = []
+        lives: list[Steps] = []
 
         class Asker(BaseWorker):
             async def on_activated(self, args: Any, told: list[str] = told) -> None:
@@ -464,11 +468,26 @@ async def test_f14_a_runner_cancelled_at_any_await_tells_everybody_and_leaves_no
 
                 task_group.start_soon(end_soon)
                 with anyio.CancelScope() as scope:
-                    steps = Steps(runner.run(), at, scope.cancel)
-                    await steps
+
+                    class Stepped(Home):
+                        """Where the runner lives: who runs it is cancelled when that is about to wait."""
+
+                        def __init__(
+                            self,
+                            function: Callable[[], Awaitable[None]],
+                            name: str,
+                            steps: list[Steps] = lives,
+                            at: int = at,
+                            scope: anyio.CancelScope = scope,
+                        ) -> None:
+                            steps.append(Steps(function(), at, scope.cancel))
+                            super().__init__(lambda: steps[0], name)
+
+                    monkeypatch.setattr("actors.runner.scope.Home", Stepped)
+                    await runner.run()
                     await anyio.lowlevel.checkpoint()
                 task_group.cancel_scope.cancel()
-        reached = at <= steps.count
+        reached = at <= lives[0].count
         assert scope.cancelled_caught == reached
         assert told.count("asked") == told.count("told")
         assert [performer.active_handlers for performer in performers] == [0, 0]

@@ -59,7 +59,7 @@ class Boss(BaseWorker):
         return message.payload
 
     @job(name="stream")
-    async def stream(self, job: Job[int]) -> AsyncGenerator[int]:
+    async def streams(self, job: Job[int]) -> AsyncGenerator[int]:
         for number in range(job.payload):
             yield number
 

@@ -1,4 +1,4 @@
-"""Workers that fail: who is told, who is made again, when, and when it is given up on: G29."""
+"""Workers that fail: who is told, who is made again, when, and when it is given up on: G29, G57."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
-from actors import Backoff, BaseWorker, JobStatus, RestartPolicy
+from actors import Backoff, BaseWorker, JobStatus, RestartPolicy, SupervisionError
 from actors.worker.verbs import core_of
 from bus import WorkerErrorData
 from tests.support.running import running
 from tests.support.virtual_time import virtual_time
-from tests.support.workers import Asker, Parent, Team
+from tests.support.workers import Asker, Parent, Team, quiet
 
 pytestmark = pytest.mark.anyio
 
@@ -186,3 +186,182 @@ async def test_g29_jobs_wait_out_the_backoff() -> None:
             team.now("child").gate.set()
         assert asker.outcomes == {"j": "done"}
         assert team.times[-1] - began == pytest.approx(9.0)
+
+
+# --- each for itself, and as its kind says ---
+
+
+@virtual_time()
+async def test_g57_children_are_recovered_apart_from_each_other() -> None:
+    team, parent = Team(), Parent()
+    async with running(parent):
+        policy = RestartPolicy(max_restarts=9, backoff=Backoff(first=5.0, factor=1.0, limit=5.0, jitter=0.0))
+        await parent.supervise(*map(team.factory, ("a", "b", "c")), restart=policy)
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        for name in ("a", "b"):
+            team.now(name).fate.set()
+            await anyio.sleep(1.0)
+        await anyio.sleep(20.0)
+        assert team.counts == {"a": 2, "b": 2, "c": 1}
+        assert [round(when - began) for when in team.times[3:]] == [5, 6]
+
+
+@virtual_time()
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_g57_a_factory_that_raises_costs_a_restart_and_is_tried_again(strategy: Any) -> None:
+    team, parent, errors, calls = Team(), Parent(), [], [0]
+    make = team.factory("a")
+
+    def unlucky() -> BaseWorker:
+        calls[0] += 1
+        if calls[0] in {2, 3}:
+            raise ConnectionError("not yet")
+        made: BaseWorker = make()
+        return made
+
+    async with running(parent) as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        policy = RestartPolicy(strategy=strategy, max_restarts=3, backoff=Backoff(first=1.0, factor=2.0, jitter=0.0))
+        await parent.supervise(unlucky, team.factory("b"), restart=policy)
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        team.now("a").fate.set()
+        await anyio.sleep(30.0)
+        assert team.counts == {"a": 2, "b": 1 if strategy == "one_for_one" else 2}
+        assert team.times[2] - began == pytest.approx(1.0 + 2.0 + 4.0)
+        assert errors[1:] == ["could not be made again: ConnectionError: not yet"] * 2
+
+
+async def test_g57_a_factory_that_always_raises_is_given_up_on() -> None:
+    team, runner, first = Team(), quiet("top"), [True]
+    make = team.factory("child", dies_after=0.0)
+
+    def once() -> BaseWorker:
+        if not first.pop():
+            raise ValueError("never")
+        first.append(False)
+        made: BaseWorker = make()
+        return made
+
+    def again() -> BaseWorker:
+        if first:
+            return once()
+        raise ValueError("never")
+
+    await runner.supervise(again, restart=RestartPolicy(max_restarts=2, backoff=SOON))
+    with pytest.raises(SupervisionError, match=r"'child' failed again after 2 restarts.*ValueError: never"):
+        await runner.run()
+    assert team.counts == {"child": 1}
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "returns"])
+@pytest.mark.parametrize(("kind", "lives"), [("permanent", (2, 2)), ("transient", (2, 1)), ("temporary", (1, 1))])
+async def test_g57_a_kind_of_child_says_when_it_comes_back(kind: Any, lives: tuple[int, int], fails: bool) -> None:
+    made: list[Once] = []
+
+    class Once(BaseWorker):
+        async def run(self, params: Any) -> None:
+            await self.start()
+            if len(made) > 1:
+                await self.wait()
+            elif fails:
+                raise ValueError("failed")
+
+    def make() -> Once:
+        made.append(Once("once"))
+        return made[-1]
+
+    parent = Parent()
+    async with running(parent):
+        await parent.supervise(make, restart=RestartPolicy(restart=kind, backoff=SOON))
+        await anyio.wait_all_tasks_blocked()
+        again = lives[0 if fails else 1] > 1
+        assert len(made) == 1 + again
+        assert [child.name for child in parent.children] == ["once"] * again
+        told = [WorkerErrorData("once", "ValueError: failed", restarting=again)] if fails else []
+        assert parent.failed == told
+
+
+async def test_g57_a_permanent_child_that_is_removed_stays_away() -> None:
+    team, parent = Team(), Parent()
+    async with running(parent) as runner:
+        await parent.supervise(team.factory("a"), team.factory("b"), restart=RestartPolicy(restart="permanent"))
+        await anyio.wait_all_tasks_blocked()
+        await runner.remove_worker("a")
+        await team.now("b").stop()
+        await anyio.wait_all_tasks_blocked()
+        assert team.counts == {"a": 1, "b": 1}
+        assert parent.children == []
+
+
+async def test_g57_a_permanent_child_that_returns_too_often_is_given_up_on() -> None:
+    class Brief(BaseWorker):
+        async def run(self, params: Any) -> None:
+            await self.start()
+
+    runner = quiet("top")
+    policy = RestartPolicy(restart="permanent", max_restarts=2, backoff=SOON)
+    await runner.supervise(lambda: Brief("brief"), restart=policy)
+    with pytest.raises(SupervisionError, match=r"'brief' failed again after 2 restarts.*its run.. returned"):
+        await runner.run()
+
+
+async def test_g57_a_child_that_fails_while_its_parent_starts_is_made_again() -> None:
+    team = Team()
+
+    class Slow(Parent):
+        async def start(self) -> None:
+            await self.supervise(team.factory("child"), restart=RestartPolicy(backoff=SOON))
+            first = team.now("child")
+            first.fate.set()
+            await first.wait()
+            await super().start()
+
+    async with running(slow := Slow()):
+        await anyio.wait_all_tasks_blocked()
+        assert team.counts == {"child": 2}
+        assert slow.children == [team.now("child")]
+
+
+# --- background tasks ---
+
+
+async def test_g57_a_background_task_that_raises_is_a_failure_of_its_worker() -> None:
+    lives: list[Pump] = []
+
+    class Pump(BaseWorker):
+        async def start(self) -> None:
+            lives.append(self)
+            self.fate = anyio.Event()
+            self.create_task(self.pump())
+            self.create_task(self.pump())
+            await super().start()
+
+        async def pump(self) -> None:
+            await self.fate.wait()
+            raise RuntimeError("dead")
+
+    parent = Parent()
+    async with running(parent):
+        await parent.supervise(lambda: Pump("pump"), restart=RestartPolicy(backoff=SOON))
+        await anyio.wait_all_tasks_blocked()
+        lives[0].fate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert len(lives) == 2
+        assert parent.failed == [WorkerErrorData("pump", "RuntimeError: dead", restarting=True)]
+        assert parent.children == [lives[1]]
+
+
+async def test_g57_a_background_task_that_somebody_awaits_is_no_failure_of_its_worker() -> None:
+    async def fails() -> None:
+        raise RuntimeError("dead")
+
+    async with running(worker := BaseWorker("worker")):
+        with pytest.raises(RuntimeError, match="dead"):
+            await worker.create_task(fails())
+        assert core_of(worker).state.name == "READY"
+        task = worker.create_task(fails())
+        await task.wait()
+        await worker.wait()
+        assert core_of(worker).state.name == "STOPPED"

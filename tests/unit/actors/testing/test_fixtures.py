@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import pytest
 
 from actors import BaseWorker, Client, Job, WorkerRunner, WorkerUnavailableError, job
 from actors.testing.fixtures import AddStub
-from tests.support.environment import environment
-from tests.support.running import LONGEST_WAIT
+from tests.support.processes import run
 
 
 class Planner(BaseWorker):
@@ -76,17 +73,13 @@ def test_two(runner):
 def test_the_fixtures_work_under_pytest_asyncio_and_say_what_is_missing(plugin: str | None, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["actors.testing.fixtures"]\n')
     (tmp_path / "test_user.py").write_text(TEST_OF_A_USER)
-    options = ["-o", "asyncio_mode=auto"] if plugin else ["-p", "no:asyncio"]
-    options += ["-p", "no:xdist", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", *options, "test_user.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_WAIT,
-        check=False,
+    options = (
+        ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+        if plugin
+        else ["-p", "no:asyncio"]
     )
+    options += ["-p", "no:xdist", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
+    ended = run("-m", "pytest", "-v", *options, "test_user.py", cwd=tmp_path)
     if plugin:
         assert "test_one PASSED" in ended.stdout, ended.stdout
     else:

@@ -35,7 +35,9 @@ async def test_a_background_task_runs_beside_its_worker_and_tells_when_it_is_don
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
-async def test_what_a_background_task_raises_is_reported_and_goes_no_further(kind: type[BaseException]) -> None:
+async def test_what_a_background_task_raises_that_is_not_vital_is_reported_and_goes_no_further(
+    kind: type[BaseException],
+) -> None:
     worker, errors = BaseWorker("worker"), []
 
     async def background() -> None:
@@ -43,7 +45,7 @@ async def test_what_a_background_task_raises_is_reported_and_goes_no_further(kin
 
     async with running(worker) as runner:
         runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
-        await worker.create_task(background()).wait()
+        await worker.create_task(background(), vital=False).wait()
         await anyio.wait_all_tasks_blocked()
         assert errors == [f"background task 'worker::task' failed: {kind.__name__}: no"]
         assert core_of(worker).state.name == "READY"

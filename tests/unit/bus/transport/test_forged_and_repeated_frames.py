@@ -61,7 +61,7 @@ class Worker(BaseWorker):
         return job.payload
 
     @job(name="stream")
-    async def stream(self, job: Job[Any]) -> AsyncIterator[int]:
+    async def streams(self, job: Job[Any]) -> AsyncIterator[int]:
         for number in range(job.payload):
             yield number
 

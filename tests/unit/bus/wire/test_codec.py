@@ -1,4 +1,4 @@
-"""Frames: messages as bytes, signed, and what becomes of bytes from anybody."""
+"""Frames: messages as bytes, and what becomes of bytes from anybody."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ from bus.messages import (
     WorkerRegistryEntry,
 )
 from bus.wire.codec import MAX_MESSAGE_BYTES, VERSION, Header, decode, decode_header, encode, register_message
-from bus.wire.signing import MAC_BYTES, Signer
+from bus.wire.signing import Signer
 
 ORIGIN = "runner#1a"
-OLD, NEW, OTHER = b"o" * 32, b"n" * 40, b"x" * 100
 
 
 @register_message
@@ -220,55 +219,10 @@ def test_a_frame_of_another_version_is_refused_by_its_number() -> None:
         decode_header(b"\x02" + frame[1:])
 
 
-def test_g42_a_signed_frame_is_verified_by_any_of_the_keys() -> None:
-    frame = encode(REQUEST, id="f", origin=ORIGIN, signer=Signer(OLD))
-    for keys in (OLD, (OLD, NEW), (NEW, OLD)):
-        header, body = decode_header(frame, verifier=Signer(keys))
-        assert header.key_id == Signer(OLD).key_id
-        assert decode(header, body) == msgspec.structs.replace(REQUEST, origin=ORIGIN)
-    assert decode_header(encode(REQUEST, id="f", origin=ORIGIN, signer=Signer((NEW, OLD))), verifier=Signer(NEW))
-    assert decode(*decode_header(frame)) == msgspec.structs.replace(REQUEST, origin=ORIGIN)
-
-
-def test_g42_an_unsigned_or_foreign_or_altered_frame_is_refused() -> None:
-    verifier = Signer((NEW, OLD))
-    with pytest.raises(DecodeError, match=r"from 'client' at 'runner#1a' is not signed"):
-        decode_header(encode(REQUEST, id="f", origin=ORIGIN), verifier=verifier)
-    with pytest.raises(DecodeError, match="signed with a key unknown here"):
-        decode_header(encode(REQUEST, id="f", origin=ORIGIN, signer=Signer(OTHER)), verifier=verifier)
-    frame = encode(REQUEST, id="f", origin=ORIGIN, signer=verifier)
-    for place in range(len(frame)):
-        altered = bytearray(frame)
-        altered[place] ^= 1
-        with pytest.raises(DecodeError):
-            decode_header(bytes(altered), verifier=verifier)
-    for length in range(len(frame)):
-        with pytest.raises(DecodeError):
-            decode_header(frame[:length], verifier=verifier)
-    with pytest.raises(DecodeError):
-        decode_header(frame + b"\0", verifier=verifier)
-
-
-def test_g42_keys_are_long_and_never_shown() -> None:
-    unfit: list[Any] = [b"short", (), (OLD, b"k" * 31), "t" * 32, (OLD, "t" * 32)]
-    for keys in unfit:
-        with pytest.raises(ValueError, match=r"key") as caught:
-            Signer(keys)
-        assert "kkk" not in str(caught.value)
-    for keys in (OLD, (OLD, NEW, OTHER)):
-        signer = Signer(keys)
-        assert "ooo" not in repr(signer)
-        assert signer.key_id in repr(signer)
-        assert not any(isinstance(getattr(signer, name), bytes) for name in signer.__slots__)
-    assert Signer(OLD).key_id != Signer(NEW).key_id
-    assert len(Signer(OLD).sign(b"data")) == MAC_BYTES
-    assert not Signer(OLD).verify("nobody", b"data", Signer(OLD).sign(b"data"))
-
-
 def test_g40_any_bytes_are_a_message_or_a_decode_error() -> None:
     rng = random.Random(40)
     frames = [encode(message, id="f1", origin=ORIGIN) for message in MESSAGES]
-    frames.append(encode(REQUEST, id="f1", origin=ORIGIN, signer=Signer(OLD)))
+    frames.append(encode(REQUEST, id="f1", origin=ORIGIN, signer=Signer(b"k" * 32)))
     decoded = 0
     for _ in range(20_000):
         data = bytearray(rng.choice(frames))

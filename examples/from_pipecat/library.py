@@ -1,16 +1,20 @@
-"""A program as one writes it for Pipecat's bus: only the imports differ. Run it: `python -m examples.from_pipecat`."""
+"""Hooks that call super, watched workers, jobs and groups: `python -m examples.from_pipecat.library`."""
 
 import asyncio
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from actors import BaseWorker, JobGroupParams, JobGroupResponse, JobParams, JobStatus, WorkerRunner
-from bus import BusJobRequestMessage, BusJobUpdateMessage, WorkerReadyData
+if TYPE_CHECKING or os.environ.get("LIBRARY") != "pipecat":
+    from actors import BaseWorker, JobGroupParams, JobGroupResponse, JobParams, JobStatus, WorkerRunner
+    from bus import BusJobRequestMessage, BusJobUpdateMessage, WorkerReadyData
+else:
+    from pipecat.bus import BusJobRequestMessage, BusJobUpdateMessage
+    from pipecat.pipeline.job_context import JobGroupParams, JobGroupResponse, JobParams, JobStatus
+    from pipecat.registry.types import WorkerReadyData
+    from pipecat.workers.base_worker import BaseWorker
+    from pipecat.workers.runner import WorkerRunner
 
-# In a Pipecat program the same names come from pipecat.workers.base_worker (BaseWorker), pipecat.workers.runner
-# (WorkerRunner), pipecat.pipeline.job_context (Job...), pipecat.bus (Bus...), pipecat.registry.types (WorkerReadyData).
-# Nothing below these lines differs.
-
-LIBRARY = {"atlas": "rivers, mountains", "almanac": "tides, rivers"}
+SHELVES = {"atlas": "rivers, mountains", "almanac": "tides, rivers"}
 
 
 class Shelf(BaseWorker):
@@ -19,8 +23,8 @@ class Shelf(BaseWorker):
         word = message.payload["word"]
         await self.send_job_update(message.job_id, {"text": f"searching for {word}"})
         await asyncio.sleep(0.01)
-        if word in LIBRARY[self.name]:
-            await self.send_job_response(message.job_id, {"found": LIBRARY[self.name]})
+        if word in SHELVES[self.name]:
+            await self.send_job_response(message.job_id, {"found": SHELVES[self.name]})
         else:
             await self.send_job_response(message.job_id, {"error": f"no {word}"}, status=JobStatus.FAILED)
 
@@ -33,12 +37,12 @@ class Librarian(BaseWorker):
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         await super().on_activated(args)
-        await self.watch_workers(*LIBRARY)
+        await self.watch_workers(*SHELVES)
 
     async def on_worker_ready(self, data: WorkerReadyData) -> None:
         print(f"{data.worker_name} is ready")
         self._ready.append(data.worker_name)
-        if len(self._ready) == len(LIBRARY):
+        if len(self._ready) == len(SHELVES):
             self.create_task(self._search(), "search")
 
     async def _search(self) -> None:
@@ -46,11 +50,11 @@ class Librarian(BaseWorker):
             pass
         print(f"atlas: {job.response}")
         params = JobGroupParams(payload={"word": "tides"}, timeout=5, cancel_on_error=False)
-        async with self.job_group(*LIBRARY, params=params) as group:
+        async with self.job_group(*SHELVES, params=params) as group:
             pass
         print(f"both: {group.responses}")
         params = JobGroupParams(payload={"word": "rivers"}, label="the last one")
-        self._last_job = await self.request_job_group(*LIBRARY, params=params)
+        self._last_job = await self.request_job_group(*SHELVES, params=params)
 
     async def on_job_completed(self, result: JobGroupResponse) -> None:
         await super().on_job_completed(result)
@@ -67,7 +71,7 @@ async def main() -> None:
     async def on_job_update(_worker: Librarian, message: BusJobUpdateMessage) -> None:
         print(f"{message.source}: {message.update['text']}")
 
-    await runner.add_workers(*(Shelf(name) for name in LIBRARY), librarian)
+    await runner.add_workers(*(Shelf(name) for name in SHELVES), librarian)
     await runner.run()
 
 

@@ -32,6 +32,25 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
+def started(command: str | list[str], *, cwd: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
+    """A command, or a line for the shell, in a group of processes of its own; its process is killed with the block."""
+    with subprocess.Popen(
+        command,
+        shell=isinstance(command, str),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
 def program(name: str, *arguments: str, stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """One of `tests.integration.programs`, until the end of the block at the latest; a warning in it is an error.
 

@@ -46,7 +46,7 @@ class Replica(BaseWorker):
         return self.worker_runner.name
 
     @job(name="stream")
-    async def stream(self, job: Job[Any]) -> AsyncIterator[int]:
+    async def streams(self, job: Job[Any]) -> AsyncIterator[int]:
         for number in range(job.payload):
             yield number
 
