@@ -5,6 +5,7 @@ Only this file knows the insides of the library. For asyncio.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ProtocolError
+from nats.errors import ConnectionClosedError, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bus.errors import BusError
@@ -98,6 +99,7 @@ class StraightClient(Client):
         self.listeners: dict[int, Callable[[Msg], None]] = {}
         self._feed: Callable[[bytes], None] = lambda _data: None
         self._unread: Any = b""
+        self._ended = asyncio.Event()
 
     def read_straight(self) -> None:
         """Take what comes over the connection, which has just been made, before the library does."""
@@ -121,6 +123,7 @@ class StraightClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        self._ended.set()
 
     def forget_unsent(self) -> None:
         """Drop what was not written to the socket yet."""
@@ -181,6 +184,29 @@ class StraightClient(Client):
         if not self._hand_on(sid, subject, reply, data, headers):
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT002 - as the library has it
+        """Wake the flusher; wait for it, at most as long as the connection lives, if too much is unsent.
+
+        The library waits for a flusher that may have ended, and takes a cancellation for an answer meanwhile.
+
+        Raises:
+            ConnectionClosedError: It has ended first.
+        """
+        if not force_flush or not self.is_connected or self._flush_queue is None:
+            return await super()._flush_pending()
+        loop = asyncio.get_running_loop()
+        flushed: asyncio.Future[None] = loop.create_future()
+        ended = loop.create_task(self._ended.wait())
+        queued = loop.create_task(self._flush_queue.put(flushed))
+        try:
+            await asyncio.wait((flushed, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+            queued.cancel()
+        if not self.is_connected:
+            raise ConnectionClosedError
+        return None
+
     async def _read_loop(self) -> None:
         await super()._read_loop()
         await self._process_op_err(UnreadableError())  # whatever has ended it: nobody reads any more
@@ -188,6 +214,7 @@ class StraightClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:
             self._status = Client.DISCONNECTED
+            self._ended.set()
             await self._error_cb(e)
             await self._disconnected_cb()
 

@@ -286,4 +286,25 @@ BUS = (
         "",
         unit("unit/bus/nats/test_nats_client.py"),
     ),
+    Mutant(
+        "who cannot answer renews its leases",
+        "bus/delivery/leases.py",
+        "if leases and stuck:",
+        "if False:",
+        unit("simulation/test_stuck_links.py"),
+    ),
+    Mutant(
+        "a flush that hangs is waited for",
+        "bus/transport/outbox.py",
+        "            scope.cancel()\n",
+        "            pass\n",
+        unit("simulation/test_stuck_links.py"),
+    ),
+    Mutant(
+        "who waits for the socket of NATS does so after its end",
+        "bus/nats/client.py",
+        "            self._status = Client.DISCONNECTED\n            self._ended.set()\n",
+        "            self._status = Client.DISCONNECTED\n",
+        unit("unit/bus/nats/test_nats_client.py"),
+    ),
 )

@@ -6,9 +6,11 @@ import asyncio
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError
 
 from bus.nats.client import StraightClient
 
@@ -177,3 +179,39 @@ async def test_g64_no_flipped_byte_leaves_a_connection_of_which_nobody_reads(who
     for place in range(len(SAID)):
         for _ in range(3):
             await reads_on(SAID[:place] + bytes([rng.randrange(256)]) + SAID[place + 1 :], whole=whole)
+
+
+async def test_g60_who_waits_for_the_socket_to_take_more_is_told_when_the_connection_ends() -> None:
+    class Full(Connection):
+        async def drain(self) -> None:
+            await asyncio.Event().wait()
+
+    async def ignore(*_arguments: object) -> None:
+        pass
+
+    client = StraightClient()
+    client._transport = Full()  # type: ignore[assignment]  # as much of one as is needed
+    client._flush_queue = asyncio.Queue(maxsize=2)
+    client._status = StraightClient.CONNECTED
+    client._max_pending_size = 10
+    client._error_cb = client._disconnected_cb = ignore
+    flusher = asyncio.get_running_loop().create_task(client._flusher())
+    told: list[Exception] = []
+
+    async def publish() -> None:
+        try:
+            await client.publish("subject", b"more than fits")
+        except ConnectionClosedError as error:
+            told.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(publish)
+        with anyio.move_on_after(0) as scope:
+            await client.publish("subject", b"of one who gives up")
+        assert scope.cancelled_caught, "a cancellation is not swallowed"
+        await wait_all_tasks_blocked()
+        assert not told
+        flusher.cancel()
+        await client._process_op_err(OSError("reset"))
+    assert len(told) == 5
