@@ -7,6 +7,8 @@ from random import Random
 from typing import Any, Protocol
 
 from actors.jobs.events import JobRecord
+from actors.jobs.nesting import OuterJob
+from actors.jobs.remembered import Outcomes
 from bus import BusJobRequestMessage, ErrorInfo, JobStatus, WorkerBus, WorkerRegistry
 from bus.local.deadlines import Deadlines
 from bus.local.tasks import Tasks
@@ -66,6 +68,9 @@ class AskingHost(Host, Protocol):
     open_groups: dict[Any, Any]
     """What has been asked for here and has not ended."""
 
+    outcomes: Outcomes
+    """What became of jobs that were asked for here under ids of their requesters' own."""
+
     new_id: Callable[[], str]
     """Makes an id that nobody else has."""
 
@@ -78,6 +83,9 @@ class HandlerThreads(Protocol):
 
     def call(self, function: Callable[[], Any], name: str, ended: Callable[[], None]) -> Awaitable[Any]:
         """Call a plain function in a thread; `ended()` when that is back, also if nobody waits for it any more."""
+
+    def blocking(self, job: OuterJob) -> Any:
+        """The way from a thread that works for a job into the event loop: `Blocking`, of those who ask."""
 
 
 class DoingHost(Host, Protocol):

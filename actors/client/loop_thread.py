@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context, copy_context
 from functools import partial
 from threading import RLock, Thread
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import anyio
 from anyio import CancelScope
@@ -154,23 +154,6 @@ class LoopThread:
     def _cancel_calls(self, portal: BlockingPortal) -> None:
         for call in tuple(self._calls):
             portal.call(call.cancel)
-
-
-class SyncEvents(Iterator[ItemT], Generic[ItemT]):
-    """An async iterator as a plain one: each step blocks until there is something. It need not be closed."""
-
-    def __init__(self, thread: LoopThread, events: AsyncIterator[ItemT]) -> None:
-        self._thread = thread
-        self._events = events
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> ItemT:
-        try:
-            return self._thread.call(self._events.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
 
 
 def refuse_inside_a_loop() -> None:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from actors.client.loop_thread import LoopThread, SyncEvents
-from actors.jobs.errors import JobResult
-from actors.jobs.events import AnswerT, JobEvent, JobGroupEvent, JobGroupResponse
+from actors.client.loop_thread import LoopThread
 from actors.jobs.params import (
     RUN_TTL,
-    CallKeywords,
     ClientOptions,
-    GroupKeywords,
     JobGroupParams,
-    JobKeywords,
-    PayloadKeywords,
     RunKeywords,
 )
-from actors.performer.job import Job
-from actors.requester.contexts import JobContext, JobGroupContext, _Context, drop, handed_on, was_asked
-from actors.worker.asking import Asking, FunctionReference
-from bus import BusJobRequestMessage, DeadLetter, DeadLetters, WorkerBus
+from actors.performer.job import SyncVerbs
+from actors.requester.blocking import SyncEvents
+from actors.worker.asking import Asking
+from bus import DeadLetter, DeadLetters, WorkerBus
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,86 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = TypeVar("P")
-EventT = TypeVar("EventT", JobEvent, JobGroupEvent)
-WholeT = TypeVar("WholeT")
-ContextT = TypeVar("ContextT", bound=_Context[Any, Any])
-
-
-class _SyncContext(Iterator[EventT], Generic[ContextT, EventT, WholeT]):
-    """What `SyncJobContext` and `SyncJobGroupContext` share."""
-
-    def __init__(self, thread: LoopThread, context: ContextT) -> None:
-        self._thread = thread
-        self._context = context
-
-    @property
-    def job_id(self) -> str:
-        """Identity of the job or group."""
-        return self._context.job_id
-
-    @property
-    def results(self) -> dict[str, JobResult]:
-        """How each member ended, by worker name; members that have not are left out."""
-        return self._context.results
-
-    def cancel(self, reason: str | None = None) -> None:
-        """End the job or group now; leaving the context then raises its error."""
-        self._thread.call(self._context.cancel, reason)
-
-    def result(self) -> WholeT:
-        """Ask for the job or group and wait for its answer: what `await` does with its twin."""
-
-        async def answer() -> WholeT:
-            found: WholeT = await self._context
-            return found
-
-        drop(self._context)  # if it cannot be asked for any more, this says so
-        return self._thread.call(answer)
-
-    def __iter__(self) -> Self:
-        self._context.__aiter__()
-        return self
-
-    def __next__(self) -> EventT:
-        try:
-            event: EventT = self._thread.call(self._context.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
-        return event
-
-    def __enter__(self) -> Self:
-        asked_before = was_asked(self._context)
-        drop(self._context)
-        try:
-            self._thread.call(self._context.__aenter__)
-        except BaseException as error:
-            if was_asked(self._context) and not asked_before:  # nobody leaves a block that a signal kept us out of
-                self.__exit__(type(error), error, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.call(self._context.__aexit__, kind, error, trace)
-
-
-class SyncJobContext(_SyncContext[JobContext[AnswerT], JobEvent, AnswerT]):
-    """One job: `with client.job("name") as job`, or `client.job("name").result()`; as `JobContext`."""
-
-    @property
-    def response(self) -> AnswerT:
-        """The answer, `{}` while there is none."""
-        return self._context.response
-
-
-class SyncJobGroupContext(_SyncContext[JobGroupContext[AnswerT], JobGroupEvent, JobGroupResponse[AnswerT]]):
-    """Several jobs: `with client.job_group("a", "b") as group`, or `.result()` of it; as `JobGroupContext`."""
-
-    @property
-    def responses(self) -> dict[str, AnswerT]:
-        """Answers that have come in, by worker name."""
-        return dict(self._context.responses)
 
 
 class SyncDeadLetters:
@@ -234,7 +148,7 @@ def runs_as_sync(cls: type[ClientT]) -> type[ClientT]:
     return cls
 
 
-class SyncClient:
+class SyncClient(SyncVerbs):
     """Asks workers for jobs from a script: `with Client.sync(url) as client: client.request("a")`.
 
     Every method does what that of `Client` does, which it runs in a thread with an event loop, and blocks until that is
@@ -265,6 +179,7 @@ class SyncClient:
                 )
         self._client = _makers[-1](to, name=name, run_store=run_store, own_runs=own_runs, **options)
         self._thread = LoopThread()
+        super().__init__(self._thread, self._client)
 
     def __enter__(self) -> Self:
         """Connect."""
@@ -276,211 +191,6 @@ class SyncClient:
     ) -> bool | None:
         """Cancel what is still open, and disconnect."""
         return self._thread.close(kind, error, trace)
-
-    @overload
-    def request(
-        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
-    ) -> T: ...
-    @overload
-    def request(
-        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
-    ) -> Any: ...
-    def request(
-        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
-    ) -> Any:
-        """Ask for a job and return its answer; as `Client.request`."""
-        return self._thread.call(lambda: self._client.request(worker_name, payload, result=result, **keywords))
-
-    @overload
-    def job(self, worker_name: str, *, result: type[T], **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[T]: ...
-    @overload
-    def job(
-        self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]
-    ) -> SyncJobContext[Any]: ...
-    def job(self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[Any]:
-        """One job, to be entered or waited for with `.result()`; as `Client.job`."""
-        self._thread.require_open()
-        return SyncJobContext(self._thread, handed_on(self._client.job(worker_name, result=result, **keywords)))
-
-    @overload
-    def job_group(
-        self, *worker_names: str, result: type[T], **keywords: Unpack[GroupKeywords]
-    ) -> SyncJobGroupContext[T]: ...
-    @overload
-    def job_group(
-        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
-    ) -> SyncJobGroupContext[Any]: ...
-    def job_group(
-        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
-    ) -> SyncJobGroupContext[Any]:
-        """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
-        self._thread.require_open()
-        context = self._client.job_group(*worker_names, result=result, **keywords)
-        return SyncJobGroupContext(self._thread, handed_on(context))
-
-    @overload
-    def call(
-        self, handler: FunctionReference[[P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(
-        self, handler: FunctionReference[[], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(
-        self,
-        handler: FunctionReference[..., Awaitable[T]],
-        payload: Mapping[str, Any],
-        **keywords: Unpack[CallKeywords],
-    ) -> T: ...
-    @overload
-    def call(self, handler: FunctionReference[[P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(self, handler: FunctionReference[[], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(
-        self, handler: FunctionReference[..., T], payload: Mapping[str, Any], **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(
-        self, handler: Callable[[Any, Job[P]], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(
-        self,
-        handler: Callable[[Any, BusJobRequestMessage], Awaitable[T]],
-        payload: Any = None,
-        **keywords: Unpack[CallKeywords],
-    ) -> T: ...
-    @overload
-    def call(self, handler: Callable[[Any, P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(
-        self, handler: Callable[[Any], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(
-        self,
-        handler: Callable[Concatenate[Any, Any, Any, ...], Awaitable[T]],
-        payload: Mapping[str, Any],
-        **keywords: Unpack[CallKeywords],
-    ) -> T: ...
-    @overload
-    def call(self, handler: Callable[[Any, Job[P]], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(
-        self, handler: Callable[[Any, BusJobRequestMessage], T], payload: Any = None, **keywords: Unpack[CallKeywords]
-    ) -> T: ...
-    @overload
-    def call(self, handler: Callable[[Any, P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(self, handler: Callable[[Any], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
-    @overload
-    def call(
-        self,
-        handler: Callable[Concatenate[Any, Any, Any, ...], T],
-        payload: Mapping[str, Any],
-        **keywords: Unpack[CallKeywords],
-    ) -> T: ...
-    def call(self, handler: Any, payload: Any = None, **keywords: Unpack[CallKeywords]) -> Any:
-        """Ask for the job of a handler that is given itself, and return its answer; as `Client.call`."""
-        return self._thread.call(lambda: self._client.call(handler, payload, **keywords))
-
-    @overload
-    def stream(
-        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
-    ) -> Iterator[Any]: ...
-    @overload
-    def stream(
-        self, worker_name: FunctionReference[[P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self,
-        worker_name: FunctionReference[[], AsyncIterable[T]],
-        payload: None = None,
-        **keywords: Unpack[CallKeywords],
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self,
-        worker_name: FunctionReference[..., AsyncIterable[T]],
-        payload: Mapping[str, Any],
-        **keywords: Unpack[CallKeywords],
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self, worker_name: Callable[[Any, Job[P]], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self,
-        worker_name: Callable[[Any, BusJobRequestMessage], AsyncIterable[T]],
-        payload: Any = None,
-        **keywords: Unpack[CallKeywords],
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self, worker_name: Callable[[Any, P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self, worker_name: Callable[[Any], AsyncIterable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
-    ) -> Iterator[T]: ...
-    @overload
-    def stream(
-        self,
-        worker_name: Callable[Concatenate[Any, Any, Any, ...], AsyncIterable[T]],
-        payload: Mapping[str, Any],
-        **keywords: Unpack[CallKeywords],
-    ) -> Iterator[T]: ...
-    def stream(self, worker_name: Any, payload: Any = None, *, result: Any = None, **keywords: Any) -> Iterator[Any]:
-        """The chunks of a job, in order; as `Client.stream`. Leaving the loop cancels the job."""
-
-        async def opened() -> SyncEvents[Any]:
-            return SyncEvents(self._thread, self._client.stream(worker_name, payload, result=result, **keywords))
-
-        return self._thread.call(opened)
-
-    @overload
-    def gather(
-        self,
-        worker_name: str,
-        payloads: Iterable[Any],
-        *,
-        max_concurrency: int = 200,
-        result: type[T],
-        **keywords: Unpack[JobKeywords],
-    ) -> list[T]: ...
-    @overload
-    def gather(
-        self,
-        worker_name: str,
-        payloads: Iterable[Any],
-        *,
-        max_concurrency: int = 200,
-        result: Any = None,
-        **keywords: Unpack[JobKeywords],
-    ) -> list[Any]: ...
-    def gather(
-        self,
-        worker_name: str,
-        payloads: Iterable[Any],
-        *,
-        max_concurrency: int = 200,
-        result: Any = None,
-        **keywords: Unpack[JobKeywords],
-    ) -> list[Any]:
-        """Ask one worker for many jobs; as `Client.gather`, but takes all payloads first, in the caller's thread."""
-        self._thread.require_open()
-        taken = list(payloads)
-        return self._thread.call(
-            lambda: self._client.gather(worker_name, taken, max_concurrency=max_concurrency, result=result, **keywords)
-        )
 
     def workers(self) -> list[WorkerReadyData]:
         """Every worker that is known now, on any runner, but the clients."""

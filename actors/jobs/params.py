@@ -23,8 +23,10 @@ class JobParams(msgspec.Struct, kw_only=True):
             never outlives that one's deadline.
         label: A text for people, at most 1,000 characters.
         cancellable: Whether `request_cancel_job_group` may cancel it.
-        job_id: An id chosen by the caller, 1 to 128 characters, unique among its open jobs; a request that a network
-            delivers twice runs once. None makes one up.
+        job_id: An id chosen by the caller, 1 to 128 characters. It names one job of its worker: asked for again while
+            that runs, it is joined; asked for again within ten minutes of its answer or error (10,000 are remembered),
+            it has that, and nothing runs. What ended without its worker, as by a timeout, may be asked for again. None
+            makes one up.
         delivery: `at_least_once`: accepted, it survives its performer, and may run twice. `at_most_once`: faster, never
             stored and never run twice; if its performer or an answer is lost, it fails with the error type `JobLost`,
             and may or may not have run. None is the bus's own setting. In one process both are the same.

@@ -12,17 +12,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actors.jobs.lifecycle import ADMISSION_STEPS, AdmissionState, JobState, moved
 from actors.jobs.nesting import holders, nested
+from actors.jobs.remembered import Outcome, Outcomes
 from actors.observability.trace import watching
 from actors.performer.execution import Execution, Lane, run
 from actors.performer.handler import Doer
 from actors.performer.threads import THREADS
-from bus import BusJobRequestMessage, ErrorInfo, JobStatus
+from bus import BusJobRequestMessage, BusJobResponseMessage, ErrorInfo, JobStatus, travel
 from bus.local.mailbox import Room
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Admission:
         self._quarantined = 0
         self._places = 0
         self._lanes: dict[str | None, Lane] = {}
+        self._outcomes: Outcomes | None = None
 
     def __repr__(self) -> str:
         return f"<Admission {self.doer.name} {self.state.name.lower()} running={self._running}>"
@@ -121,6 +123,7 @@ class Admission:
         first = self.executions.get(request.job_id)
         if first is not None:
             self._met(first, request)
+        if first is not None or (request.asked is not None and self._recalled(request)):
             return None
         serves = self.doer.definition
         handler = serves.jobs.get(request.job_name) or serves.default or self.doer.by_events
@@ -264,7 +267,39 @@ class Admission:
         if self.doer.leaving:
             self.doer.job_left()
 
+    def remember(self, execution: Execution, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        """A job whose id its requester has chosen was done: it is not done again, whoever of that name asks."""
+        if self._outcomes is None:
+            self._outcomes = Outcomes(self.host.tasks.now)
+        request = execution.request
+        outcome = Outcome(request.job_name, status, travel(response), error, request.attempt)
+        self._outcomes.put((request.source, self.doer.name, request.job_id), outcome)
+
     # --- inside ---
+
+    def _recalled(self, request: BusJobRequestMessage) -> bool:
+        """Answer a request for a job that was done here under the same id of its requester's. Whether it was."""
+        outcomes = self._outcomes
+        outcome = outcomes.get((request.source, self.doer.name, request.job_id)) if outcomes is not None else None
+        if outcome is None:
+            return False
+        if outcome.name != request.job_name:
+            text = f"job id {request.job_id!r} names job {outcome.name!r}, which was done a while ago: choose another"
+            self.host.refuse(request, JobStatus.FAILED, "JobStateError", text)
+            return True
+        self.host.bus.post(
+            BusJobResponseMessage(
+                source=self.doer.name,
+                target=request.source,
+                destination=request.origin,
+                job_id=request.job_id,
+                attempt=request.attempt,
+                status=outcome.status,
+                response=travel(outcome.response),
+                error=outcome.error,
+            )
+        )
+        return True
 
     def _count(self, state: JobState) -> int:
         """How many that hold a slot are in a state."""

@@ -69,6 +69,9 @@ class Slots(Protocol):
     def completed(self, execution: Execution) -> bool:
         """Both at once, of a job that ran; if this says so, `freed` is to be called when it is answered."""
 
+    def remember(self, execution: Execution, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        """A job whose id its requester has chosen was done."""
+
     def freed(self) -> None:
         """A slot is free, and its job answered."""
 
@@ -327,7 +330,8 @@ class Execution(msgspec.Struct, eq=False):
             slots, request = self.slots, self.request
             host = slots.host
             watched = host.job_events.wanted or watching
-            if watched or self._timer or self._waiters or self.successor or self.streaming or self.groups:
+            unusual = self._timer or self._waiters or self.successor or self.streaming or self.groups
+            if watched or unusual or request.asked:
                 self._finish(JobState.ENDED, JobStatus.COMPLETED, response, None, stream_end=self._ends_stream)
                 return
             self.state = _ENDED  # the usual case: as `_finish`, with nothing to stop, to wake or to tell
@@ -420,6 +424,8 @@ class Execution(msgspec.Struct, eq=False):
             state = JobState.ABANDONED
         slots.answered(self)
         self._move(state)
+        if self.request.asked is not None and held and status in {JobStatus.COMPLETED, JobStatus.ERROR}:
+            slots.remember(self, status, response, error)
         self.host.bus.post(self._answer(status, response, error, cause, urgent=urgent, stream_end=stream_end))
         if status is not JobStatus.COMPLETED:
             self._cancel_groups()

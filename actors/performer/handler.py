@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -109,3 +109,19 @@ class Serves(Protocol):
 
     def missing(self, job_name: str | None, worker_name: str) -> str:
         """Say that no handler serves a job name, and which names there are."""
+
+
+ArgumentsP = ParamSpec("ArgumentsP")
+ReturnT_co = TypeVar("ReturnT_co", covariant=True)
+
+
+class FunctionReference(Protocol[ArgumentsP, ReturnT_co]):
+    """A function marked with `@function`, as what it serves is named by it."""
+
+    name: str
+
+    def __call__(self, *args: ArgumentsP.args, **kwargs: ArgumentsP.kwargs) -> ReturnT_co:
+        """Call the function itself."""
+
+    def worker(self, name: str | None = None) -> object:
+        """A worker that serves it."""

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from anyio import sleep
 from msgspec.structs import replace
 
-from actors.host import DoingHost
 from actors.performer.handler import Handler, Shape, Takes
 from actors.performer.job import Job, Performed
 from bus import PayloadError, convert, travel
@@ -19,14 +18,6 @@ class Invoked(Performed, Protocol):
     """A job whose handler is called: an execution."""
 
     handler: Handler
-
-    @property
-    def host(self) -> DoingHost:
-        """The runner where it is done."""
-
-    @property
-    def instance(self) -> Any:
-        """The user's object that the handler is a method of."""
 
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         """Call a plain function in a thread, and hold the slot until that is back."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Concatenate, Generic, Protocol, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from actors.host import DoingHost
+from actors.jobs.nesting import OuterJob
+from actors.jobs.params import CallKeywords, GroupKeywords, JobKeywords, PayloadKeywords
 from actors.observability.trace import Trace
+from actors.performer.handler import FunctionReference
+from actors.requester.blocking import Blocking, SyncEvents, SyncJobContext, SyncJobGroupContext
+from actors.requester.contexts import JobContext, JobGroupContext, handed_on
 from bus import (
     BusJobRequestMessage,
     BusJobStreamDataMessage,
@@ -19,9 +26,11 @@ from bus import (
 )
 
 PayloadT = TypeVar("PayloadT")
+T = TypeVar("T")
+P = TypeVar("P")
 
 
-class Performed(Protocol):
+class Performed(OuterJob, Protocol):
     """A job that is being done, as what its handler holds needs it: an execution."""
 
     request: BusJobRequestMessage
@@ -30,22 +39,259 @@ class Performed(Protocol):
     stopped_for: ErrorInfo | None
 
     @property
-    def worker_name(self) -> str:
-        """Name of the worker that does it."""
+    def host(self) -> DoingHost:
+        """The runner where it is done."""
 
     @property
-    def remaining(self) -> float | None:
-        """Seconds until the deadline; None if there is none."""
-
-    @property
-    def answered(self) -> bool:
-        """Whether the requester has its outcome."""
+    def instance(self) -> Any:
+        """The user's object that its handler is a method of."""
 
     async def event(self, kind: type[Any], **fields: Any) -> None:
         """Send one event; waits while the requester has no room for more."""
 
     def respond(self, response: Any, status: JobStatus, *, urgent: bool = False, stream_end: bool = False) -> None:
         """Answer the job."""
+
+
+class AsyncVerbs(Protocol):
+    """The verbs of a worker or a client, as those that block use them."""
+
+    @property
+    def job(self) -> Callable[..., JobContext[Any]]:
+        """One job."""
+
+    @property
+    def job_group(self) -> Callable[..., JobGroupContext[Any]]:
+        """Several jobs."""
+
+    @property
+    def request(self) -> Callable[..., Awaitable[Any]]:
+        """Ask for a job and return its answer."""
+
+    @property
+    def call(self) -> Callable[..., Awaitable[Any]]:
+        """Ask for the job of a handler that is given itself."""
+
+    @property
+    def stream(self) -> Callable[..., AsyncIterator[Any]]:
+        """The chunks of a job."""
+
+    @property
+    def gather(self) -> Callable[..., Awaitable[list[Any]]]:
+        """Ask one worker for many jobs."""
+
+
+class SyncVerbs:
+    """The verbs of asking, for threads: each does what its twin on workers and clients does, and blocks meanwhile."""
+
+    def __init__(self, thread: Blocking, asker: AsyncVerbs) -> None:
+        self.__thread = thread
+        self.__asker = asker
+
+    @overload
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
+    ) -> T: ...
+    @overload
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Any: ...
+    def request(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Any:
+        """Ask for a job and return its answer; as `Client.request`."""
+        return self.__thread.call(lambda: self.__asker.request(worker_name, payload, result=result, **keywords))
+
+    @overload
+    def job(self, worker_name: str, *, result: type[T], **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[T]: ...
+    @overload
+    def job(
+        self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]
+    ) -> SyncJobContext[Any]: ...
+    def job(self, worker_name: str, *, result: Any = None, **keywords: Unpack[PayloadKeywords]) -> SyncJobContext[Any]:
+        """One job, to be entered or waited for with `.result()`; as `Client.job`."""
+        self.__thread.require_open()
+        return SyncJobContext(self.__thread, handed_on(self.__asker.job(worker_name, result=result, **keywords)))
+
+    @overload
+    def job_group(
+        self, *worker_names: str, result: type[T], **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[T]: ...
+    @overload
+    def job_group(
+        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[Any]: ...
+    def job_group(
+        self, *worker_names: str, result: Any = None, **keywords: Unpack[GroupKeywords]
+    ) -> SyncJobGroupContext[Any]:
+        """Several jobs, to be entered or waited for with `.result()`; as `Client.job_group`."""
+        self.__thread.require_open()
+        context = self.__asker.job_group(*worker_names, result=result, **keywords)
+        return SyncJobGroupContext(self.__thread, handed_on(context))
+
+    @overload
+    def call(
+        self, handler: FunctionReference[[P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self, handler: FunctionReference[[], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: FunctionReference[..., Awaitable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: FunctionReference[[P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(self, handler: FunctionReference[[], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: FunctionReference[..., T], payload: Mapping[str, Any], **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any, Job[P]], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[[Any, BusJobRequestMessage], Awaitable[T]],
+        payload: Any = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, P], Awaitable[T]], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any], Awaitable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[Concatenate[Any, Any, Any, ...], Awaitable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, Job[P]], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self, handler: Callable[[Any, BusJobRequestMessage], T], payload: Any = None, **keywords: Unpack[CallKeywords]
+    ) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any, P], T], payload: P, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(self, handler: Callable[[Any], T], payload: None = None, **keywords: Unpack[CallKeywords]) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[Concatenate[Any, Any, Any, ...], T],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> T: ...
+    def call(self, handler: Any, payload: Any = None, **keywords: Unpack[CallKeywords]) -> Any:
+        """Ask for the job of a handler that is given itself, and return its answer; as `Client.call`."""
+        return self.__thread.call(lambda: self.__asker.call(handler, payload, **keywords))
+
+    @overload
+    def stream(
+        self, worker_name: str, payload: Any = None, *, result: type[T], **keywords: Unpack[JobKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: str, payload: Any = None, *, result: Any = None, **keywords: Unpack[JobKeywords]
+    ) -> Iterator[Any]: ...
+    @overload
+    def stream(
+        self, worker_name: FunctionReference[[P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: FunctionReference[[], AsyncIterable[T]],
+        payload: None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: FunctionReference[..., AsyncIterable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any, Job[P]], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: Callable[[Any, BusJobRequestMessage], AsyncIterable[T]],
+        payload: Any = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any, P], AsyncIterable[T]], payload: P, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self, worker_name: Callable[[Any], AsyncIterable[T]], payload: None = None, **keywords: Unpack[CallKeywords]
+    ) -> Iterator[T]: ...
+    @overload
+    def stream(
+        self,
+        worker_name: Callable[Concatenate[Any, Any, Any, ...], AsyncIterable[T]],
+        payload: Mapping[str, Any],
+        **keywords: Unpack[CallKeywords],
+    ) -> Iterator[T]: ...
+    def stream(self, worker_name: Any, payload: Any = None, *, result: Any = None, **keywords: Any) -> Iterator[Any]:
+        """The chunks of a job, in order; as `Client.stream`. Leaving the loop cancels the job."""
+
+        async def opened() -> SyncEvents[Any]:
+            return SyncEvents(self.__thread, self.__asker.stream(worker_name, payload, result=result, **keywords))
+
+        return self.__thread.call(opened)
+
+    @overload
+    def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        result: type[T],
+        **keywords: Unpack[JobKeywords],
+    ) -> list[T]: ...
+    @overload
+    def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        result: Any = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> list[Any]: ...
+    def gather(
+        self,
+        worker_name: str,
+        payloads: Iterable[Any],
+        *,
+        max_concurrency: int = 200,
+        result: Any = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> list[Any]:
+        """Ask one worker for many jobs; as `Client.gather`, but takes all payloads first, in the caller's thread."""
+        self.__thread.require_open()
+        taken = list(payloads)
+        return self.__thread.call(
+            lambda: self.__asker.gather(worker_name, taken, max_concurrency=max_concurrency, result=result, **keywords)
+        )
 
 
 class Job(Generic[PayloadT]):
@@ -100,6 +346,16 @@ class Job(Generic[PayloadT]):
     def remaining(self) -> float | None:
         """Seconds until the deadline, 0 when it has passed; None if there is none."""
         return self.__execution.remaining
+
+    @property
+    def sync(self) -> SyncJob:
+        """The verbs of a client, and those for the requester, for a plain `def` handler: each blocks its thread.
+
+        While the handler waits for a job it has asked for, its thread is not counted: such handlers never starve each
+        other.
+        """
+        execution = self.__execution
+        return SyncJob(execution.host.threads.blocking(execution), execution.instance, self)
 
     @property
     def trace(self) -> Trace | None:
@@ -164,3 +420,27 @@ class Job(Generic[PayloadT]):
             JobStateError: The job has ended.
         """
         self.__execution.respond(response, JobStatus(status), urgent=urgent)
+
+
+class SyncJob(SyncVerbs):
+    """What a plain handler says to its requester and asks of others: `job.sync`. Each verb blocks the handler's thread.
+
+    Once the job has been told to stop, each raises `JobStateError`: a thread cannot be stopped otherwise.
+    """
+
+    def __init__(self, thread: Blocking, asker: AsyncVerbs, job: Job[Any]) -> None:
+        super().__init__(thread, asker)
+        self.__thread = thread
+        self.__job = job
+
+    def update(self, update: Any = None, *, urgent: bool = False) -> None:
+        """Send the requester a progress report; as `Job.update`."""
+        self.__thread.call(self.__job.update, update, urgent=urgent)
+
+    def stream_data(self, data: Any = None) -> None:
+        """Send one chunk; as `Job.stream`."""
+        self.__thread.call(self.__job.stream, data)
+
+    def respond(self, response: Any = None, *, status: JobStatus = JobStatus.COMPLETED, urgent: bool = False) -> None:
+        """Answer the job, once; as `Job.respond`."""
+        self.__thread.call(self.__job.respond, response, status=status, urgent=urgent)

@@ -10,21 +10,26 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter, deque
-from collections.abc import Callable
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Callable
+from contextvars import Context, ContextVar, copy_context
 from queue import SimpleQueue
 from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
 import msgspec
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope, CapacityLimiter, RunFinishedError, get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled, current_token
 
+from actors.jobs.errors import JobStateError, RunnerStateError
+from actors.jobs.nesting import OuterJob, current_job
 from bus.local.tasks import Tasks, Waiter, on_asyncio, wake
 from bus.log import log
+
+ParamsP = ParamSpec("ParamsP")
+ResultT = TypeVar("ResultT")
 
 THREADS = 40
 """Plain handlers of one worker that work at once: as many as anyio has threads. Who waits for a job is not counted."""
@@ -45,10 +50,14 @@ class ThreadStatistics(msgspec.Struct, frozen=True):
     abandoned: int = 0
 
 
+_current_call: ContextVar[_Call | None] = ContextVar("current_call", default=None)
+"""The call that the current thread works for."""
+
+
 class _Call:
     """One call of a plain function, from its begin until its thread is back."""
 
-    __slots__ = ("context", "ended", "error", "function", "name", "over", "result", "scope", "waiter")
+    __slots__ = ("asks", "context", "ended", "error", "function", "name", "over", "result", "scope", "waiter")
 
     def __init__(self, function: Callable[[], Any], name: str, ended: Callable[[], None], waiter: Waiter) -> None:
         self.function = function
@@ -56,6 +65,9 @@ class _Call:
         self.ended = ended
         self.waiter = waiter
         self.context = _outside_the_loop()
+        self.context.run(_current_call.set, self)
+        self.asks: dict[CancelScope, None] = {}
+        """What it waits for in the event loop."""
         self.result: Any = None
         self.error: BaseException | None = None
         self.scope: CancelScope | None = None
@@ -102,7 +114,8 @@ class Threads:
             with scope:
                 await self._begin(call)
         except BaseException:
-            scope.cancel()  # so that the thread, if it asks, is told
+            for asking in (scope, *call.asks):
+                asking.cancel()  # so that the thread, if it asks, is told
             self._abandoned[call] = None
             call.waiter = self._tasks.waiter()
             self._tasks.start(self._await_end, call)
@@ -111,6 +124,10 @@ class Threads:
         if call.error is not None:
             raise call.error
         return call.result
+
+    def blocking(self, job: OuterJob) -> ThreadBlocking:
+        """The way from a thread that works for a job into the event loop."""
+        return ThreadBlocking(job, self._token)
 
     def close(self) -> None:
         """Let the threads that do nothing end; the others are left behind, and named."""
@@ -166,6 +183,63 @@ class Threads:
         elif thread is not None:
             self._idle.append((self._tasks.now(), thread))
         wake(call.waiter)  # no more than that: this is no task, and nothing that needs one works here
+
+
+class ThreadBlocking:
+    """The way from a thread of a plain handler into the event loop. What it does there belongs to the handler's job."""
+
+    def __init__(self, job: OuterJob, token: EventLoopToken) -> None:
+        self._job = job
+        self._token = token
+
+    def call(
+        self, function: Callable[ParamsP, Awaitable[ResultT]], *args: ParamsP.args, **keywords: ParamsP.kwargs
+    ) -> ResultT:
+        """Await a function in the event loop, and return or raise what it does.
+
+        Raises:
+            RunnerStateError: An event loop runs in this thread, or that of the job has ended.
+            JobStateError: The job has been told to stop, before or meanwhile.
+        """
+        self.require_open()
+        call = _current_call.get()
+
+        async def run() -> ResultT:
+            current_job.set(self._job)
+            if call is not None and call.scope is not None and call.scope.cancel_called:
+                raise self._stopped()
+            with CancelScope(shield=call is not None) as scope:  # what cancels the thread's own scope cancels this one
+                if call is not None:
+                    call.asks[scope] = None
+                try:
+                    return await function(*args, **keywords)
+                except get_cancelled_exc_class():
+                    if scope.cancel_called:
+                        raise
+                finally:
+                    if call is not None:
+                        call.asks.pop(scope, None)
+            raise self._stopped()
+
+        try:
+            return anyio.from_thread.run(run, token=self._token)
+        except RunFinishedError:
+            raise RunnerStateError(f"the runner of job {self._job.id!r} has ended") from None
+
+    def require_open(self) -> None:
+        """Refuse to block an event loop.
+
+        Raises:
+            RunnerStateError: One runs in this thread.
+        """
+        try:
+            current_token()
+        except RuntimeError:
+            return
+        raise RunnerStateError("job.sync would block the event loop of this thread: await the verbs of the worker here")
+
+    def _stopped(self) -> JobStateError:
+        return JobStateError(f"job {self._job.id!r} of worker {self._job.worker_name!r} has been told to stop")
 
 
 class _Worker:

@@ -20,6 +20,7 @@ from actors.jobs.outcome import (
     timed_out,
     unavailable,
 )
+from actors.jobs.remembered import Outcome
 from actors.observability.trace import Trace
 from actors.requester.flow import Asker, Flow, Member, Skipped
 from actors.requester.result import Fit, mismatch
@@ -30,6 +31,7 @@ from bus import (
     ErrorInfo,
     JobStatus,
     PayloadError,
+    travel,
 )
 from bus.local.tasks import wake
 from bus.log import log
@@ -125,6 +127,8 @@ class Group(msgspec.Struct, eq=False):
     _waiters: tuple[Waiter, ...] = ()
     _flow: Flow | None = None
     _scopes: tuple[CancelScope, ...] = ()
+    _joins: Group | None = None
+    _joined_by: tuple[Group, ...] = ()
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.open} open"
@@ -176,6 +180,30 @@ class Group(msgspec.Struct, eq=False):
         self.members[name] = Member(name)
         self.worker_names = (*self.worker_names, name)
         self.open += 1
+
+    def is_same(self, worker_names: tuple[str, ...], name: str | None) -> bool:
+        """Whether these jobs are among its own."""
+        return self.name == name and self.members.keys() >= {*worker_names}
+
+    def join_running(self, first: Group) -> None:
+        """Ask for nothing: have what becomes of jobs that were asked for under the same id before, and still run."""
+        self._joins = first
+        first._joined_by = (*first._joined_by, self)
+        for name in self.worker_names:
+            result = first.members[name].result
+            if result is not None:
+                self._have(name, result.status, travel(result.response), result.error, result.attempt)
+
+    def recall(self, name: str, outcome: Outcome) -> None:
+        """A member has done its job before: have what became of it."""
+        self._have(name, outcome.status, travel(outcome.response), outcome.error, outcome.attempt)
+
+    def _have(self, name: str, status: JobStatus, response: Any, error: ErrorInfo | None, attempt: int) -> None:
+        member = self.members.get(name)
+        if member is not None and member.result is None and not self.done:
+            answer = self._system_answer(name, status, error)
+            answer.response, answer.attempt = response, attempt
+            self._settle(member, answer, status, response, error)
 
     def until_done(self, scope: CancelScope) -> None:
         """Cancel a scope when the group has ended."""
@@ -314,6 +342,8 @@ class Group(msgspec.Struct, eq=False):
             self._settle(member, message, JobStatus.COMPLETED, message.data, None)
 
     def _settle(self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None) -> None:
+        if self.asked is not None:
+            self._remember(member, message, status, response, error)
         if status is not _COMPLETED and not is_from_performer(message):
             self._given_up(member, status, error)
         member.answered = status is _COMPLETED or response is not None
@@ -355,6 +385,9 @@ class Group(msgspec.Struct, eq=False):
                 self._given_up(member, others, info)
             self._stop_member(member, info.message if info is not None else status.value)
             self.asker.queue_hook("on_job_response", self._system_answer(member.name, others, info))
+        for group in self._joined_by:
+            for member in stopped:
+                group._have(member.name, others, {}, info, 0)
         self._end(
             group_error(
                 self.job_id,
@@ -435,6 +468,17 @@ class Group(msgspec.Struct, eq=False):
             error=str(info or "no reason given"),
         )
 
+    def _remember(
+        self, member: Member, message: Any, status: JobStatus, response: Any, error: ErrorInfo | None
+    ) -> None:
+        """An id was chosen by who asked: who asks again under it is told the same."""
+        done = status is _COMPLETED or (status is JobStatus.ERROR and is_from_performer(message))
+        if done and self._joins is None:
+            outcome = Outcome(self.name, status, travel(response), error, message.attempt)
+            self.host.outcomes.put((self.asker.name, member.name, self.job_id), outcome)
+        for group in self._joined_by:
+            group._have(member.name, status, travel(response), error, message.attempt)
+
     def _system_answer(self, name: str, status: JobStatus, error: ErrorInfo | None) -> BusJobResponseMessage:
         return answer_of_the_system(name, self.asker.name, self.job_id, status, error)
 
@@ -443,12 +487,14 @@ class Group(msgspec.Struct, eq=False):
 
     def _given_up(self, member: Member, status: JobStatus, error: ErrorInfo | None) -> None:
         events = self.host.job_events
-        if events.wanted:
+        if events.wanted and self._joins is None:
             run = self.trace.run if self.trace is not None else None
             asked = member.name, self.job_id, self.name, member.attempt, self.asker.name
             events.given_up(JobRecord(*asked, status, error, run))
 
     def _stop_member(self, member: Member, reason: str) -> None:
+        if self._joins is not None:
+            return  # others wait for it
         for message in member.cancellations(self.asker.name, self.job_id, reason):
             self.host.bus.post(message)
 

@@ -19,6 +19,8 @@ from actors.requester.result import Fit
 from bus import BusJobRequestMessage, JobStatus, WorkerRegistry, check_name, travel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actors.host import AskingHost
     from bus.local.mailbox import Room
 
@@ -53,7 +55,7 @@ def request(
         parent, lineage = _position(host)
     if params.name not in _checked_names:
         _check_job_name(params.name)
-    job_id, asked = (host.new_id(), None) if params.job_id is None else _chosen(asker, host, params.job_id)
+    job_id, asked = (host.new_id(), None) if params.job_id is None else _chosen(asker, host, worker_names, params)
     serving = host.registry.serving
     if len(worker_names) == 1 and params.payloads is None and worker_names[0] in serving:
         values = [travel(params.payload)]
@@ -80,7 +82,8 @@ def request(
         fit,
         unheard,
     )
-    asker.groups[job_id] = host.open_groups[group] = group
+    asker.groups.setdefault(job_id, group)
+    host.open_groups[group] = group
     if limited or not worker_names:
         group.begin(left)
     late: Late | None = None
@@ -89,7 +92,8 @@ def request(
         crowd = None
     send = host.bus.post if group.trace is None and not watching else partial(send_traced, host)
     try:
-        for name, value in zip(worker_names, values, strict=True):
+        asking = zip(worker_names, values, strict=True)
+        for name, value in asking if asked is None else _not_known(group, asking):
             if group.done:  # ended by one that refused at once: the others would work for nobody
                 break
             message = BusJobRequestMessage(
@@ -240,11 +244,39 @@ def _check_job_name(name: str | None) -> None:
     _checked_names[name] = None
 
 
-def _chosen(asker: Asker, host: AskingHost, job_id: str) -> tuple[str, str]:
-    """An id that the caller chose, and what tells this use of it from others."""
-    if job_id in asker.groups:
-        raise JobStateError(f"job id {job_id!r} is in use by {asker.groups[job_id]!r}: choose another, or wait for it")
+def _chosen(asker: Asker, host: AskingHost, worker_names: tuple[str, ...], params: JobGroupParams) -> tuple[str, str]:
+    """An id that the caller chose, and what tells this use of it from others.
+
+    Raises:
+        JobStateError: It names other jobs.
+    """
+    job_id = params.job_id or ""
+    running = asker.groups.get(job_id)
+    if running is not None and not running.is_same(worker_names, params.name):
+        raise JobStateError(f"job id {job_id!r} is in use by {running!r}: choose another, or wait for it")
+    for name in worker_names:
+        outcome = host.outcomes.get((asker.name, name, job_id))
+        if outcome is not None and outcome.name != params.name:
+            known = f"job {outcome.name!r} of worker {name!r}"
+            raise JobStateError(f"job id {job_id!r} names {known}, which was done a while ago: choose another")
     return job_id, host.new_id()
+
+
+def _not_known(group: Group, asking: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Whom a group with an id of the caller's has to ask: not those who were asked under it before."""
+    first = group.asker.groups.get(group.job_id, group)
+    if first is not group:
+        group.join_running(first)
+        return []
+    outcomes, asker, job_id = group.host.outcomes, group.asker.name, group.job_id
+    unknown = []
+    for name, value in asking:
+        outcome = outcomes.get((asker, name, job_id))
+        if outcome is None:
+            unknown.append((name, value))
+        else:
+            group.recall(name, outcome)
+    return unknown
 
 
 def _copies(registry: WorkerRegistry, worker_names: tuple[str, ...], params: JobGroupParams) -> list[Any]:

@@ -21,6 +21,7 @@ from actors.jobs.lifecycle import WorkerState
 from actors.jobs.nesting import current_job
 from actors.jobs.outcome import lost, refusal
 from actors.jobs.policies import RestartPolicy
+from actors.jobs.remembered import Outcomes
 from actors.observability.job_events import TOPIC, JobEvents
 from actors.observability.trace import current_trace
 from actors.performer.threads import Threads, ThreadStatistics
@@ -80,6 +81,8 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
         late_answers: Answers that came when nobody waited for them any more, since the start.
         threads: Threads that run plain handlers now (at most 40 for each worker, and those that wait for jobs).
         abandoned_threads: Those of them whose job has been answered without them; none can be stopped.
+        remembered: Jobs asked for here under ids of their requesters' own whose outcome is remembered (at most 10,000,
+            each for ten minutes).
     """
 
     workers: int
@@ -90,6 +93,7 @@ class RunnerStatistics(msgspec.Struct, frozen=True):
     late_answers: int
     threads: int
     abandoned_threads: int
+    remembered: int
 
 
 def seconds(name: str, value: float) -> float:
@@ -122,6 +126,8 @@ class RunnerCore:
 
     tasks: Tasks
     deadlines: Deadlines
+    threads: Threads
+    outcomes: Outcomes
 
     def __init__(
         self,
@@ -177,7 +183,6 @@ class RunnerCore:
         self._connecting = False
         self._joined = False
         self._ending: str | None = None
-        self._threads: Threads | None = None
         self._lost: dict[str, None] | None = None
         self._mailbox: Mailbox | None = None
 
@@ -185,13 +190,6 @@ class RunnerCore:
         return f"<{type(self.face).__name__} {self.name} {'running' if self.running else 'not running'}>"
 
     # --- ids, clocks, threads ---
-
-    @property
-    def threads(self) -> Threads:
-        """The threads of plain handlers."""
-        if self._threads is None:
-            self._threads = Threads(self.tasks)
-        return self._threads
 
     def wall_clock(self) -> float:
         """Unix time, for people; nothing depends on it."""
@@ -201,7 +199,7 @@ class RunnerCore:
         """What it holds now."""
         cores = [entry.core for entry in self.roster.entries.values()]
         pool = self.tasks.statistics() if self.running else None
-        threads = self._threads.statistics() if self._threads is not None else ThreadStatistics()
+        threads = self.threads.statistics() if hasattr(self, "threads") else ThreadStatistics()  # also after its end
         return RunnerStatistics(
             workers=len(cores),
             jobs=sum(len(core.admission.executions) for core in cores if core.admission is not None),
@@ -211,6 +209,7 @@ class RunnerCore:
             late_answers=self._late_answers,
             threads=threads.running,
             abandoned_threads=threads.abandoned,
+            remembered=len(self.outcomes) if self.running else 0,
         )
 
     # --- errors and events ---
@@ -277,12 +276,34 @@ class RunnerCore:
     # --- workers ---
 
     async def ready(self, core: WorkerCore) -> None:
-        """A worker has started: enter it, tell its watchers, give it what waits for it."""
+        """A worker has started: enter it, tell its watchers, give it what waits for it.
+
+        Whoever is cancelled while it waits for slow watchers leaves no worker half ready: the rest is done without it.
+        """
         core.started_at = self.wall_clock()
         core.move(WorkerState.READY)
-        definition = core.definition
-        for topic in definition.topics:
+        for topic in core.definition.topics:
             self.bus.follow(topic, core.name)
+        over = anyio.Event()
+        failed: list[BaseException] = []
+
+        async def enter(_argument: None) -> None:
+            try:
+                await self._enter(core)
+            except BaseException as error:
+                if is_cancellation(error):
+                    raise
+                failed.append(error)
+            finally:
+                over.set()
+
+        self.tasks.start(enter, None)
+        await over.wait()
+        if failed:
+            raise failed[0]
+
+    async def _enter(self, core: WorkerCore) -> None:
+        definition = core.definition
         await self.announce(core)
         if core.state is not WorkerState.READY:  # ended by whoever was told
             return
@@ -427,6 +448,8 @@ class RunnerCore:
             current_trace.set(None)
         self.tasks = Tasks(task_group)
         self.deadlines = Deadlines(self.tasks)
+        self.threads = Threads(self.tasks)
+        self.outcomes = Outcomes(self.tasks.now)
         self._mailbox = Mailbox(self.name, self._obey, self.tasks)
         self.tasks.spawn(self.deadlines.run)
         self._signals.watch(self.tasks)
@@ -479,8 +502,7 @@ class RunnerCore:
         if self._joined:
             self.bus.unroute(self.name)
         self.registry.unlisten(self._registry_changed)
-        if self._threads is not None:
-            self._threads.close()
+        self.threads.close()
 
     def _bus_stopped(self) -> None:
         self.finish("its bus was stopped", at_once=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, TypeVar, Unpack, overload
 
 import anyio
 import msgspec
@@ -20,6 +20,7 @@ from actors.jobs.params import (
     checked,
     resolve,
 )
+from actors.performer.handler import FunctionReference
 from actors.performer.job import Job
 from actors.requester.chunks import chunks
 from actors.requester.contexts import (
@@ -40,22 +41,8 @@ Delivery = Literal["at_least_once", "at_most_once"]
 
 T = TypeVar("T")
 P = TypeVar("P")
-ArgumentsP = ParamSpec("ArgumentsP")
-ReturnT_co = TypeVar("ReturnT_co", covariant=True)
 
 _NUMBERS = frozenset({int, float})
-
-
-class FunctionReference(Protocol[ArgumentsP, ReturnT_co]):
-    """A function marked with `@function`, as what it serves is named by it."""
-
-    name: str
-
-    def __call__(self, *args: ArgumentsP.args, **kwargs: ArgumentsP.kwargs) -> ReturnT_co:
-        """Call the function itself."""
-
-    def worker(self, name: str | None = None) -> object:
-        """A worker that serves it."""
 
 
 class _NoCore:

@@ -73,6 +73,10 @@ LOOK_AGAIN = 0.005
 """Seconds until it is looked again whether what awaits behind a shield of its own has been told."""
 
 
+_told: set[asyncio.Task[Any]] = set()
+"""Tasks whose work was cancelled, and told so."""
+
+
 class PooledTask:
     """A task that runs one piece of work after the other; the handle of the work it runs now.
 
@@ -113,11 +117,15 @@ class PooledTask:
 
     def _when_told(self, native: asyncio.Task[Any], told: int, looked: int) -> None:
         """Tell the work no more once it has been told: it cannot be while it runs, or awaits behind a shield."""
-        if native.done():
-            return
+        if self._native is not native:
+            return  # it has ended
         if native.cancelling() > told:
+            # One request that is nobody's: else a task group inside the work would take the cancellation for its own,
+            # now that it does not see the one around it, and the work would go on behind it.
+            native.cancel("its work was cancelled")
             self._guard.shield = True
             self._shielded[self] = None
+            _told.add(native)
             return
         loop = native.get_loop()
         if looked < SOON:
@@ -192,9 +200,10 @@ class Tasks:
             guard.cancel()
 
     def close(self) -> None:
-        """Cancel everything in the task group, also work that was shielded: it is told once more, and waited for."""
-        for task in self._shielded:
-            task._guard.shield = False
+        """Cancel everything in the task group, also work that was shielded: it is told once more."""
+        for task in tuple(self._shielded):
+            task.cancel()
+            task._guard.shield = self._asyncio and task._guard.shield
         self._task_group.cancel_scope.cancel()
 
     def statistics(self) -> PoolStatistics:
@@ -233,6 +242,9 @@ class Tasks:
         finally:
             self._count -= 1
             self._shielded.pop(task, None)
+            if task._native is not None:
+                _told.discard(task._native)
+                task._native = None
 
 
 def same_context(clean: Context) -> bool:
@@ -283,4 +295,11 @@ def only_cancels(error: BaseException) -> bool:
 
 def cancelled_from_outside() -> bool:
     """Whether a scope around the current task is cancelled, as opposed to somebody having cancelled what it awaits."""
-    return anyio.current_effective_deadline() == -math.inf
+    return anyio.current_effective_deadline() == -math.inf or (bool(_told) and _current() in _told)
+
+
+def _current() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop of asyncio runs here
+        return None

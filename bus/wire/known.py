@@ -9,18 +9,40 @@ from __future__ import annotations
 import ipaddress
 import pathlib
 import sys
+from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ForwardRef, TypeVar, get_args, get_origin, get_type_hints
 
 from bus.errors import DecodeError, DuplicateNameError
-from bus.wire.shapes import ROOT, Record, Single, StructRecord, TextSingle, explain, is_pydantic, scalar_of, shape_of
+from bus.wire.shapes import (
+    ROOT,
+    ContainerSingle,
+    Record,
+    Single,
+    StructRecord,
+    TextSingle,
+    explain,
+    is_pydantic,
+    scalar_of,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import msgspec
 
-__all__ = ["REGISTERED", "Known", "know", "meet", "own_type", "register_type", "restore_record", "restore_single"]
+__all__ = [
+    "KEPT",
+    "REGISTERED",
+    "Known",
+    "know",
+    "meet",
+    "own_type",
+    "register_type",
+    "restore_record",
+    "restore_single",
+]
 
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -89,6 +111,15 @@ for _cls, _tag in (
     _shape = TextSingle(_cls, _tag)
     _shape.builtin = True
     REGISTERED.add(_cls, _shape)
+
+
+KEPT: dict[type, ContainerSingle] = {
+    each: ContainerSingle(each, each.__name__) for each in (OrderedDict, Counter, defaultdict)
+}
+"""Kinds of dict that stay what they are as fields of an object; elsewhere they travel as the dict that they equal."""
+
+REGISTERED.by_tag.update({_shape.tag: [_shape] for _shape in KEPT.values()})
+REGISTERED.add(deque, ContainerSingle(deque, "deque"))
 
 
 def register_type(cls: ClassT, *, tag: str | None = None) -> ClassT:

@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from bus.errors import DecodeError, EncodeError
-from bus.wire.known import meet, restore_record, restore_single
+from bus.wire.known import KEPT, meet, restore_record, restore_single
 from bus.wire.shapes import Record, explain
 from bus.wire.values import dict_of, elements_of, plain_single, travel
 
@@ -125,7 +125,7 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plaine
         return [item if type(item) in _NATIVE else _pack(item) for item in value]
     if (packer := _PACKERS.get(kind)) is not None:
         return packer(value)
-    shape = meet(kind)
+    shape = KEPT.get(kind) or meet(kind)
     if isinstance(shape, Record):
         return _pack_record(shape, value)
     if shape is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections import defaultdict, deque
 from enum import Enum, Flag
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -363,6 +364,10 @@ class Single:
         """
         raise NotImplementedError
 
+    def like(self, value: Any, plain: Any) -> Any:  # noqa: ARG002 for those that need it
+        """Return a new object as `value` is, for another plain value."""
+        return self.make(plain)
+
     def restore(self, plain: Any, mark: Any) -> Any:
         """Return the object of what came over a network.
 
@@ -419,6 +424,39 @@ class TupleSingle(Single):
     @cached_property
     def _digest(self) -> bytes:
         return digest_of(getattr(self.cls, NAMES))
+
+
+class ContainerSingle(Single):
+    """A container of the standard library that is more than a dict or a list."""
+
+    builtin = True
+
+    def plain(self, value: Any) -> Any:
+        return list(value) if self.cls is deque else dict(value)
+
+    def mark(self, value: Any) -> Any:
+        if self.cls is deque:
+            return value.maxlen
+        return value.default_factory.__name__ if self.cls is defaultdict and value.default_factory is not None else None
+
+    def like(self, value: Any, plain: Any) -> Any:
+        return self.restore(plain, self.mark(value))
+
+    def restore(self, plain: Any, mark: Any) -> Any:
+        if self.cls is deque:
+            return deque(plain, mark)
+        if self.cls is defaultdict:
+            return defaultdict(None if mark is None else FACTORIES[mark], plain)
+        return self.cls(plain)
+
+    def loses(self, value: Any) -> bool:
+        """Whether a part of the object is code of somebody: it travels as a dict, which it equals."""
+        factory = getattr(value, "default_factory", None)
+        return factory is not None and FACTORIES.get(getattr(factory, "__name__", "")) is not factory
+
+
+FACTORIES = {each.__name__: each for each in (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)}
+"""What a defaultdict may make its values of."""
 
 
 class TextSingle(Single):

@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from bus.errors import BusError, EncodeError
-from bus.wire.known import meet, plain_record
-from bus.wire.shapes import Record, Single, explain, key_part
+from bus.wire.known import KEPT, meet, plain_record
+from bus.wire.shapes import ContainerSingle, Record, Single, explain, key_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -233,6 +233,9 @@ def _record(shape: Record, value: Any, depth: int) -> Any:
         reason = f"{shape.cls.__qualname__!r} cannot be read: {error!r}"
         raise _RefusedError(reason) from error
     travelled = _entries(fields, depth)
+    for name, field in fields.items():
+        if (kept := KEPT.get(type(field))) is not None and not kept.loses(field):
+            travelled[name] = kept.like(field, travelled[name])
     for part, held in more.items():
         more[part] = _entries(held, depth) if type(held) is dict else _walk(held, depth)
     if shape.frozen and more.keys() <= _UNCHANGING and all(field is travelled[name] for name, field in fields.items()):
@@ -260,7 +263,7 @@ def _single(shape: Single, value: Any, depth: int) -> Any:
         return value
     plain = shape.plain(value)
     travelled = _walk(plain, depth)
-    return value if _same_items(plain, travelled) else shape.make(travelled)
+    return value if _same_items(plain, travelled) else shape.like(value, travelled)
 
 
 def _same_items(one: Any, other: Any) -> bool:
@@ -379,6 +382,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 one return per kind is the plaine
         fields, more = shape.take(value)
         keyed = {key: plain(item) for key, item in shape.keyed(fields).items()}
         return plain_record(keyed, {"flat": shape.flat, "extra": plain(more.get("extra", {}))})
+    if isinstance(shape, ContainerSingle):
+        return shape.like(value, plain(shape.plain(value)))
     return plain(plain_single(shape, value)) if shape is not None and not shape.builtin else value
 
 

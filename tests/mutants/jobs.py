@@ -7,7 +7,88 @@ from tests.mutants.mutant import ERRORS, EVENTS, FAULTS, FLEET, Mutant, unit
 FORGOTTEN = unit("unit/actors/requester/test_forgotten_jobs.py")
 ACCEPTED = unit("unit/actors/worker/test_accepted_messages.py")
 
+THREADS = unit("unit/actors/performer/test_threads.py")
+SUPERVISION = unit("unit/actors/runner/test_supervision.py")
+CHOSEN_IDS = unit("unit/actors/requester/test_chosen_ids.py")
+
 JOBS = (
+    Mutant(
+        "the slot of a handler is free before its thread is back",
+        "actors/performer/execution.py",
+        "        if self.away and state is JobState.ENDED:\n            state = JobState.ABANDONED\n",
+        "",
+        THREADS,
+    ),
+    Mutant(
+        "a worker may have any number of threads",
+        "actors/performer/admission.py",
+        "            and not (lane.threaded and self._working >= THREADS)\n        )\n",
+        "        )\n",
+        THREADS,
+    ),
+    Mutant(
+        "a thread that waits for a job is counted all the same",
+        "actors/performer/execution.py",
+        "        if self.away and not self.lent:\n            self.slots.lend(self)\n",
+        "",
+        THREADS,
+    ),
+    Mutant(
+        "a thread that was left behind is not told when it asks",
+        "actors/performer/threads.py",
+        "            for asking in (scope, *call.asks):\n                asking.cancel()",
+        "            for asking in ():\n                asking.cancel()",
+        unit("unit/actors/performer/test_job_sync.py"),
+    ),
+    Mutant(
+        "children wait for each other's backoff",
+        "actors/runner/supervisor.py",
+        'self._apart = policy.strategy == "one_for_one"',
+        "self._apart = False",
+        SUPERVISION,
+    ),
+    Mutant(
+        "a factory that raises is given up on at once",
+        "actors/runner/supervisor.py",
+        '                host.report(child.core, "could not be made again", error)\n',
+        "                raise\n",
+        SUPERVISION,
+    ),
+    Mutant(
+        "a child comes back although it is temporary",
+        "actors/runner/supervisor.py",
+        'return self._policy.restart != "temporary" and self._note(core, error)',
+        "return self._note(core, error)",
+        SUPERVISION,
+    ),
+    Mutant(
+        "a background task that crashes is only reported",
+        "actors/worker/core.py",
+        "if task.vital and self.state in ALIVE:",
+        "if False:",
+        SUPERVISION,
+    ),
+    Mutant(
+        "siblings stop one after the other",
+        "actors/runner/roster.py",
+        "                together.start_soon(self.stop, core, reason)\n",
+        "                await self.stop(core, reason)\n",
+        unit("unit/actors/runner/test_end_of_a_runner.py"),
+    ),
+    Mutant(
+        "who asks again under an id of its own has the job done again",
+        "actors/requester/request.py",
+        "        if outcome is None:\n            unknown",
+        "        if True:\n            unknown",
+        (*unit("simulation/test_same_id.py"), "-k", "replicas"),
+    ),
+    Mutant(
+        "a worker forgets what it did for a requester that comes again",
+        "actors/performer/admission.py",
+        "self._outcomes.put((request.source, self.doer.name, request.job_id), outcome)",
+        "pass",
+        CHOSEN_IDS,
+    ),
     Mutant(
         "no fencing: answers of older attempts count",
         "actors/requester/flow.py",
@@ -91,6 +172,41 @@ JOBS = (
         "values = [travel(params.payload)]",
         "values = [params.payload]",
         unit("unit/actors/requester/test_payloads.py"),
+    ),
+    Mutant(
+        "a second attempt is given what the first one left of the payload",
+        "actors/performer/invoke.py",
+        "_take(execution, travel(came))\n        return",
+        "_take(execution, came)\n        return",
+        unit("unit/actors/performer/test_attempts.py"),
+    ),
+    Mutant(
+        "None that was not answered is an answer",
+        "actors/requester/group.py",
+        "member.answered = status is _COMPLETED or response is not None",
+        "member.answered = True",
+        unit("unit/actors/performer/test_attempts.py"),
+    ),
+    Mutant(
+        "which fields of a model were set is not carried",
+        "bus/wire/shapes.py",
+        "if (fields_set := value.__pydantic_fields_set__) != fields.keys() | (extra or {}).keys():",
+        "if (fields_set := value.__pydantic_fields_set__) is None:",
+        unit("unit/bus/wire/test_objects.py"),
+    ),
+    Mutant(
+        "an object of another class of the same name is taken for one of its own",
+        "bus/wire/known.py",
+        "if shape.digest == digest:",
+        "if digest:",
+        unit("unit/bus/wire/test_objects.py"),
+    ),
+    Mutant(
+        "a constructor runs again when an object has travelled",
+        "bus/wire/shapes.py",
+        'if not hasattr(self.cls, "__post_init__"):',
+        "if self.cls:",
+        unit("unit/bus/wire/test_objects.py"),
     ),
     Mutant(
         "an inactive worker is given jobs",

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from actors import BaseWorker, JobError, JobTimeoutError
+from actors.jobs.remembered import REMEMBERED_SECONDS
 from actors.testing import Faults, Simulation
 from bus import BusJobCancelMessage, BusJobRequestMessage, Outgoing
 from bus.delivery.claims import Claims
@@ -30,9 +31,9 @@ def test_after_a_timeout_a_job_may_be_asked_for_anew_under_its_id(
             with pytest.raises(JobTimeoutError):
                 await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
             await anyio.sleep(2)
-            for again in range(3):
-                answer = await boss.job("w", name="echo", payload=[number, again], job_id="nightly")
-                assert answer[0] == [number, again]
+            answer = await boss.job("w", name="echo", payload=number, job_id="nightly")
+            assert answer[0] == number
+            await anyio.sleep(REMEMBERED_SECONDS)
         nothing_left(sim)
 
     run(program, delivery=delivery)
@@ -49,9 +50,9 @@ def test_g12_asked_for_anew_at_once_a_job_is_not_ended_by_the_late_answer_to_the
         refused: list[str] = []
         for number in range(10):
             with pytest.raises(JobTimeoutError):
-                await boss.job("w", name="sleep", payload=100.0, job_id="nightly", timeout=3)
+                await boss.job("w", name="sleep", payload=100.0, job_id=f"nightly-{number}", timeout=3)
             try:
-                assert await boss.job("w", name="echo", payload=number, job_id="nightly") == [number, "b"]
+                assert await boss.job("w", name="echo", payload=number, job_id=f"nightly-{number}") == [number, "b"]
             except JobError as error:
                 refused.append(error.error.type if error.error is not None else "")
             await anyio.sleep(2)
@@ -109,6 +110,7 @@ def test_the_answer_to_an_earlier_job_is_none_to_a_later_one_that_got_lost(monke
         worker = Worker()
         boss = await pair(sim, worker)
         assert await boss.job("w", name="echo", payload=1, job_id="nightly") == [1, "b"]
+        await anyio.sleep(REMEMBERED_SECONDS)
         lose(monkeypatch, "a", lambda kind, _: kind == BusJobRequestMessage.__name__, most=1)
         with pytest.raises(JobError) as failure:
             await boss.job("w", name="echo", payload=2, job_id="nightly")
@@ -129,3 +131,29 @@ def test_g18_a_request_that_was_sent_before_its_cancellation_is_forbidden_and_a_
     claims.forbid(key, "too slow", "1-7")
     assert claims.forbidden(request, "1-8") is None
     assert claims.statistics(given_up=0, introductions=0).forbidden == 0
+
+
+@both_deliveries
+def test_g39_a_job_with_an_id_of_its_own_is_done_once_whoever_of_the_replicas_is_asked(
+    delivery: Literal["at_least_once", "at_most_once"],
+) -> None:
+    async def program(sim: Simulation) -> None:
+        first, second = Worker(), Worker()
+        boss = await pair(sim, first, second)
+        sim.network.faults = Faults(delay=(0.0, 0.3), duplicate=0.3)
+        for number in range(20):
+            answers: list[Any] = []
+
+            async def ask(number: int = number, answers: list[Any] = answers) -> None:
+                answers.append(await boss.job("w", name="echo", payload=number, job_id=f"order-{number}"))
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(ask)
+            await ask()
+            assert answers == [answers[0]] * 4
+            assert answers[0][0] == number
+        assert sorted(first.runs + second.runs) == list(range(20))
+        nothing_left(sim)
+
+    run(program, delivery=delivery)

@@ -39,8 +39,8 @@ SHOWN: dict[type[Any], str] = {
         watch_workers when_full worker_runner
     """,
     Job: """
-        attempt cancelled ended id name payload remaining request requester respond stream stream_end stream_start trace
-        update worker_name
+        attempt cancelled ended id name payload remaining request requester respond stream stream_end stream_start sync
+        trace update worker_name
     """,
     JobContext: "cancel job_id response results",
     JobGroupContext: "cancel job_id responses results",

@@ -35,9 +35,10 @@ from actors import (
     WorkerUnavailableError,
     job,
 )
-from actors.client.sync import SyncDeadLetters, SyncJobContext, SyncJobGroupContext, SyncRun
+from actors.client.sync import SyncDeadLetters, SyncRun
 from actors.jobs import params
 from actors.jobs.params import GroupKeywords, JobKeywords, PayloadKeywords, RunKeywords
+from actors.requester.blocking import SyncJobContext, SyncJobGroupContext
 from actors.runs import InMemoryRunStore, Run, RunEventType, RunFailedError, RunState, RunStore, RunStoreError
 from actors.runs.store import RunFilters
 from bus import AsyncQueueBus, BusError, DeadLetters, EncodeError, open_bus

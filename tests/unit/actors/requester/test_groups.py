@@ -362,14 +362,13 @@ async def test_two_requesters_may_not_share_an_id_at_one_worker() -> None:
         await group_ends(boss, "same")
 
 
-async def test_an_id_may_be_used_again_when_its_job_is_over_and_not_before() -> None:
-    boss, a, *_ = team()
-    async with running(boss, a):
-        for number in range(3):
-            assert (await boss.job("a", name="act", payload=number, job_id="mine"))["got"] == number
+async def test_g39_an_id_in_use_names_no_other_jobs() -> None:
+    boss, a, b, _ = team()
+    async with running(boss, a, b):
         await boss.request_job("a", name="act", payload="hang", job_id="mine")
-        with pytest.raises(JobStateError, match="job id 'mine' is in use"):
-            await boss.job("a", name="act", payload=1, job_id="mine")
+        for names, handler in ((("a",), "other"), (("b",), "act"), (("a", "b"), "act")):
+            with pytest.raises(JobStateError, match="job id 'mine' is in use"):
+                await boss.job_group(*names, name=handler, payload=1, job_id="mine")
         await group_ends(boss, "mine")
 
 

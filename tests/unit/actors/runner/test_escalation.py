@@ -185,6 +185,7 @@ async def test_g29_a_worker_that_fails_while_it_ends_is_reported_and_not_made_ag
     async with running(BaseWorker("other")) as runner:
         runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
         await runner.supervise(make, restart=RestartPolicy(backoff=SOON))
+        await anyio.wait_all_tasks_blocked()
         await runner.remove_worker("failing")
         await anyio.wait_all_tasks_blocked()
         assert errors == ["run() failed while the worker was stopping: ValueError: on the way out"]

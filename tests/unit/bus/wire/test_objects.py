@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 import ipaddress
@@ -173,6 +174,13 @@ class Wide(msgspec.Struct, dict=True, frozen=True):
     n: int
 
 
+class Containers(pydantic.BaseModel):
+    recent: collections.deque[Any] = collections.deque(maxlen=2)
+    ordered: collections.OrderedDict[str, Any] = collections.OrderedDict()
+    counted: collections.Counter[str] = collections.Counter("aab")
+    grouped: collections.defaultdict[str, list[Any]] = collections.defaultdict(list)
+
+
 class Node(pydantic.BaseModel):
     value: Any = None
     children: list[Node] = []
@@ -228,6 +236,13 @@ VALUES: list[Any] = [
     Fixed([1]),
     Strict("a", Strict("b")),
     wide(),
+    Containers(),
+    Containers(
+        recent=collections.deque([1, Spot(1)], 5),
+        ordered=collections.OrderedDict(b=Way.UP, a=1),
+        grouped=collections.defaultdict(list, a=[Spot(1)]),
+    ),
+    collections.deque([{1}]),
     Node(value=Node(value=1), children=[Node(children=[Node()])]),
     Secrets.model_validate(
         {"token": "t", "raw": b"r", "url": "http://a.b/c?d", "base": "postgres://u:p@h/d", "host": "1.2.3.4"}
@@ -289,6 +304,20 @@ def test_g41_an_object_is_apart_from_the_one_that_was_sent(value: Any) -> None:
                 item.append("changed")
     assert repr(value) == before
     assert the_same(travel(value), value)
+
+
+def test_g41_containers_in_an_object_stay_what_they_are() -> None:
+    sent = Containers(recent=collections.deque([[1]], 3), grouped=collections.defaultdict(list, a=[[1]]))
+    for way in WAYS:
+        came = way(sent)
+        assert came == sent
+        assert came.recent.maxlen == 3
+        assert came.recent[0] is not sent.recent[0]
+        assert came.grouped["new"] == []
+        assert came.counted.most_common(1) == [("a", 2)]
+        assert type(came.ordered) is collections.OrderedDict
+        assert way(Pair(collections.defaultdict(lambda: 1, a=2))) == Pair({"a": 2})
+    assert sent.grouped == {"a": [[1]]}
 
 
 def test_what_cannot_change_is_shared() -> None:

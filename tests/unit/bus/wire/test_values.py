@@ -17,11 +17,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from msgspec.msgpack import Ext
 
 from bus.errors import DecodeError, DuplicateNameError, EncodeError
+from bus.messages import ErrorInfo
 from bus.wire.converter import convert
 from bus.wire.known import REGISTERED, register_type
-from bus.wire.packing import encode_packed, pack, unpack
+from bus.wire.packing import dumps, encode_packed, loads, pack, unpack
 from bus.wire.values import MAX_DEPTH, PayloadError, travel
 
 
@@ -183,6 +185,66 @@ def test_g41_what_goes_in_comes_out_equal_and_of_the_same_types() -> None:
         value = a_value(rng, rng.randrange(6))
         assert the_same(value, travel(value)), value
         assert the_same(value, over_the_wire(value)), value
+
+
+RELEASED: list[tuple[Any, str]] = [
+    (None, "c0"),
+    (True, "c3"),
+    (0, "00"),
+    (-(2**63), "d38000000000000000"),
+    (
+        1606938044258990275541962092341162602522202993782792835301376,
+        "c71a010100000000000000000000000000000000000000000000000000",
+    ),
+    (-(2**100), "c70d01f0000000000000000000000000"),
+    (1.5, "cb3ff8000000000000"),
+    (math.inf, "cb7ff0000000000000"),
+    ("", "a0"),
+    ("é\x00", "a3c3a900"),
+    (b"", "c400"),
+    (b"\xff", "c401ff"),
+    ([], "90"),
+    ({}, "80"),
+    ({"n": [{"d": [1, [2]]}]}, "81a16e9181a16492019102"),
+    ({1: "i", (1, 2): "t", None: "n", b"b": 1}, "c713059801a169c70302920102a174c0a16ec4016201"),
+    ((), "d40290"),
+    ((1, (2,), [3]), "d7029301d50291029103"),
+    ({1, 2}, "c70303920102"),
+    (frozenset({(1, 2)}), "c7070491c70302920102"),
+    (
+        datetime(2026, 11, 20, 6, 30, 0, 5, tzinfo=UTC),
+        "c7240692d920323032362d31312d32305430363a33303a30302e3030303030352b30303a303000",
+    ),
+    (datetime(2026, 11, 20, 6, 30, fold=1), "c7160692b3323032362d31312d32305430363a33303a303001"),  # noqa: DTZ001
+    (
+        datetime(2026, 1, 1, 0, 0, tzinfo=timezone(timedelta(hours=-3.5))),
+        "c71c0692b9323032362d30312d30315430303a30303a30302d30333a333000",
+    ),
+    (date(2026, 2, 28), "c70b07aa323032362d30322d3238"),
+    (time(23, 59, 59, 999999, fold=1), "c7120892af32333a35393a35392e39393939393901"),
+    (timedelta(days=-1, microseconds=1), "d60993ff0001"),
+    (Decimal("1.10"), "c7050aa4312e3130"),
+    (Decimal("Infinity"), "c7090aa8496e66696e697479"),
+    (UUID("00000000-0000-0000-0000-000000000005"), "d80b00000000000000000000000000000005"),
+]
+"""Values, and what version 0.1 wrote for them."""
+
+
+@pytest.mark.parametrize(("value", "released"), RELEASED, ids=[str(n) for n in range(len(RELEASED))])
+def test_what_is_written_is_what_older_processes_read_and_write(value: Any, released: str) -> None:
+    assert dumps(value).hex() == released
+    assert the_same(loads(bytes.fromhex(released)), value)
+
+
+def test_an_object_of_an_older_process_is_validated() -> None:
+    def older(tag: str, fields: dict[str, Any]) -> bytes:
+        return encode_packed(Ext(12, encode_packed([tag, fields])))
+
+    register_type(Note, tag="a note")
+    assert loads(older("a note", {"text": "a"})) == Note("a")
+    assert loads(older("a note", {"text": "a", "more": 1})) == {"text": "a", "more": 1}
+    told = {"type": "A", "message": "b", "traceback": "c", "retryable": True}
+    assert loads(older("ErrorInfo", told)) == ErrorInfo("A", "b", "c", retryable=True)
 
 
 def test_g41_what_cannot_travel_is_refused_at_the_same_path_in_process_and_on_the_wire() -> None:
