@@ -214,4 +214,6 @@ async def test_g60_who_waits_for_the_socket_to_take_more_is_told_when_the_connec
         assert not told
         flusher.cancel()
         await client._process_op_err(OSError("reset"))
-    assert len(told) == 5
+        await wait_all_tasks_blocked()
+        assert len(told) == 5
+        tasks.cancel_scope.cancel()
