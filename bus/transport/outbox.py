@@ -32,7 +32,10 @@ BATCH = 256
 """Frames of one flush."""
 
 SLOWEST = 100_000.0
-"""Bytes in a second that a link is given time for; a flush also has the time of a lease."""
+"""Bytes in a second that a link is given time for, besides `HANGS`."""
+
+HANGS = 4
+"""Leases after which a flush hangs: one that is slow lasts for some, and what it answers stays claimed meanwhile."""
 
 BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
 
@@ -253,7 +256,7 @@ class Outbox:
 
     def _late(self, size: int = 0) -> float:
         """When a flush of so many bytes that begins now should have ended, over any link that moves at all."""
-        return self._tasks.now() + self._transport.ack_wait + size / SLOWEST
+        return self._tasks.now() + HANGS * self._transport.ack_wait + size / SLOWEST
 
     def close(self) -> None:
         """Note that the network is being left: what cannot be sent any more is no failure."""

@@ -61,4 +61,4 @@ def test_g60_a_flush_that_hangs_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -
         assert (stuck.calls, len(worker.runs)) == (1, 1)
         assert await boss.request("w", 1, name="echo", timeout=5.0) == 1
 
-    run(program)
+    run(program, ack_wait=2.0)

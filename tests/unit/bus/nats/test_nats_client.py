@@ -214,6 +214,7 @@ async def test_g60_who_waits_for_the_socket_to_take_more_is_told_when_the_connec
         assert not told
         flusher.cancel()
         await client._process_op_err(OSError("reset"))
-        await wait_all_tasks_blocked()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
         assert len(told) == 5
         tasks.cancel_scope.cancel()
