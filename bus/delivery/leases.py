@@ -343,7 +343,11 @@ class Leases:
                 if claim.delivery is None and self._node.connected:  # else these messages would pile up
                     self.send(_running(claim))
             leases = [lease for lease in self.all() if lease.delivery is not None]
-            if leases:
+            stuck = self._outbox.stuck(self._node.tasks.now())
+            if leases and stuck:
+                log().warning("nothing can be sent: leases are not renewed, so that others may have the jobs")
+                self._check_all(leases)
+            elif leases:
                 now = self._node.tasks.now()
                 try:
                     renewed = await self._transport.extend([lease.delivery for lease in leases if lease.delivery])
@@ -351,14 +355,21 @@ class Leases:
                     if self._node.closing:  # it failed because the bus is stopping
                         return
                     pause = period / 8
-                    now = self._node.tasks.now()
-                    renewed = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+                    self._check_all(leases)
+                    continue
                 for lease, ours in zip(leases, renewed, strict=True):
-                    if ours and pause == period:
+                    if ours:
                         lease.renewed = now
-                for lease, ours in zip(leases, renewed, strict=True):
-                    if isinstance(lease, Claim):
-                        self._check(lease, ours=ours)
+                self._check_all(leases, renewed)
+
+    def _check_all(self, leases: Sequence[Lease], renewed: Sequence[bool] | None = None) -> None:
+        """Stop the jobs whose leases were not renewed; without an answer to that, those whose time is over."""
+        if renewed is None:
+            now = self._node.tasks.now()
+            renewed = [now - lease.renewed < self._transport.ack_wait for lease in leases]
+        for lease, ours in zip(leases, renewed, strict=True):
+            if isinstance(lease, Claim):
+                self._check(lease, ours=ours)
 
     def _begin(self, claim: Claim) -> None:
         self.claims.go_on(claim)

@@ -5,13 +5,16 @@ Only this file knows the insides of the library. For asyncio.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bus.errors import BusError
@@ -68,6 +71,13 @@ def life_of_server(client: Client) -> str:
 _END = b"\r\n"
 
 
+class UnreadableError(ProtocolError):
+    """The server, or what stands between, has sent what the library cannot read; it has logged that."""
+
+    def __str__(self) -> str:
+        return "what came over the connection cannot be read"
+
+
 class StraightClient(Client):
     """The library's client, which hands on messages as they are read, and leaves it to the link to end a connection.
 
@@ -89,6 +99,7 @@ class StraightClient(Client):
         self.listeners: dict[int, Callable[[Msg], None]] = {}
         self._feed: Callable[[bytes], None] = lambda _data: None
         self._unread: Any = b""
+        self._ended = asyncio.Event()
 
     def read_straight(self) -> None:
         """Take what comes over the connection, which has just been made, before the library does."""
@@ -112,6 +123,7 @@ class StraightClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        self._ended.set()
 
     def forget_unsent(self) -> None:
         """Drop what was not written to the socket yet."""
@@ -125,27 +137,29 @@ class StraightClient(Client):
         if (
             not (self._unread or library.buf) and library.state == AWAITING_CONTROL_LINE
         ):  # it is not in the middle of one
-            while (line := data.find(_END, place)) > 0:
-                kind, *words = data[place:line].split()
-                begin = line + len(_END)
-                if kind == b"MSG":
-                    subject, sid, *reply, size = words
-                    body = begin
-                elif kind == b"HMSG":
-                    subject, sid, *reply, headers, size = words
-                    body = begin + int(headers)
-                else:
-                    break
-                end = begin + int(size)
-                if (
-                    int(sid) in self.straight
-                    or end + len(_END) > len(data)
-                    or not self._hand_on(
-                        int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
-                    )
-                ):
-                    break
-                place = end + len(_END)
+            # Nor does it begin with one that cannot be read: the library judges that, in its reader.
+            with suppress(ValueError):
+                while (line := data.find(_END, place)) > 0:
+                    kind, *words = data[place:line].split()
+                    begin = line + len(_END)
+                    if kind == b"MSG":
+                        subject, sid, *reply, size = words
+                        body = begin
+                    elif kind == b"HMSG":
+                        subject, sid, *reply, headers, size = words
+                        body = begin + int(headers)
+                    else:
+                        break
+                    end = begin + int(size)
+                    if (
+                        not begin <= body <= end <= len(data) - len(_END)
+                        or int(sid) in self.straight
+                        or not self._hand_on(
+                            int(sid), subject, reply[0] if reply else b"", data[body:end], data[begin:body]
+                        )
+                    ):
+                        break
+                    place = end + len(_END)
         if place < len(data):
             self._feed(data[place:] if place else data)
 
@@ -170,9 +184,37 @@ class StraightClient(Client):
         if not self._hand_on(sid, subject, reply, data, headers):
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT002 - as the library has it
+        """Wake the flusher; wait for it, at most as long as the connection lives, if too much is unsent.
+
+        The library waits for a flusher that may have ended, and takes a cancellation for an answer meanwhile.
+
+        Raises:
+            ConnectionClosedError: It has ended first.
+        """
+        if not force_flush or not self.is_connected or self._flush_queue is None:
+            return await super()._flush_pending()
+        loop = asyncio.get_running_loop()
+        flushed: asyncio.Future[None] = loop.create_future()
+        ended = loop.create_task(self._ended.wait())
+        queued = loop.create_task(self._flush_queue.put(flushed))
+        try:
+            await asyncio.wait((flushed, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+            queued.cancel()
+        if not self.is_connected:
+            raise ConnectionClosedError
+        return None
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        await self._process_op_err(UnreadableError())  # whatever has ended it: nobody reads any more
+
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected and self._disconnected_cb is not None:
             self._status = Client.DISCONNECTED
+            self._ended.set()
             await self._error_cb(e)
             await self._disconnected_cb()
 

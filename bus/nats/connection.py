@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.errors import AccessDeniedError, TransportError
+from bus.errors import AccessDeniedError, BusError, TransportError
 from bus.log import log
 from bus.nats.client import StraightClient, number_of, servers
 from bus.transport.server import redacted
@@ -331,10 +331,14 @@ class NatsLink:
                 elif not self.client.is_closed:
                     for subscription in self._subscriptions:
                         await subscription.unsubscribe()
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - it is over, whatever comes of it
                 await self.on_error(error)
         if self._ours is not None:
             self._ours.cut()
+
+    def give_up(self) -> None:
+        """Use the connection no more."""
+        self._lose()
 
     def _lose(self) -> None:
         if self._lost:
@@ -359,7 +363,7 @@ class NatsLink:
     async def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         try:
             await work(*arguments)
-        except (TransportError, *FAILURES) as error:
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
             await self.on_error(error)
 
     def __repr__(self) -> str:
@@ -411,7 +415,10 @@ async def connect(url: str, name: str, on_lost: Callable[[], None]) -> NatsLink:
             )
             client.read_straight()
             await link.start()
-    except FAILURES as error:
+    except BusError:
+        await link.close()
+        raise
+    except Exception as error:  # the library passes on what it stumbles over in a greeting that it cannot read
         await link.close()
         raise link.failed("connecting", error) from error
     except BaseException:

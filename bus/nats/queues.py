@@ -407,6 +407,7 @@ class NatsQueues:
         if not message.reply:
             self._refused(link, served, pull, message)
             return
+        count, position, _, _ = metadata(message)  # before anything is changed: it may be unreadable
         pull.out = max(0, pull.out - 1)
         if pull is not served.pull:
             self._changed[served] = None
@@ -419,7 +420,6 @@ class NatsQueues:
             return
         served.want = max(0, served.want - 1)
         self._claims[claim] = None
-        count, position, _, _ = metadata(message)
         # What was stored in an earlier life of the server may have been delivered in that more often than it knows.
         attempt = count if position > self._life else count + (self._life - position) * LIFE
         self._arrivals.put(Delivery("queue", served.name, message.data, attempt, claim, count, since))

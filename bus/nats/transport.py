@@ -16,7 +16,7 @@ from bus.local.tasks import on_asyncio
 from bus.log import log
 from bus.nats.admin import NatsDeadFrames, NatsWaitingFrames, inspect_server
 from bus.nats.client import servers
-from bus.nats.connection import CLOSE_TIMEOUT, FAILURES, Answers, NatsLink, connect, status_of
+from bus.nats.connection import CLOSE_TIMEOUT, Answers, NatsLink, connect, status_of
 from bus.nats.inbox import PACK_BYTES, Arrivals, NatsInbox, Pack, packs, to_send_again
 from bus.nats.layout import NatsLayout, refusal
 from bus.nats.queues import NatsQueues, QueueStatistics
@@ -160,11 +160,16 @@ class NatsTransport:
                         await self._queues.give_back_all(link)
                         if self._inbox is not None:
                             await self._inbox.drop(link)
-                    except (TransportError, *FAILURES) as error:
+                    except Exception as error:  # noqa: BLE001 - it is over, whatever comes of it
                         await link.on_error(error)
             await link.close()
         self._errors += link.errors
         self._arrivals.wake()
+
+    async def leave(self) -> None:
+        """Give the connection up; the next `receive` makes it anew: nobody could say what still comes over it."""
+        if self._link is not None:
+            self._link.give_up()
 
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """Store `frames`, in order: those for one inbox share messages.
@@ -356,9 +361,11 @@ class NatsTransport:
                 raise AccessDeniedError(  # noqa: TRY301
                     f"{link.where} refuses a right that is needed, see docs/nats-permissions.conf: {link.forbidden}"
                 )
-        except BaseException:
+        except BaseException as error:
             await link.close()
             self._errors += link.errors
+            if isinstance(error, Exception) and not isinstance(error, BusError):
+                raise link.failed("connecting", error) from error
             raise
         self._link = link
         self._connections += 1

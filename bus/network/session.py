@@ -36,6 +36,7 @@ from bus.network.inbox import Inbox
 from bus.transport.connection import CONNECTING, READING, Connection, ConnectionStatistics
 from bus.transport.deduplication import DeduplicationStatistics
 from bus.transport.framing import Framer
+from bus.transport.guard import GuardedTransport
 from bus.transport.outbox import DirectOutbox, Lease, Outbox, OutboxStatistics
 from bus.transport.refusals import RefusalStatistics
 from bus.transport.system_answers import cannot_leave, to_orphan
@@ -96,6 +97,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
         fleet: What is held of the other runners.
         connection: Whether the network is connected.
         blocked: How often the event loop was blocked for longer than about a heartbeat.
+        unreadable: How often a connection was given up because what came over it could not be read.
     """
 
     peers: int
@@ -107,6 +109,7 @@ class NetworkStatistics(msgspec.Struct, frozen=True):
     fleet: MembershipStatistics
     connection: ConnectionStatistics
     blocked: int
+    unreadable: int
 
 
 class Session:
@@ -139,12 +142,12 @@ class Session:
         self.tasks = bus.tasks
         self.closing = False
         self._bus = bus
-        self._transport = transport
+        guarded = self._transport = GuardedTransport(transport)
         self._framer = framer
         self._delivery = options.delivery
         self._connection = Connection(self.tasks, options.rng, emit, lambda: self.closing)
-        self._outbox = Outbox(transport, self.tasks, options.rng)
-        self._direct_outbox = DirectOutbox(transport, self.tasks, options.rng)
+        self._outbox = Outbox(guarded, self.tasks, options.rng)
+        self._direct_outbox = DirectOutbox(guarded, self.tasks, options.rng)
         self._membership = Membership(
             self,
             self._connection,
@@ -154,10 +157,10 @@ class Session:
             max_message_bytes=options.max_message_bytes,
         )
         liveness = self._membership.liveness
-        self._revocation = Revocation(self, transport, self._outbox)
+        self._revocation = Revocation(self, guarded, self._outbox)
         self.leases = Leases(
             self,
-            transport,
+            guarded,
             self._outbox,
             liveness,
             self._revocation,
@@ -177,10 +180,10 @@ class Session:
         )
         self._watchdog = Watchdog(
             self.address,
-            transport.keep,
+            guarded.keep,
             self._heartbeat,
             self.leases.all,
-            every=min(options.heartbeat, lease / 3, transport.ack_wait / 4),
+            every=min(options.heartbeat, lease / 3, guarded.ack_wait / 4),
             limit=options.block_limit,
         )
         registry.listen(self._direct.changed)
@@ -238,6 +241,7 @@ class Session:
             self._membership.statistics(),
             self._connection.statistics(),
             self._watchdog.blocked,
+            self._transport.unreadable,
         )
 
     def unstored(self) -> list[tuple[str, str, str]]:

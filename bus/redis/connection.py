@@ -14,6 +14,7 @@ import anyio
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from bus.errors import AccessDeniedError, TransportError
+from bus.log import text_of
 from bus.redis.client import Command, MakeConnection, RedisProtocol, connect
 
 PATIENCE = 5.0
@@ -140,9 +141,12 @@ class RedisLink:
             raise self._not_let_in(error) from error
         except ResponseError as error:
             await self.refused(error)
-        except (RedisError, OSError) as error:
+        except TransportError:
             await self.drop()
-            raise TransportError(f"{self.where}: {error}") from error
+            raise
+        except Exception as error:  # the library passes on what it stumbles over in a greeting that it cannot read
+            await self.drop()
+            raise TransportError(f"{self.where}: {str(error) or text_of(error)}") from error
         except BaseException:
             await self.drop()
             raise

@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from bus.errors import BusError, PartlySentError, TransportError
 from bus.local.tasks import on_asyncio
+from bus.log import text_of
 from bus.names import check_name
 from bus.redis.admin import RedisDeadFrames, RedisWaitingFrames, inspect_server
 from bus.redis.client import Command, RedisClient, connections
@@ -148,10 +149,17 @@ class RedisTransport:
                 await inspect_server(self._writer)
                 self._inspected = True
             (reply,) = await self._reader.checked([self._heartbeat(node)])
+            heartbeat = Heartbeat.of(reply)
+        except BusError:
+            await self._writer.drop()
+            raise
+        except Exception as error:
+            await self.leave()
+            raise TransportError(f"{self._where} does not speak as a Redis server does: {text_of(error)}") from error
         except BaseException:
             await self._writer.drop()
             raise
-        self._inbox.alive(Heartbeat.of(reply))
+        self._inbox.alive(heartbeat)
         self._node = node
 
     async def close(self) -> None:
@@ -181,6 +189,11 @@ class RedisTransport:
                 await link.close()
             if self._waking is not None:
                 self._waking.cancel()
+
+    async def leave(self) -> None:
+        """Drop both connections, which are made anew when they are needed: nobody could say what still comes."""
+        for link in (self._reader, self._writer):
+            await link.drop()
 
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """Store `frames` in one round trip; those to one inbox together, in their order.

@@ -31,6 +31,12 @@ now. Answers and events are bounded by their jobs."""
 BATCH = 256
 """Frames of one flush."""
 
+SLOWEST = 100_000.0
+"""Bytes in a second that a link is given time for, besides `HANGS`."""
+
+HANGS = 4
+"""Leases after which a flush hangs: one that is slow lasts for some, and what it answers stays claimed meanwhile."""
+
 BACKOFF = Backoff(first=0.05, limit=2.0, jitter=0.5)
 
 
@@ -107,6 +113,35 @@ class _Wakeup:
             self._waiter = None
 
 
+class _Flushes:
+    """What is being sent, and whether some of it never comes to an end."""
+
+    def __init__(self) -> None:
+        self._until: dict[anyio.CancelScope, float] = {}
+
+    async def run(self, operation: Awaitable[Any], until: float) -> None:
+        """Wait for an operation that should have ended by then.
+
+        Raises:
+            TransportError: It was given up.
+        """
+        with anyio.CancelScope() as scope:
+            self._until[scope] = until
+            try:
+                await operation
+            finally:
+                del self._until[scope]
+        if scope.cancelled_caught:
+            raise TransportError("the network has taken too long for what was sent")
+
+    def give_up(self, now: float) -> bool:
+        """Let those fail that should have ended by now, to be tried again. Returns whether there are any."""
+        late = [scope for scope, until in self._until.items() if now > until]
+        for scope in late:
+            scope.cancel()
+        return bool(late)
+
+
 class _Line:
     """Frames in their order, and the room for those that are bounded."""
 
@@ -134,6 +169,7 @@ class Outbox:
         self._frames_wakeup = _Wakeup(tasks)
         self._settlements_wakeup = _Wakeup(tasks)
         self._idle: list[Waiter] = []
+        self._flushes = _Flushes()
         self._sent = 0
         self._failures = 0
         self._closing = False
@@ -214,6 +250,14 @@ class Outbox:
                 self._idle.append(waiter)
                 await waiter
 
+    def stuck(self, now: float) -> bool:
+        """Whether a flush hangs, so that nothing can be answered from here. It is given up, and begun anew."""
+        return self._flushes.give_up(now)
+
+    def _late(self, size: int = 0) -> float:
+        """When a flush of so many bytes that begins now should have ended, over any link that moves at all."""
+        return self._tasks.now() + HANGS * self._transport.ack_wait + size / SLOWEST
+
     def close(self) -> None:
         """Note that the network is being left: what cannot be sent any more is no failure."""
         self._closing = True
@@ -260,7 +304,8 @@ class Outbox:
         over = self._tasks.now() - self._transport.ack_wait
         frames = [_last_form(each, over) for each in batch]
         try:
-            await self._transport.send(frames)
+            size = sum(len(frame.body) for frame in frames)
+            await self._flushes.run(self._transport.send(frames), self._late(size))
         except PartlySentError as error:
             self._failures += 1
             refused = error.missing
@@ -321,7 +366,7 @@ class Outbox:
             batch = [self._settlements[index] for index in range(min(len(self._settlements), BATCH))]
             lasting = [(each.delivery, each.how) for each in batch if now < each.renewed + self._transport.ack_wait]
             if lasting:
-                await self._transport.settle(lasting)
+                await self._flushes.run(self._transport.settle(lasting), self._late())
             for _ in batch:
                 self._settlements.popleft()
 

@@ -31,6 +31,8 @@ class _Side:
         while data := await self._reader.read(CHUNK):
             if self.garble:
                 data = self._proxy.rng.randbytes(len(data))
+            elif self._proxy.flips and self._proxy.rng.random() < self._proxy.flips:
+                data = self._proxy.flip(data)
             self._queue.put_nowait((loop.time() + self._proxy.latency, data))
         self._queue.put_nowait((loop.time() + self._proxy.latency, b""))
 
@@ -90,6 +92,9 @@ class Proxy:
     def __init__(self, port: int, rng: Random) -> None:
         self.rng = rng
         self.latency = 0.0
+        self.flips = 0.0
+        """Share of the chunks, in both directions, in each of which one byte is changed."""
+        self.flipped = 0
         self.flowing: asyncio.Event
         self.port = 0
         self.accepted = 0
@@ -110,6 +115,12 @@ class Proxy:
     ) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(20)
+
+    def flip(self, data: bytes) -> bytes:
+        """Change one byte."""
+        self.flipped += 1
+        place = self.rng.randrange(len(data))
+        return data[:place] + bytes([data[place] ^ self.rng.randrange(1, 256)]) + data[place + 1 :]
 
     def reset(self) -> None:
         """Cut every connection with an RST."""
