@@ -26,8 +26,8 @@ from actors.observability.telemetry import install_telemetry, remove_telemetry
 from actors.observability.trace import Trace, tracing
 from actors.performer.job import Job
 from actors.requester.contexts import JobContext, JobGroup, JobGroupContext
-from actors.runner.core import RunnerStatistics
 from actors.runner.runner import WorkerRunner
+from actors.runner.statistics import RunnerStatistics
 from actors.worker.core import WorkerStatistics
 from actors.worker.function import Function, function
 from actors.worker.handlers import job, subscribe, worker_ready

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import anyio
-import msgspec
 from anyio import CancelScope, get_cancelled_exc_class
 
 from actors.jobs.errors import RunnerStateError, describe
@@ -27,6 +26,7 @@ from actors.observability.trace import current_trace
 from actors.performer.threads import Threads, ThreadStatistics
 from actors.runner.roster import STOP_TIMEOUT, Roster
 from actors.runner.signals import EndSignals
+from actors.runner.statistics import RunnerStatistics
 from actors.runner.supervisor import Supervisor
 from actors.worker.core import Runner, WorkerCore
 from actors.worker.worker import BaseWorker, Factory, MakesWorker
@@ -71,33 +71,6 @@ EVENTS = ("on_ready", "on_error", "on_job_start", "on_job_complete", "on_job_err
 
 MOST_NAMES = 5
 """Workers that are named in the line about what an end waits for."""
-
-
-class RunnerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a runner: everything it holds.
-
-    Attributes:
-        workers: Workers on it.
-        jobs: Jobs they have accepted and not answered.
-        groups: Groups they asked for that have not ended.
-        deadlines: Deadlines armed.
-        tasks: Tasks that run something now.
-        late_answers: Answers that came when nobody waited for them any more, since the start.
-        threads: Threads that run plain handlers now (at most 40 for each worker, and those that wait for jobs).
-        abandoned_threads: Those of them whose job has been answered without them; none can be stopped.
-        remembered: Jobs asked for here under ids of their requesters' own whose outcome is remembered (at most 10,000,
-            each for ten minutes).
-    """
-
-    workers: int
-    jobs: int
-    groups: int
-    deadlines: int
-    tasks: int
-    late_answers: int
-    threads: int
-    abandoned_threads: int
-    remembered: int
 
 
 def seconds(name: str, value: float) -> float:

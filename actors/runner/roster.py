@@ -168,7 +168,7 @@ class Roster:
         return False
 
     async def _last_hooks(self, cores: list[WorkerCore], handled: dict[WorkerCore, int]) -> None:
-        """Let hooks hear of what has ended last, for the grace period; those that ran before all this are not awaited."""
+        """Let hooks hear of what has ended last, for the grace period; those that ran before are not awaited."""
         with anyio.move_on_after(self.host.cancel_grace):
             for core in cores:
                 mailbox = core.mailbox

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from actors.jobs.nesting import current_job, takes_part
 from actors.jobs.params import ForeignRunnerKeywords, without_foreign
 from actors.jobs.policies import RestartPolicy
-from actors.runner.core import EVENTS, RunnerCore, RunnerStatistics, opened
+from actors.runner.core import EVENTS, RunnerCore, opened
 from actors.runner.scope import Scope
+from actors.runner.statistics import RunnerStatistics
 from actors.worker.worker import BaseWorker, Factory, MakesWorker
 from bus import WorkerBus, WorkerRegistry
 from bus.local.events import Handler, HandlerT
