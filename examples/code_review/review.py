@@ -36,8 +36,7 @@ def review(root: str, path: str) -> Review:
 
 
 def advise(root: str, path: str) -> str:  # where to begin with a file
-    functions = (node for node in ast.walk(parsed(root, path)) if isinstance(node, FUNCTIONS))
-    worst = max(functions, key=branches, default=None)
+    worst = max((n for n in ast.walk(parsed(root, path)) if isinstance(n, FUNCTIONS)), key=branches, default=None)
     return f"begin with {worst.name} in line {worst.lineno}" if worst else "it has no functions"
 
 

@@ -60,8 +60,7 @@ class Reviewer(BaseWorker):
 
 class Critic(BaseWorker):
     @job(name="criticise")
-    async def criticise(self, job: Job[Files]) -> dict[str, str]:
-        files = job.payload
+    async def criticise(self, files: Files, job: Job[Any]) -> dict[str, str]:
         shares = {name: Files(files.root, files.paths[n :: len(REVIEWERS)]) for n, name in enumerate(REVIEWERS)}
         advice = dict.fromkeys(files.paths, "")
         async with self.job_group(*shares, name="advise", payloads=shares, timeout=60) as group:
@@ -99,9 +98,8 @@ class Lead(BaseWorker):
         super().__init__("lead")
         self.root, self.file, self.done, self.fleet = root, file, done, fleet
         self.reviews: list[Review] = []
-        self.files = self.again = 0
+        self.files, self.again, self.finished = 0, 0, False
         self.jobs_of = dict.fromkeys(("scout", *REVIEWERS, "critic", "editor"), 1)
-        self.finished = False
 
     async def run(self, _params: WorkerParams) -> None:  # the others are its children, and end when it returns
         await self.start()
