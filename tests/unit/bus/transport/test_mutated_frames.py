@@ -16,7 +16,8 @@ def test_g40_mutated_frames_are_refused_and_counted_and_the_work_goes_on(signed:
     assert report.jobs > FRAMES // 500
     assert sum(report.refused.values()) + report.dropped + report.taken == FRAMES
     if signed:
-        assert set(report.refused) == {"oversized", "malformed", "unknown_key", "altered", "misdirected"}
+        often = {"oversized", "malformed", "unknown_key", "altered", "misdirected"}
+        assert often <= set(report.refused) <= {*often, "unsigned"}  # a mutation that takes the id of the key away is rare
         assert report.taken == report.strange_runs == 0
     else:
         assert report.refused["undecodable"] > 1000
