@@ -59,9 +59,9 @@ class Talking(BaseWorker):
         structlog.get_logger().info("forgotten")
 
     @job
-    async def pass_on(self, request: BusJobRequestMessage) -> None:
+    async def pass_on(self, worker: str) -> None:
         structlog.get_logger().info("before")
-        await self.job(request.payload, name="talk", payload="inner")
+        await self.job(worker, name="talk", payload="inner")
         structlog.get_logger().info("after")
 
     @job

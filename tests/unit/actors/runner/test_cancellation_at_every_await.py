@@ -64,7 +64,7 @@ class Busy(BaseWorker):
         self.gate = anyio.Event()
 
     @job(name="stream")
-    async def streams(self, message: BusJobRequestMessage) -> None:
+    async def streams(self, number: int | None) -> None:
         await self.gate.wait()
 
     @subscribe("news")
