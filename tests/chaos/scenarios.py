@@ -93,7 +93,7 @@ def hurried(stage: Stage, size: Size) -> Limits:
     requester.ask(count=size.jobs, at_once=size.jobs, seconds=(60.0, 60.0))
     stage.until(lambda: len(first.lines("began")) >= size.jobs, "the jobs do not begin")
     first.signal(signal.SIGTERM)
-    stage.until(lambda: "ending gracefully" in stage.logs(), "the first signal is not taken")
+    stage.until(lambda: "SIGTERM: ending" in stage.logs(), "the first signal is not taken")
     first.signal(signal.SIGTERM, "told")
     first.left()
     stage.all_told()

@@ -69,7 +69,7 @@ def test_a_second_signal_ends_a_worker_at_once_and_who_waits_is_told(shell: Shel
         worker.says("napping")
         worker.terminate()
         assert worker.process.stderr is not None
-        assert "ending gracefully" in worker.process.stderr.readline()
+        assert "SIGTERM: ending, waiting up to 30 s for 1 job of 'Till'" in worker.process.stderr.readline()
         worker.terminate()
         worker.says("woken")
         _, err = asked.communicate(timeout=DEADLINE)

@@ -20,7 +20,7 @@ from bus import AccessDeniedError, BusError, open_bus
 from bus.brokers import BROKERS, Broker, NatsBroker, RedisBroker, free_port
 from bus.redis.admin import RIGHTS
 from tests.support.environment import ROOT
-from tests.support.processes import DEADLINE, line_of, started
+from tests.support.processes import DEADLINE, TAKEN, line_of, started
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 README = (ROOT / "README.md").read_text("utf-8")
@@ -60,12 +60,16 @@ def test_the_two_terminals_of_the_readme_work(each_broker: Broker, worker_first:
             assert line_of(worker) == "ann is ready\n"
             with started(script_line) as script:
                 assert said_in_the_end(script) == ("3\n", "")
-            assert said_in_the_end(worker, SIGINT) == ("", "")
+            out, err = said_in_the_end(worker, SIGINT)
+            assert out == ""
+            assert TAKEN.fullmatch(err)
             assert worker.returncode == 0
     else:
         with started(script_line) as script, started(worker_line) as worker:
             assert said_in_the_end(script) == ("3\n", "")
-            assert said_in_the_end(worker, SIGTERM) == ("ann is ready\n", "")
+            out, err = said_in_the_end(worker, SIGTERM)
+            assert out == "ann is ready\n"
+            assert TAKEN.fullmatch(err)
 
 
 @pytest.mark.parametrize(("kind", "how"), [("redis", SIGINT), ("nats", SIGTERM)])

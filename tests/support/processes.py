@@ -17,6 +17,9 @@ from tests.support.environment import ROOT, environment
 
 DEADLINE = 100.0
 
+TAKEN = re.compile(r"(SIGINT: ending, .*; Ctrl-C|SIGTERM: ending, .*; SIGTERM) once more stops at once\n")
+"""What a program says when the first signal comes."""
+
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run Python from the checkout; a warning is an error."""

@@ -8,15 +8,14 @@ from typing import Any
 import anyio
 
 from actors import BaseWorker, WorkerRunner, job
-from bus import BusJobRequestMessage
 
 
 class Desk(BaseWorker):
     napping = 0
 
     @job
-    async def echo(self, request: BusJobRequestMessage) -> Any:
-        return request.payload
+    async def echo(self, payload: Any) -> Any:
+        return payload
 
     @job
     async def nap(self, seconds: float) -> int:
