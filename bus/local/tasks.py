@@ -253,6 +253,11 @@ class Tasks:
                                 return  # somebody cancelled the bare asyncio task after its work had ended
                 finally:
                     task._ended()
+        except cancellation:
+            # Of a task that was cancelled between two steps, asyncio does not say whose cancellation it was: not every
+            # one that was ours is caught above. It must end here, or the task group takes it for its own end.
+            if not task._life.cancel_called or cancelled_from_outside():
+                raise
         finally:
             self._count -= 1
             self._shielded.pop(task, None)

@@ -14,6 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from bus.local.tasks import MAX_IDLE, PoolStatistics, Tasks, Waiter, _EventWaiter, cancelled_from_outside, wake
+from tests.support.running import LONGEST_WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -448,3 +449,35 @@ async def test_a_task_that_is_natively_cancelled_while_idle_leaves_the_pool_and_
         tasks.start(remember, None)
         await anyio.wait_all_tasks_blocked()
         assert len(bare) == 2
+
+
+async def test_work_that_is_cancelled_while_it_spins_ends_its_own_task_and_not_the_group() -> None:
+    """Nothing that such a task awaits could be cancelled: asyncio keeps one request of several, whosever it is."""
+    after = anyio.Event()
+    async with pool() as tasks:
+
+        async def spin(begun: anyio.Event) -> None:
+            begun.set()
+            while True:
+                await asyncio.sleep(0) if tasks._asyncio else await anyio.lowlevel.checkpoint()
+
+        async def spin_in_a_group(begun: anyio.Event) -> None:
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(anyio.sleep_forever)
+                await spin(begun)
+
+        for work in (spin, spin_in_a_group):
+            begun = anyio.Event()
+            task = tasks.start(work, begun)
+            await begun.wait()
+            task.cancel()
+            with anyio.fail_after(LONGEST_WAIT):
+                while tasks.statistics().tasks:
+                    await anyio.lowlevel.checkpoint()
+        tasks.start(_set, after)
+        await after.wait()
+    assert after.is_set(), "the group was cancelled"
+
+
+async def _set(event: anyio.Event) -> None:
+    event.set()

@@ -17,9 +17,7 @@ def test_g40_mutated_frames_are_refused_and_counted_and_the_work_goes_on(signed:
     assert sum(report.refused.values()) + report.dropped + report.taken == FRAMES
     if signed:
         often = {"oversized", "malformed", "unknown_key", "altered", "misdirected"}
-        assert (
-            often <= set(report.refused) <= {*often, "unsigned"}
-        )  # it is rare that the id of the key goes
+        assert often <= set(report.refused) <= {*often, "unsigned"}  # it is rare that the id of the key goes
         assert report.taken == report.strange_runs == 0
     else:
         assert report.refused["undecodable"] > 1000
