@@ -112,10 +112,8 @@ BUS = (
     Mutant(
         "a retried frame gets a new id",
         "bus/transport/outbox.py",
-        "await self._transport.send(frames)",
-        "self._failures += 1\n"
-        "            await self._transport.send("
-        '[replace(frame, id=f"{frame.id}-{self._failures}") for frame in frames])',
+        "self._transport.send(frames)",
+        'self._transport.send([replace(frame, id=f"{frame.id}-{self._tasks.now()}") for frame in frames])',
         FLEET,
     ),
     Mutant(
