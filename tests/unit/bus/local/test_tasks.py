@@ -459,7 +459,7 @@ async def test_work_that_is_cancelled_while_it_spins_ends_its_own_task_and_not_t
         async def spin(begun: anyio.Event) -> None:
             begun.set()
             while True:
-                await asyncio.sleep(0) if tasks._asyncio else await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
 
         async def spin_in_a_group(begun: anyio.Event) -> None:
             async with anyio.create_task_group() as inner:
