@@ -160,6 +160,7 @@ class RunnerCore:
         self._connecting = False
         self._joined = False
         self._ending: str | None = None
+        self._hooks_before: dict[WorkerCore, int] = {}
         self._lost: dict[str, None] | None = None
         self._mailbox: Mailbox | None = None
 
@@ -403,6 +404,8 @@ class RunnerCore:
             self.roster.hurry()
         self._ending = self._ending or reason
         self.accepting = False
+        if not self.ends:
+            self._hooks_before = self.roster.hooks_under_way(self.roster.children_first())
         self.ends = True
         self.drained.wake()
         if self._connecting:
@@ -488,7 +491,9 @@ class RunnerCore:
         self.begun.set()
 
     async def _drain(self) -> None:
-        if self.cancelling or await self.roster.drain(self.roster.children_first(), self.drain_timeout):
+        if self.cancelling or await self.roster.drain(
+            self.roster.children_first(), self.drain_timeout, self._hooks_before
+        ):
             return
         if not self.cancelling:  # else it was cut short on purpose
             log().warning("jobs did not drain in time", runner=self.name, seconds=self.drain_timeout)

@@ -142,8 +142,18 @@ class Roster:
         order.reverse()
         return order
 
-    async def drain(self, cores: list[WorkerCore], seconds: float) -> bool:
-        """Let nothing new begin on `workers` and wait until what runs has ended. False if it had not in time."""
+    def hooks_under_way(self, cores: list[WorkerCore]) -> dict[WorkerCore, int]:
+        """Whose hooks run or wait now, and how many of each were called so far."""
+        return {core: core.mailbox.handled for core in cores if core.mailbox is not None and core.mailbox.busy}
+
+    async def drain(self, cores: list[WorkerCore], seconds: float, before: dict[WorkerCore, int]) -> bool:
+        """Let nothing new begin on `cores` and wait until what runs has ended. False if it had not in time.
+
+        Args:
+            cores: Those of the workers.
+            seconds: How long to wait at most.
+            before: `hooks_under_way` as the end began. These are not awaited; those of what ends meanwhile are.
+        """
         for core in cores:
             if core.state in ALIVE:
                 ready = core.state is WorkerState.READY
@@ -152,7 +162,6 @@ class Roster:
                     core.admission.drain()
                 if ready:
                     await self.host.announce(core, ready=False)
-        handled = {core: core.mailbox.handled for core in cores if core.mailbox is not None and core.mailbox.busy}
         with anyio.move_on_after(seconds):
             busy = True
             while busy:  # a job on one worker may give work to another that was done
@@ -163,16 +172,16 @@ class Roster:
                         if self.host.cancelling:
                             return False
                         await self.host.drained.wait(self.host.tasks)
-            await self._last_hooks(cores, handled)
+            await self._last_hooks(cores, before)
             return True
         return False
 
-    async def _last_hooks(self, cores: list[WorkerCore], handled: dict[WorkerCore, int]) -> None:
+    async def _last_hooks(self, cores: list[WorkerCore], before: dict[WorkerCore, int]) -> None:
         """Let hooks hear of what has ended last, for the grace period; those that ran before are not awaited."""
         with anyio.move_on_after(self.host.cancel_grace):
             for core in cores:
                 mailbox = core.mailbox
-                while mailbox is not None and mailbox.busy and handled.get(core) != mailbox.handled:
+                while mailbox is not None and mailbox.busy and before.get(core) != mailbox.handled:
                     if self.host.cancelling:
                         return
                     mailbox.when_idle(self.host.drained.wake)
@@ -204,11 +213,12 @@ class Roster:
 
     def end(self, core: WorkerCore, reason: str, *, drain: bool = True) -> None:
         """Begin to end a worker and its children."""
+        before = self.hooks_under_way(self.children_first(core))
 
         async def end_it() -> None:
             if drain:
                 try:
-                    await self.drain(self.children_first(core), self.host.drain_timeout)
+                    await self.drain(self.children_first(core), self.host.drain_timeout, before)
                 except Exception as error:  # noqa: BLE001 - the others on this runner have done nothing
                     self.host.report(core, "could not be drained", error)
             await self.stop(core, reason)
